@@ -1,0 +1,110 @@
+"""What every figure, claim and provenance line of the book shares."""
+
+import re
+import subprocess
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from vitcnn_utils import provenance
+from vitcnn_utils.claims import Claim, table
+from vitcnn_utils.plots.style import CYCLE, figure, heat_map, panels, styled
+from vitcnn_utils.provenance import Provenance
+
+PROVENANCE = Provenance("zoo", "cifar10", 2500, 0, "cpu")
+
+
+@pytest.fixture
+def drawing():
+    @styled
+    def draw():
+        drawing, axes = panels(1, 2)
+        axes[0, 0].plot([0, 1], label="line")
+        axes[0, 0].legend(title="legend")
+        drawing.colorbar(heat_map(axes[0, 1], np.eye(3)))
+        axes[0, 1].set_title("heat map")
+        return drawing
+
+    return draw()
+
+
+def svg_of(shown):
+    return ElementTree.fromstring(re.search(r"<svg.*</svg>", shown._repr_html_(), re.S).group())
+
+
+def test_a_figure_takes_the_colour_of_the_page(drawing):
+    text = figure(drawing, ["fig-1"], "alt", "caption", PROVENANCE)._repr_html_()
+    assert "currentColor" in text
+    assert not re.search(r"#000000|#010203|: *black", text)
+    assert "<style" not in text and "<metadata" not in text
+
+
+def test_a_figure_has_alt_text_caption_and_provenance(drawing):
+    shown = figure(drawing, ["fig-1", "fig-2"], 'a "quoted" <picture>', "What it shows", PROVENANCE)
+    assert svg_of(shown).attrib["aria-label"] == 'a "quoted" <picture>'
+    assert 'id="fig-1"' in shown._repr_html_() and 'id="fig-2"' in shown._repr_html_()
+    assert "Figures 1 and 2.</strong> What it shows" in shown._repr_html_()
+    assert "Edition zoo · 2,500 images of cifar10 · seed 0 · cpu · commit" in shown._repr_html_()
+
+
+def test_two_drawings_of_a_page_share_no_id(drawing):
+    ids = []
+    for key in ("", "detail"):
+        shown = figure(drawing, ["fig-1"], "alt", "caption", PROVENANCE, key=key)
+        ids.append({element.attrib["id"] for element in svg_of(shown).iter() if "id" in element.attrib})
+        references = set(re.findall(r'href="#([^"]+)|url\(#([^)]+)\)', shown._repr_html_()))
+        assert {"".join(pair) for pair in references} <= ids[-1]
+    assert ids[0] and not ids[0] & ids[1]
+
+
+def test_the_same_drawing_gives_the_same_bytes(drawing):
+    first, second = (figure(drawing, ["fig-1"], "alt", "caption", PROVENANCE)._repr_html_() for _ in range(2))
+    assert first == second
+
+
+def _luminance(colour):
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+@pytest.mark.parametrize("ground", ["#ffffff", "#14181e"])  # of the book's light and dark theme
+@pytest.mark.parametrize("colour", CYCLE)
+def test_lines_stand_out_in_light_and_dark(colour, ground):
+    light, dark = sorted((_luminance(colour), _luminance(ground)), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 3  # WCAG 1.4.11
+
+
+def test_a_claim_table_shows_numbers_rule_and_verdict():
+    claims = [
+        Claim("Heads mix", "min 3 px, max 15 px", True, "max > 2 min", control="untrained: 16 to 17 px"),
+        Claim("<b>", "x", None, "y"),
+    ]
+    text = table(claims)._repr_html_()
+    assert "min 3 px, max 15 px" in text and "untrained: 16 to 17 px" in text
+    assert "holds here" in text and "undecided here" in text and "&lt;b&gt;" in text
+    assert repr(table([Claim("a", "b", False, "c")])) == "[does not hold here] a — b (c)"
+
+
+def test_the_commit_is_that_of_the_checkout_and_marks_changes(tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    package.mkdir()
+    source = package / "provenance.py"
+    source.write_text("1")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    monkeypatch.setattr(provenance, "__file__", str(source))
+
+    def commit():
+        provenance.commit.cache_clear()
+        return provenance.commit()
+
+    assert commit() == "unknown"
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-qm", "first"], check=True)
+    clean = commit()
+    assert re.fullmatch("[0-9a-f]{9}", clean)
+    source.write_text("2")
+    assert commit() == clean + "+"
+    provenance.commit.cache_clear()

@@ -1,0 +1,172 @@
+"""The zoo: recipes, trainer, and the weights that ship."""
+
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file
+
+from vitcnn_utils import zoo
+from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.models import load_model
+from vitcnn_utils.zoo import recipes, trainer
+from vitcnn_utils.zoo.architectures import build
+from vitcnn_utils.zoo.recipes import RECIPES, Recipe
+
+
+@pytest.fixture
+def small_cifar(tmp_path, monkeypatch):
+    """A folder of 200 training and 100 test images in the hub's schema, and a recipe of three short epochs on it."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 200), ("test", 100)):
+        images = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        cells = []
+        for image in images:
+            buffer = io.BytesIO()
+            Image.fromarray(image).save(buffer, format="PNG")
+            cells.append({"bytes": buffer.getvalue(), "path": None})
+        table = pa.table({"img": cells, "label": np.arange(count) % 10})
+        pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")
+    monkeypatch.setattr(recipes, "TRAINING_IMAGES", 200)
+    monkeypatch.setitem(RECIPES, "zoo/tiny", Recipe(family="vit-small", epochs=3, batch_size=50, data_fraction=0.5))
+    return folder
+
+
+def test_training_writes_weights_card_and_log(small_cifar, tmp_path):
+    path = trainer.train("zoo/tiny", small_cifar, tmp_path / "out")
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert card["steps"] == 12 and card["training_images"] == 100
+    assert card["command"] == "vitcnn train zoo/tiny"
+    log = [json.loads(line) for line in (tmp_path / "out" / "tiny.log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == [4, 8, 12]
+    model = load_model("zoo/vit-small-data-3", weights=path, device="cpu")
+    images, labels = trainer.read_cifar10(small_cifar, "test")
+    assert trainer.accuracy(model.module, images, labels) == card["test_accuracy"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["tiny.json", "tiny.log.jsonl", "tiny.safetensors"]
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(small_cifar, tmp_path, monkeypatch):
+    whole = load_file(trainer.train("zoo/tiny", small_cifar, tmp_path / "whole"))
+    calls, augment = [], trainer.augment
+
+    def interrupted(images, padding):
+        calls.append(1)
+        if len(calls) == 7:  # in the middle of the second epoch
+            raise KeyboardInterrupt
+        return augment(images, padding)
+
+    monkeypatch.setattr(trainer, "augment", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train("zoo/tiny", small_cifar, tmp_path / "parts")
+    assert not (tmp_path / "parts" / "tiny.safetensors").exists()
+    resumed = load_file(trainer.train("zoo/tiny", small_cifar, tmp_path / "parts"))
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert len(calls) == 7 + 8  # the first epoch was not trained again
+
+
+def test_a_trained_model_is_not_trained_again(small_cifar, tmp_path, monkeypatch):
+    first = trainer.train("zoo/tiny", small_cifar, tmp_path).read_bytes()
+    monkeypatch.setattr(trainer, "augment", lambda *_: pytest.fail("trained again"))
+    assert trainer.train("zoo/tiny", small_cifar, tmp_path).read_bytes() == first
+
+
+def test_unknown_model_and_missing_data(tmp_path):
+    with pytest.raises(VitcnnError, match="no recipe for 'zoo/nothing'; there are: zoo/vit-cls"):
+        trainer.train("zoo/nothing", tmp_path, tmp_path)
+    with pytest.raises(VitcnnError, match=r"no train-\*.parquet"):
+        trainer.train("zoo/vit-cls", tmp_path, tmp_path / "out")
+
+
+def test_augmentation_only_shifts_and_flips():
+    images = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8)
+    torch.manual_seed(0)
+    augmented = trainer.augment(images, padding=4)
+    plain = trainer.normalize(images)
+    padded = torch.nn.functional.pad(plain, [4] * 4)
+    for i in range(8):
+        candidates = [
+            view
+            for dy in range(9)
+            for dx in range(9)
+            for window in [padded[i, :, dy : dy + 32, dx : dx + 32]]
+            for view in (window, window.flip(-1))
+        ]
+        assert any(torch.equal(augmented[i], c) for c in candidates)
+
+
+@given(st.sampled_from([(0.03, 0.1), (0.1, 0.3), (0.3, 1.0)]), st.integers(0, 5))
+def test_smaller_parts_of_the_training_set_are_balanced_and_lie_in_larger_ones(fractions, seed):
+    labels = torch.arange(1000) % 10
+    small, large = (trainer.balanced_subset(labels, fraction, seed) for fraction in fractions)
+    assert set(small.tolist()) <= set(large.tolist())
+    assert labels[small].bincount().tolist() == [round(fractions[0] * 100)] * 10
+
+
+def test_the_data_series_differs_in_data_alone():
+    for series in ("vit-cls-data", "vit-small-data"):
+        members = [recipe for name, recipe in RECIPES.items() if name.startswith(f"zoo/{series}")]
+        assert len({recipe.steps for recipe in members}) == 1
+        assert len({recipe.data_fraction for recipe in members}) == len(members)
+
+
+def test_a_skipless_block_is_the_block_minus_its_two_skips():
+    torch.manual_seed(0)
+    model = build(Recipe(family="vit-small", epochs=1, skipless_block=2)).eval()
+    torch.manual_seed(0)
+    intact = build(Recipe(family="vit-small", epochs=1)).eval()
+    x = torch.randn(2, 65, 64)
+    block = intact.blocks[2]
+    y = block.attn(block.norm1(x))
+    assert torch.equal(model.blocks[2](x), block.mlp(block.norm2(y)))
+    assert torch.equal(model.blocks[1](x), intact.blocks[1](x))
+
+
+def test_every_recipe_has_its_weights_within_the_limits():
+    assert zoo.names() == list(RECIPES)
+    files = [zoo.weights_path(name) for name in zoo.names()]  # each checked against its sha256
+    assert sum(path.stat().st_size for path in files) <= 36e6
+    assert all(zoo.card(name)["parameters"] <= 2_000_000 for name in zoo.names() if "vit" in name)
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_a_card_describes_the_weights_beside_it(name):
+    card = zoo.card(name)
+    recipe = RECIPES[name]
+    assert Recipe(**card["recipe"]) == recipe
+    assert (card["name"], card["steps"]) == (name, recipe.steps)
+    assert zoo.log(name)[-1]["step"] == recipe.steps
+    state = load_file(zoo.weights_path(name))
+    assert {str(t.dtype) for t in state.values()} <= {"torch.float16", "torch.int64"}
+    assert sum(p.numel() for p in build(recipe).parameters()) == card["parameters"]
+
+
+@pytest.mark.parametrize("name", ["zoo/vit-cls", "zoo/resnet"])
+def test_the_shipped_weights_are_as_accurate_as_their_cards_say(name):
+    from vitcnn_utils.data import load_images
+
+    images = load_images("cifar10")
+    model = load_model(name, device="cpu")
+    measured = trainer.accuracy(model.module, torch.from_numpy(images.pixels), torch.from_numpy(images.labels))
+    expected = zoo.card(name)["test_accuracy"]
+    # The sample holds a quarter of the test images: three standard errors of a share of 2,500.
+    assert abs(measured - expected) < 3 * (expected * (1 - expected) / len(images)) ** 0.5
+
+
+def test_damaged_weights_are_refused(tmp_path, monkeypatch, small_cifar):
+    path = trainer.train("zoo/tiny", small_cifar, tmp_path / "zoo")
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path / "zoo")
+    assert zoo.weights_path("zoo/tiny") == path
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    zoo.weights_path.cache_clear()
+    with pytest.raises(VitcnnError, match="is damaged"):
+        zoo.weights_path("zoo/tiny")
+    zoo.weights_path.cache_clear()

@@ -1,0 +1,121 @@
+"""The `vitcnn` command. Whatever is heavy is loaded by the sub-command that needs it."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vitcnn_utils.errors import VitcnnError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one sub-command; gives the exit status: 0, 1 for an error of the user's, 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except VitcnnError as error:
+        print(f"vitcnn: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nvitcnn: interrupted; what is complete is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vitcnn", description="Do vision transformers see like CNNs? The book's tools.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="execute the notebooks of an edition; only those whose inputs have changed")
+    run.add_argument("edition", metavar="EDITION", help="the name of a file in notebooks/editions, such as zoo")
+    run.add_argument(
+        "--notebook", action="append", default=[], metavar="NOTEBOOK", help="only this one (2, or 2_local_and_global)"
+    )
+    run.add_argument(
+        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="replace a value of the edition; VALUE is YAML, such as 512 or zoo/vit-gap",
+    )  # fmt: skip
+    run.set_defaults(command=_run)
+
+    book = commands.add_parser("book", help="build the static book from the executed notebooks")
+    book.set_defaults(command=_book)
+
+    train = commands.add_parser("train", help="train models of the zoo; goes on where it was interrupted")
+    which = train.add_mutually_exclusive_group(required=True)
+    which.add_argument("name", nargs="?", metavar="NAME", help="such as zoo/vit-cls; `vitcnn zoo` lists them")
+    which.add_argument("--all", action="store_true", help="all models of the zoo")
+    train.add_argument("--data", type=Path, metavar="DIR", help="CIFAR-10 as parquet files (default: $VITCNN_DATA)")
+    train.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the weights of the package)")
+    train.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
+    train.add_argument("--epochs", type=int, help="passes over 50,000 images (default: the recipe's)")
+    train.set_defaults(command=_train)
+
+    zoo = commands.add_parser("zoo", help="list the models that ship with the package")
+    zoo.set_defaults(command=_zoo)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    import yaml
+
+    from vitcnn_utils.book import run_edition
+
+    try:
+        overrides = {name: yaml.safe_load(value) for name, value in options.parameter}
+    except yaml.YAMLError as error:
+        raise VitcnnError(f"a value after -p is no YAML: {' '.join(str(error).split())}") from None
+    run_edition(options.edition, options.notebook, overrides)
+
+
+def _book(options: argparse.Namespace) -> None:
+    from vitcnn_utils.book import build_book
+
+    print(build_book())
+
+
+def _train(options: argparse.Namespace) -> None:
+    from vitcnn_utils.zoo import FOLDER
+    from vitcnn_utils.zoo.recipes import RECIPES
+    from vitcnn_utils.zoo.trainer import train
+
+    if options.epochs is not None and options.epochs < 1:
+        raise VitcnnError("--epochs must be at least 1")
+    device = _best_device() if options.device == "auto" else options.device
+    data = options.data or _find_data()
+    for name in RECIPES if options.all else [options.name]:
+        print(train(name, data, options.out or FOLDER, device, options.epochs))
+
+
+def _find_data() -> Path:
+    """The first folder with CIFAR-10 among the usual ones."""
+    candidates = [Path("data/cifar10"), Path("../shared/data/cifar10")]
+    if "VITCNN_DATA" in os.environ:
+        candidates.insert(0, Path(os.environ["VITCNN_DATA"]))
+    for folder in candidates:
+        if any(folder.glob("train-*.parquet")):
+            return folder
+    raise VitcnnError(
+        "no CIFAR-10 found (train-*.parquet and test-*.parquet of uoft-cs/cifar10): give its folder with --data DIR; "
+        f"looked in {', '.join(map(str, candidates))}"
+    )
+
+
+def _best_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _zoo(options: argparse.Namespace) -> None:
+    from vitcnn_utils.zoo import card, names
+
+    for name in names():
+        facts = card(name)
+        print(f"{name:28} {facts['parameters']:>9,} parameters  {facts['test_accuracy']:.1%} of the test images right")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

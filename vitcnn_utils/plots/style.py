@@ -1,0 +1,112 @@
+"""How every figure looks, and how it reaches the page: inline SVG in the page's own text colour."""
+
+import html
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as MplFigure
+
+from vitcnn_utils.provenance import Provenance
+
+# Told apart by readers with any colour vision, and at least 3:1 against white and against the dark theme's ground.
+BLUE, ORANGE, GREEN, PURPLE, RED, GREY = "#2f7fc1", "#d2691e", "#1d9a6c", "#a866b8", "#d04a4a", "#808080"
+CYCLE = (BLUE, ORANGE, GREEN, PURPLE, RED, GREY)
+# Perceptually even; 'magma' for similarity (0 dark, 1 light), 'viridis' for everything else.
+SIMILARITY, SEQUENTIAL = "magma", "viridis"
+
+# Text and axes are drawn in this colour, which the page's own text colour then replaces.
+_INK = "#010203"
+_RC: dict[str, Any] = {
+    "axes.edgecolor": _INK, "axes.labelcolor": _INK, "axes.titlecolor": _INK, "text.color": _INK,
+    "xtick.color": _INK, "ytick.color": _INK, "legend.labelcolor": _INK, "legend.frameon": False,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "axes.titlelocation": "left",
+    "axes.labelsize": 9.5, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "legend.fontsize": 8.5, "font.size": 9.5,
+    "axes.prop_cycle": mpl.cycler(color=CYCLE), "axes.facecolor": "none", "figure.facecolor": "none",
+    "savefig.facecolor": "none", "image.interpolation": "nearest", "svg.fonttype": "none", "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"], "svg.hashsalt": "vitcnn_utils",
+    "lines.linewidth": 1.8, "lines.markersize": 4, "figure.constrained_layout.use": True,
+}  # fmt: skip
+
+# Every function that draws stands under `@styled`: matplotlib reads the style whenever an artist is made.
+styled = mpl.rc_context(_RC)
+
+
+def panels(rows: int = 1, columns: int = 1, width: float = 7.2, height: float = 2.8, **kwargs: Any) -> tuple[MplFigure, Any]:
+    """A figure of the book's style and its axes, (rows, columns) as an array; sizes in inches, 7.2 fills the page.
+
+    kwargs go to `matplotlib.figure.Figure.subplots` (sharex, sharey, width_ratios, …).
+    """
+    figure = MplFigure(figsize=(width, height))
+    return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
+
+
+def heat_map(axes: Axes, values: Any, *, cmap: str = SIMILARITY, vmin: float | None = None, vmax: float | None = None) -> Any:
+    """A heat map with the origin at the lower left, as in the paper; gives the image, for a colour bar."""
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return axes.imshow(values, origin="lower", cmap=cmap, vmin=vmin, vmax=vmax, aspect="auto")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure as the page shows it: inline SVG with alt text, caption, and where it comes from."""
+
+    svg: str
+    ids: tuple[str, ...]
+    alt: str
+    caption: str
+    provenance: str
+
+    def _repr_html_(self) -> str:
+        number = " and ".join(i.removeprefix("fig-") for i in self.ids)
+        label = f"<strong>Figure{'s' if len(self.ids) > 1 else ''} {number}.</strong> " if self.ids else ""
+        # One id is the figure's own; further numbers that it stands for are empty anchors inside it.
+        own = f' id="{self.ids[0]}"' if self.ids else ""
+        anchors = "".join(f'<span id="{i}"></span>' for i in self.ids[1:])
+        return (
+            f'<figure class="vitcnn-figure"{own} style="margin:0">{anchors}<div style="overflow-x:auto" tabindex="0">'
+            f"{self.svg}</div><figcaption>{label}{self.caption}<br>"
+            f'<small class="vitcnn-provenance">{html.escape(self.provenance)}</small></figcaption></figure>'
+        )
+
+    def __repr__(self) -> str:
+        return f"Figure: {self.alt}"
+
+
+def figure(
+    drawing: MplFigure, ids: Sequence[str], alt: str, caption: str, provenance: Provenance, key: str = ""
+) -> Figure:
+    """A drawing made ready for the page.
+
+    ids: the paper's figures that it stands for, as 'fig-3'. alt: what is to be seen, for those who cannot.
+    caption: one or two sentences, HTML. key: tells apart several drawings of the same figure on one page.
+    """
+    prefix = "-".join([*ids, key] if key else ids) or "drawing"
+    return Figure(_inline_svg(drawing, prefix, alt), () if key else tuple(ids), alt, caption, provenance.line)
+
+
+def _inline_svg(drawing: MplFigure, prefix: str, alt: str) -> str:
+    """The drawing as an <svg> element without a ground, in the colour of the text around it."""
+    buffer = io.StringIO()
+    with mpl.rc_context(_RC):
+        drawing.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    # Metadata says nothing to a reader, and the style sheet of an inline SVG would hold for the whole page.
+    text = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>", "", text, flags=re.S)
+    # Ids must be the page's own: two figures of one page would share matplotlib's.
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r'(href="#|url\(#)', rf"\1{prefix}-", text)
+    width = round(drawing.get_figwidth() * 96)
+    style = f"width:100%;max-width:{width}px;min-width:min({width}px,36rem);height:auto;display:block"
+    attributes = f'role="img" aria-label="{html.escape(alt, quote=True)}" style="{style}"'
+    return re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"|<svg ', lambda m: _open(m, attributes), text, count=1)
+
+
+def _open(match: re.Match[str], attributes: str) -> str:
+    return f"<svg {attributes} {match.group(1) or ''}"

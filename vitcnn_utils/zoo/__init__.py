@@ -1,0 +1,45 @@
+"""Small models that the project trains itself and ships: recipes, trainer, weights, cards."""
+
+import json
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from vitcnn_utils.errors import VitcnnError
+
+FOLDER = Path(__file__).parent / "weights"
+
+
+def names() -> list[str]:
+    """The zoo models whose weights are here, in the order of the recipes."""
+    from vitcnn_utils.zoo.recipes import RECIPES
+
+    return [name for name in RECIPES if _path(name, ".json").exists()]
+
+
+def card(name: str) -> dict[str, Any]:
+    """How a zoo model was made: recipe, command, steps, seed, device, minutes, test accuracy, sha256."""
+    path = _path(name, ".json")
+    if not path.exists():
+        raise VitcnnError(f"{name} is not trained yet: run `vitcnn train {name}`; there are: {', '.join(names())}")
+    return json.loads(path.read_text())
+
+
+def log(name: str) -> list[dict[str, float]]:
+    """The training log, a row an epoch: epoch, step, loss, train_accuracy, seconds."""
+    return [json.loads(line) for line in _path(name, ".log.jsonl").read_text().splitlines()]
+
+
+@cache
+def weights_path(name: str) -> Path:
+    """The fp16 safetensors of a zoo model, after its sha256 was found to be the card's."""
+    path = _path(name, ".safetensors")
+    expected = card(name)["sha256"]
+    if sha256(path.read_bytes()).hexdigest() != expected:
+        raise VitcnnError(f"{path} is damaged: its sha256 is not that of its card; restore it or run `vitcnn train {name}`")
+    return path
+
+
+def _path(name: str, suffix: str) -> Path:
+    return FOLDER / (name.removeprefix("zoo/") + suffix)

@@ -1,0 +1,255 @@
+"""Trains the zoo: one loop, on the CPU, CUDA or MPS, that stops and resumes at any epoch."""
+
+import hashlib
+import json
+import os
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from vitcnn_utils.data import read_parquet
+from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.zoo.architectures import CLASSES, MEAN, STD, build
+from vitcnn_utils.zoo.recipes import RECIPES, Recipe
+
+
+def train(name: str, data: Path, out: Path, device: str = "cpu", epochs: int | None = None) -> Path:
+    """Train one zoo model and write its weights, card and log into `out`.
+
+    Interrupted, it leaves `out/NAME.checkpoint.safetensors`; called again, it goes on from there
+    with the random numbers it would have drawn. A model whose card is there is not trained again.
+
+    data: folder with CIFAR-10 as parquet, `train-*.parquet` and `test-*.parquet`.
+    epochs: a shorter or longer schedule than the recipe's; the card says so.
+    Returns the path of the weights, fp16 safetensors.
+    """
+    if name not in RECIPES:
+        raise VitcnnError(f"no recipe for {name!r}; there are: {', '.join(RECIPES)}")
+    recipe = RECIPES[name] if epochs is None else replace(RECIPES[name], epochs=epochs)
+    stem = out / name.removeprefix("zoo/")
+    out.mkdir(parents=True, exist_ok=True)
+    weights_path = stem.with_name(stem.name + ".safetensors")
+    card_path = stem.with_name(stem.name + ".json")
+    if card_path.exists() and json.loads(card_path.read_text())["recipe"] == asdict(recipe):
+        return weights_path
+
+    images, labels = read_cifar10(data, "train")
+    keep = balanced_subset(labels, recipe.data_fraction, recipe.seed)
+    images, labels = images[keep].to(device), labels[keep].to(device)
+    run = _Run(recipe, stem, device)
+    run.fit(name, images, labels)
+
+    half = {key: value.half() if value.is_floating_point() else value for key, value in run.model.state_dict().items()}
+    half = {key: value.cpu().contiguous() for key, value in half.items()}
+    test_images, test_labels = (t.to(device) for t in read_cifar10(data, "test"))
+    accuracy_fp32 = accuracy(run.model, test_images, test_labels)
+    run.model.load_state_dict(half)
+    accuracy_fp16 = accuracy(run.model, test_images, test_labels)
+    _save_atomically(half, weights_path)
+    card = {
+        "name": name,
+        "command": f"vitcnn train {name}" + (f" --epochs {epochs}" if epochs else ""),
+        "recipe": asdict(recipe),
+        "training_images": len(labels),
+        "steps": recipe.steps,
+        "parameters": sum(p.numel() for p in run.model.parameters()),
+        "test_accuracy": accuracy_fp16,
+        "test_accuracy_before_fp16": accuracy_fp32,
+        "minutes": round(run.seconds / 60, 1),
+        "images_per_second": round(recipe.steps * recipe.batch_size / run.seconds),
+        "device": describe_device(device),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "sha256": hashlib.sha256(weights_path.read_bytes()).hexdigest(),
+    }
+    _write_atomically(json.dumps(card, indent=1) + "\n", card_path)
+    run.checkpoint_path.unlink(missing_ok=True)
+    return weights_path
+
+
+class _Run:
+    """One training run: what must be kept to go on after an interruption."""
+
+    def __init__(self, recipe: Recipe, stem: Path, device: str) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self.device = device
+        self.model = build(recipe).to(device)
+        if recipe.family == "resnet":
+            self.model.to(memory_format=torch.channels_last)
+        for module in self.model.modules():
+            if hasattr(module, "fused_attn"):
+                # The fused kernel is about twice as slow as plain products for 65 tokens on a CPU.
+                module.fused_attn = device != "cpu"
+        self.optimizer = create_optimizer_v2(
+            self.model, opt=recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        self.schedule = CosineLRScheduler(
+            self.optimizer, t_initial=recipe.steps, warmup_t=int(recipe.warmup_fraction * recipe.steps),
+            warmup_prefix=False, t_in_epochs=False,
+        )  # fmt: skip
+        self.checkpoint_path = stem.with_name(stem.name + ".checkpoint.safetensors")
+        self.log_path = stem.with_name(stem.name + ".log.jsonl")
+        self.step, self.seconds = 0, 0.0
+        if self.checkpoint_path.exists():
+            self._restore()
+
+    def fit(self, name: str, images: Tensor, labels: Tensor) -> None:
+        recipe = self.recipe
+        steps_per_epoch = recipe.steps // recipe.epochs
+        bar = tqdm(total=recipe.steps, initial=self.step, desc=name, unit="step", mininterval=5)
+        while self.step < recipe.steps:
+            epoch = self.step // steps_per_epoch
+            # All randomness of an epoch follows from its number, so a resumed run draws the same.
+            torch.manual_seed(recipe.seed * 10_000 + epoch)
+            end = recipe.steps if epoch + 1 >= recipe.epochs else (epoch + 1) * steps_per_epoch
+            start_time, start = time.perf_counter(), self.step
+            loss_sum, correct = (torch.zeros((), device=self.device) for _ in range(2))
+            self.model.train()
+            for batch in _batches(len(labels), end - self.step, recipe.batch_size, images.device):
+                x = augment(images[batch], recipe.crop_padding)
+                loss, hits = self._optimize(x, labels[batch])
+                # Added up on the device: reading them here would make the CPU wait at every step.
+                loss_sum += loss
+                correct += hits
+                bar.update()
+            seen = (end - start) * recipe.batch_size
+            train_loss, train_accuracy = loss_sum.item() / (end - start), correct.item() / seen
+            self.seconds += time.perf_counter() - start_time
+            self._log(epoch + 1, train_loss, train_accuracy)
+            self._checkpoint()
+        bar.close()
+
+    def _optimize(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """One step; the loss and the number of images that were classified right."""
+        self.schedule.step_update(self.step)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            logits = self.model(x)
+        loss = F.cross_entropy(logits.float(), target, label_smoothing=self.recipe.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad_norm)
+        self.optimizer.step()
+        self.step += 1
+        return loss.detach(), (logits.argmax(-1) == target).sum()
+
+    def _log(self, epoch: int, loss: float, train_accuracy: float) -> None:
+        row = {"epoch": epoch, "step": self.step, "loss": round(loss, 4), "train_accuracy": round(train_accuracy, 4),
+               "seconds": round(self.seconds, 1)}  # fmt: skip
+        with self.log_path.open("a" if epoch > 1 else "w") as log:
+            log.write(json.dumps(row) + "\n")
+
+    def _checkpoint(self) -> None:
+        tensors = {f"model.{k}": v.cpu().contiguous() for k, v in self.model.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value).cpu().contiguous()
+        tensors["progress"] = torch.tensor([self.step, self.seconds], dtype=torch.float64)
+        _save_atomically(tensors, self.checkpoint_path)
+
+    def _restore(self) -> None:
+        tensors = load_file(self.checkpoint_path)
+        step, self.seconds = tensors.pop("progress").tolist()
+        self.step = int(step)
+        self.model.load_state_dict(
+            {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        )
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, field = key.split(".", 2)
+                state.setdefault(int(index), {})[field] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+
+def _batches(size: int, count: int, batch_size: int, device: torch.device):
+    """`count` batches of indices, without replacement until all `size` images have been seen."""
+    order = torch.empty(0, dtype=torch.long)
+    for _ in range(count):
+        while len(order) < batch_size:
+            order = torch.cat([order, torch.randperm(size)])
+        yield order[:batch_size].to(device)
+        order = order[batch_size:]
+
+
+def augment(images: Tensor, padding: int) -> Tensor:
+    """Normalised, randomly shifted and flipped images: uint8 (B, H, W, 3) to float (B, 3, H, W)."""
+    x = normalize(images)
+    B, _, H, W = x.shape
+    if padding:
+        x = F.pad(x, [padding] * 4)
+        dy, dx = torch.randint(0, 2 * padding + 1, (2, B, 1)).to(x.device)
+        rows = (torch.arange(H, device=x.device) + dy)[:, None, :, None]
+        columns = torch.arange(W, device=x.device) + dx
+        columns = torch.where((torch.rand(B, 1) < 0.5).to(x.device), columns.flip(1), columns)[:, None, None, :]
+        x = x[torch.arange(B, device=x.device)[:, None, None, None],
+              torch.arange(3, device=x.device)[None, :, None, None], rows, columns]  # fmt: skip
+    return x
+
+
+def normalize(images: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) to float32 (B, 3, H, W), channels at mean 0 and standard deviation 1."""
+    x = images.permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (MEAN, STD))
+    return (x - mean) / std
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 500) -> float:
+    """Share of uint8 (N, H, W, 3) images that the model classifies right, in fp32."""
+    model.eval()
+    hits = [
+        (model(normalize(x)).argmax(-1) == y).sum().item()
+        for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True)
+    ]
+    return sum(hits) / len(labels)
+
+
+def balanced_subset(labels: Tensor, fraction: float, seed: int) -> Tensor:
+    """Indices of a class-balanced part of the training images; smaller parts lie in larger ones."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for label in range(CLASSES):
+        members = (labels == label).nonzero().flatten()
+        shuffled = members[torch.randperm(len(members), generator=generator)]
+        parts.append(shuffled[: round(fraction * len(members))])
+    return torch.cat(parts)
+
+
+def read_cifar10(folder: Path, split: str) -> tuple[Tensor, Tensor]:
+    """All images of a split, uint8 (N, 32, 32, 3), and their labels."""
+    paths = sorted(folder.glob(f"{split}-*.parquet"))
+    if not paths:
+        raise VitcnnError(f"no {split}-*.parquet in {folder}: give the folder of CIFAR-10 in parquet with --data")
+    parts = [read_parquet(path) for path in paths]
+    return (
+        torch.cat([torch.from_numpy(images) for images, _ in parts]),
+        torch.cat([torch.from_numpy(labels) for _, labels in parts]),
+    )
+
+
+def describe_device(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{device}, {torch.get_num_threads()} thread(s) of {os.cpu_count()} cores"
+
+
+def _save_atomically(tensors: dict[str, Tensor], path: Path) -> None:
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial)
+    partial.replace(path)
+
+
+def _write_atomically(text: str, path: Path) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(path)
