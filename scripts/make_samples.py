@@ -5,8 +5,9 @@
 CIFAR10.parquet: the test images of `uoft-cs/cifar10`. FASHION_MNIST_FOLDER: `t10k-images-idx3-ubyte.gz` and
 `t10k-labels-idx1-ubyte.gz`, for example /usr/share/datasets/fashion-mnist of Debian's `dataset-fashion-mnist`.
 
-The choice of images depends on SEED alone. WebP without loss holds the same pixels as PNG in a fifth less space; how many
-bytes it takes depends on the version of libwebp, the pixels do not. A row's path is the image's index in the original test set.
+The choice of images depends on SEED alone. WebP without loss holds the same pixels as PNG in a fifth less space; how
+many bytes it takes depends on the version of libwebp, the pixels do not. A row's path has the image's index in the
+original test set.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from vitcnn_utils.data import SAMPLES, balanced_order, read_parquet
 
 SEED = 0
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-FASHION_MNIST = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("fashion_mnist", type=Path)
     arguments = parser.parse_args()
     write_sample(SAMPLES["cifar10"], *read_parquet(arguments.cifar10), CIFAR10, n=2500)
-    write_sample(SAMPLES["fashion-mnist"], *read_idx(arguments.fashion_mnist), FASHION_MNIST, n=1500)
+    write_sample(SAMPLES["fashion-mnist"], *read_idx(arguments.fashion_mnist), CLOTHES, n=1500)
 
 
 def read_idx(folder: Path) -> tuple[np.ndarray, np.ndarray]:

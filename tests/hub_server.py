@@ -16,7 +16,9 @@ from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ROUTE = re.compile(
-    r"(?:/api)?/datasets/(?P<id>[^/]+/[^/]+)(?:/(?P<verb>resolve|tree|revision|paths-info)/(?P<rev>[^/]+))?(?:/(?P<path>.*))?"
+    r"(?:/api)?/datasets/(?P<id>[^/]+/[^/]+)"
+    r"(?:/(?P<verb>resolve|tree|revision|paths-info)/[^/]+)?"
+    r"(?:/(?P<path>.*))?"
 )
 
 
@@ -37,8 +39,7 @@ class _Handler(BaseHTTPRequestHandler):
         if match["verb"] == "paths-info":
             wanted = json.loads(body)["paths"]
             return self.send_json([self.entry(folder / p, folder) for p in wanted if (folder / p).exists()])
-        siblings = [{"rfilename": str(p.relative_to(folder))} for p in sorted(folder.rglob("*")) if p.is_file()]
-        return self.send_json({"id": match["id"], "sha": COMMIT, "private": False, "gated": False, "siblings": siblings})
+        return self.send_json({"id": match["id"], "sha": COMMIT, "private": False, "gated": False, "siblings": []})
 
     do_HEAD = do_POST = do_GET
 
@@ -52,7 +53,8 @@ class _Handler(BaseHTTPRequestHandler):
     def send_content(self, path: Path) -> None:
         if not path.is_file():
             return self.answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
-        content, headers = path.read_bytes(), {"ETag": f'"{sha1(path.read_bytes()).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        content = path.read_bytes()
+        headers = {"ETag": f'"{sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if wanted is None:
             return self.answer(200, content, headers | {"Accept-Ranges": "bytes"})

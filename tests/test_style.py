@@ -15,17 +15,18 @@ from vitcnn_utils.provenance import Provenance
 PROVENANCE = Provenance("zoo", "cifar10", 2500, 0, "cpu")
 
 
+@styled
+def draw():
+    drawing, axes = panels(1, 2)
+    axes[0, 0].plot([0, 1], label="line")
+    axes[0, 0].legend(title="legend")
+    drawing.colorbar(heat_map(axes[0, 1], np.eye(3)))
+    axes[0, 1].set_title("heat map")
+    return drawing
+
+
 @pytest.fixture
 def drawing():
-    @styled
-    def draw():
-        drawing, axes = panels(1, 2)
-        axes[0, 0].plot([0, 1], label="line")
-        axes[0, 0].legend(title="legend")
-        drawing.colorbar(heat_map(axes[0, 1], np.eye(3)))
-        axes[0, 1].set_title("heat map")
-        return drawing
-
     return draw()
 
 
@@ -58,8 +59,8 @@ def test_two_drawings_of_a_page_share_no_id(drawing):
     assert ids[0] and not ids[0] & ids[1]
 
 
-def test_the_same_drawing_gives_the_same_bytes(drawing):
-    first, second = (figure(drawing, ["fig-1"], "alt", "caption", PROVENANCE)._repr_html_() for _ in range(2))
+def test_the_same_drawing_gives_the_same_bytes():
+    first, second = (figure(draw(), ["fig-1"], "alt", "caption", PROVENANCE)._repr_html_() for _ in range(2))
     assert first == second
 
 

@@ -179,7 +179,9 @@ def _own_kernel() -> Iterator[None]:
 
     old = os.environ.get("JUPYTER_PATH")
     with tempfile.TemporaryDirectory() as folder:
-        write_kernel_spec(str(Path(folder) / "kernels" / "python3"))
+        # What fails in a cell is in the notebook; in its log a kernel tells of interrupts, with a traceback, and warns
+        # that others could listen, though it talks to this machine alone.
+        write_kernel_spec(str(Path(folder) / "kernels" / "python3"), extra_arguments=["--log-level=CRITICAL"])
         os.environ["JUPYTER_PATH"] = folder + (os.pathsep + old if old else "")
         try:
             yield
@@ -292,7 +294,9 @@ def _for_page(notebook: dict[str, Any]) -> dict[str, Any]:
         tags = cell["metadata"].get("tags", [])
         if "injected-parameters" in tags or "install" in tags:
             tags = [*tags, "remove-cell"]
-        cell["metadata"] = {key: value for key, value in cell["metadata"].items() if key not in ("papermill", "execution")}
+        cell["metadata"] = {
+            key: value for key, value in cell["metadata"].items() if key not in ("papermill", "execution")
+        }
         cell["metadata"]["tags"] = tags
     return notebook
 
@@ -301,10 +305,8 @@ def _jupyter_book(staging: Path, output: Path) -> Path:
     """Run Jupyter Book, every warning an error; gives the folder of the pages."""
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(staging), "--path-output", str(output)]
     options = ["-W", "--keep-going", "--nitpick", "--quiet"]
-    result = subprocess.run(
-        [*command, *options], env=os.environ | {"SOURCE_DATE_EPOCH": _EPOCH, "PYTHONHASHSEED": "0"},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
-    )  # fmt: skip
+    environment = os.environ | {"SOURCE_DATE_EPOCH": _EPOCH, "PYTHONHASHSEED": "0"}
+    result = subprocess.run([*command, *options], env=environment, capture_output=True, encoding="utf-8")
     if result.returncode:
         # The log names files of the staging copy; their sources lie at the same place under book/ or notebooks/.
         log = (result.stderr.strip() or result.stdout.strip()).replace(f"{staging}{os.sep}", "")

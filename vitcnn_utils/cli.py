@@ -18,13 +18,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"vitcnn: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nvitcnn: interrupted; what is complete is kept, and the same command goes on from there", file=sys.stderr)
+        print(
+            "\nvitcnn: interrupted; what is complete is kept, and the same command goes on from there", file=sys.stderr
+        )
         return 130
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="vitcnn", description="Do vision transformers see like CNNs? The book's tools.")
+    parser = argparse.ArgumentParser(
+        prog="vitcnn", description="Do vision transformers see like CNNs? The book's tools."
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="execute the notebooks of an edition; only those whose inputs have changed")
@@ -75,13 +79,16 @@ def _book(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from vitcnn_utils.book import near
     from vitcnn_utils.zoo import FOLDER
     from vitcnn_utils.zoo.recipes import RECIPES
     from vitcnn_utils.zoo.trainer import train
 
+    if not options.all and options.name not in RECIPES:
+        raise VitcnnError(f"no zoo model {options.name!r}{near(options.name, list(RECIPES))}")
     if options.epochs is not None and options.epochs < 1:
         raise VitcnnError("--epochs must be at least 1")
-    device = _best_device() if options.device == "auto" else options.device
+    device = _device(options.device)
     data = options.data or _find_data()
     for name in RECIPES if options.all else [options.name]:
         print(train(name, data, options.out or FOLDER, device, options.epochs))
@@ -101,12 +108,18 @@ def _find_data() -> Path:
     )
 
 
-def _best_device() -> str:
+def _device(name: str) -> str:
+    """The device of that name, the best there is for 'auto'."""
     import torch
 
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise VitcnnError(f"device {name!r} cannot be used ({reason}); --device auto takes the best there is") from None
+    return name
 
 
 def _zoo(options: argparse.Namespace) -> None:

@@ -36,8 +36,8 @@ POOL = 1000
 class Images:
     """Images of one size: the crops that every model of a comparison sees.
 
-    `pixels` is uint8 (N, H, W, 3); `labels`, if known, int64 (N,); `classes`, if known, the names that the labels number;
-    `name` is for captions: a sample's name, a hub id or a path.
+    `pixels` is uint8 (N, H, W, 3); `labels`, if known, int64 (N,); `classes`, if known, the names that the labels
+    number; `name` is for captions: a sample's name, a hub id or a path.
     """
 
     name: str
@@ -79,30 +79,30 @@ def load_images(
 ) -> Images:
     """`n` images (None: all), in an order drawn with `seed` in which the classes take turns.
 
-    So every subset, and every batch, is class-balanced as far as the classes go (counts differ by at most 1 until a class
-    runs out), and fewer images with the same seed are the first of more images.
+    So every subset, and every batch, is class-balanced as far as the classes go (counts differ by at most 1 until a
+    class runs out), and fewer images with the same seed are the first of more images.
 
     Args:
-        name: `cifar10` (2,500 test images) or `fashion-mnist` (1,500 test images), which ship with the package; a folder of
-            pictures, whose sub-folders, if any, are the classes; a `.parquet` file; anything else is a data set's id on the
-            Hugging Face hub. Of one on the hub, `n` images are drawn from the first `max(2 n, 1000)` that a shuffled stream
-            gives, so that a large data set is not downloaded whole.
+        name: `cifar10` (2,500 test images) or `fashion-mnist` (1,500 test images), which ship with the package; a
+            folder of pictures, whose sub-folders, if any, are the classes; a `.parquet` file; anything else is a data
+            set's id on the Hugging Face hub. Of one on the hub, `n` images are drawn from the first `max(2 n, 1000)`
+            that a shuffled stream gives, so that a large data set is not downloaded whole.
         n: how many images.
         size: the side in pixels of the square that each image is made: its shorter side resized to it (bicubic,
             antialiased), then cropped in the centre, with no margin cut off. None leaves the images as they are.
         seed: draws the order.
-        split: of a hub data set, or the sub-folder with that name of a folder; None takes the test split if there is one,
-            else validation, else train.
+        split: of a hub data set, or the sub-folder with that name of a folder; None takes the test split if there is
+            one, else validation, else train.
         image_column: of a parquet file or hub data set; None takes the only one that holds images.
         label_column: likewise; None takes the only column of classes (or of integers), or the one called `label`; where
             there is none, the images have no labels. Strings are numbered in alphabetic order. Labels that are all
             negative, which is how the hub hides those of a test split, are none.
 
-    Grey, palette and transparent images become RGB (transparency is dropped) and are turned upright as their EXIF data say.
+    Grey, palette and transparent images become RGB (transparency is dropped), upright as their EXIF data say.
 
     Raises:
-        VitcnnError: a name that is nothing of these, a hub that does not answer, too few images, files that are no images
-            (all are named), a column that cannot be guessed, images of several sizes where `size` is None.
+        VitcnnError: a name that is nothing of these, a hub that does not answer, too few images, files that are no
+            images (all are named), a column that cannot be guessed, images of several sizes where `size` is None.
     """
     name = str(name)
     for what, number in (("n", n), ("size", size)):
@@ -198,7 +198,8 @@ def _folder(root: Path, split: str | None) -> _Source:
     if not paths:
         raise VitcnnError(f"no pictures in {root}: they must end in {', '.join(PICTURE_SUFFIXES)}")
     if classes and loose:
-        raise VitcnnError(f"{root} has pictures both in sub-folders and beside them ({loose[0].name}): put each in a class")
+        beside = f"{root} has pictures both in sub-folders and beside them ({loose[0].name})"
+        raise VitcnnError(f"{beside}: put each into the folder of its class")
     pictures = [_Picture(str(path.relative_to(root)), None, str(path)) for path in paths]
     if not classes:
         return _Source(pictures, None, None)
@@ -207,7 +208,7 @@ def _folder(root: Path, split: str | None) -> _Source:
 
 
 def _pictures_below(root: Path) -> list[Path]:
-    """Pictures at any depth; links to folders are followed, hidden files (such as macOS's `._cat.jpg`) are not looked at."""
+    """Pictures at any depth, behind links to folders too; but no hidden files, such as macOS's `._cat.jpg`."""
     paths = []
     for folder, subfolders, files in os.walk(root, followlinks=True):
         subfolders[:] = [subfolder for subfolder in subfolders if not subfolder.startswith(".")]
@@ -280,7 +281,7 @@ def _label_column(schema: "pa.Schema", features: dict[str, Any], name: str, want
     if "label" in candidates:
         return "label"
     if len(candidates) > 1:
-        raise VitcnnError(f"several columns of {name} may be the labels: pass label_column, one of {_listed(candidates)}")
+        raise VitcnnError(f"several columns of {name} may be labels: pass label_column, one of {_listed(candidates)}")
     return candidates[0] if candidates else None
 
 
@@ -293,9 +294,9 @@ def _checked(wanted: str, able: list[str], schema: "pa.Schema", name: str, argum
     return wanted
 
 
-def _labels(column: "pa.ChunkedArray", name: str, label_column: str) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+def _labels(column: "pa.ChunkedArray", name: str, title: str) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
     if column.null_count:
-        raise VitcnnError(f"{column.null_count} rows of {name} have no {label_column}: remove them, or pass label_column")
+        raise VitcnnError(f"{column.null_count} rows of {name} have no {title}: remove them, or pass label_column")
     values = column.to_numpy()
     if values.dtype == object:
         classes, labels = np.unique(values.astype(str), return_inverse=True)
@@ -327,19 +328,19 @@ def _warn_if_sorted(source: _Source, name: str, n: int | None) -> None:
     met, expected = len(np.unique(source.labels)), min(n, len(source.classes))
     if 2 * met < expected:
         advice = "it seems to be sorted by class: download it and pass a folder or a .parquet file"
-        warnings.warn(f"{met} of {len(source.classes)} classes among the first images of {name}: {advice}", stacklevel=4)
+        found = f"{met} of {len(source.classes)} classes among the first {len(source.pictures)} images of {name}"
+        warnings.warn(f"{found}: {advice}", stacklevel=4)
 
 
 def _ask_hub(name: str) -> None:
     """One question to the hub, because `datasets` takes half a minute of retries to find out that nobody answers."""
     try:
+        import datasets  # noqa: F401
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-
-        import datasets  # noqa: F401
     except ModuleNotFoundError as error:
         raise VitcnnError(f"no folder or file {name}, and the hub needs {error.name}: pip install datasets") from None
-    near = get_close_matches(name, SAMPLES, n=1)
+    near = get_close_matches(name, SAMPLES, n=1, cutoff=0.8)
     hint = f"did you mean {near[0]!r}?" if near else "pass a folder, a .parquet file, a hub id or 'cifar10'"
     try:
         HfApi().dataset_info(name, timeout=10)
@@ -348,9 +349,9 @@ def _ask_hub(name: str) -> None:
     except RepositoryNotFoundError:
         raise VitcnnError(f"no folder, file or public data set on the hub is called {name}: {hint}") from None
     except Exception as error:  # which exceptions say so depends on the version of the HTTP client
+        problem = f"{name} is no folder or file, and the hub does not answer ({_kind(error)})"
         offline = "offline, pass a folder of pictures, a .parquet file or 'cifar10'"
-        hint = hint if near else offline
-        raise VitcnnError(f"{name} is no folder or file, and the hub does not answer ({_kind(error)}): {hint}") from None
+        raise VitcnnError(f"{problem}: {hint if near else offline}") from None
 
 
 def _stream(name: str, split: str | None) -> "datasets.IterableDataset":
@@ -371,7 +372,8 @@ def _one_line(problem: str) -> Iterator[None]:
     except VitcnnError:
         raise
     except Exception as error:  # data set, network and format each bring exceptions of their own
-        raise VitcnnError(f"{problem}: {_one_line_of(error)}; download it and pass a folder or a .parquet file") from error
+        instead = "download it and pass a folder or a .parquet file"
+        raise VitcnnError(f"{problem}: {_one_line_of(error)}; {instead}") from error
 
 
 # Decoding

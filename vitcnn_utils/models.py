@@ -1,11 +1,11 @@
 """A model as the measures see it: a timm module and the few facts they need of it."""
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from vitcnn_utils.errors import VitcnnError
 
 if TYPE_CHECKING:
     from vitcnn_utils.data import Images
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Model:
         if self.grid is not None and tuple(x.shape[2:]) != self.image_size:
             H, W = x.shape[2:]
             raise VitcnnError(
-                f"{self.name} takes images of {self.image_size[0]} x {self.image_size[1]} pixels, these have {H} x {W}: "
+                f"{self.name} takes images of {self.image_size[0]} x {self.image_size[1]} pixels, not {H} x {W}: "
                 f"load them with size={self.image_size[0]}"
             )
         mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.mean, self.std))
@@ -122,6 +124,25 @@ class Model:
         with torch.no_grad(), self.reading(taps) as values:
             self.module(x)
         return {layer.name: value for layer, value in zip(layers, values, strict=True)}
+
+    def reduce(self, x: Tensor, layers: Sequence[Layer], function: Callable[[str, Tensor], T]) -> dict[str, T]:
+        """As `record`, but keeps of each activation only function(name, activation), called as soon as it is there.
+
+        So one activation is held at a time, not all. What `function` gives must be no view of the activation, which the
+        model may go on to overwrite.
+        """
+        kept: dict[str, T] = {}
+
+        def keep(index: int, tensor: Tensor) -> None:
+            name = layers[index].name
+            kept[name] = function(name, tensor)
+
+        with torch.no_grad(), _hooks([layer.tap for layer in layers], keep):
+            self.module(x)
+        for layer in layers:
+            if layer.name not in kept:
+                raise VitcnnError(f"{self.name} does not run {layer.name}: give layers of this model")
+        return kept
 
     def activations(
         self, images: "Images", layers: Sequence[Layer], batch_size: int = 256
@@ -184,13 +205,16 @@ class Model:
 
 @contextmanager
 def _hooks(taps: Sequence[Tap], keep: Any) -> Iterator[None]:
-    """While open, calls keep(index, tensor) whenever the model passes a tap."""
+    """While open, calls keep(index, tensor) whenever the model passes a tap.
+
+    Outputs are seen before any other hook changes them.
+    """
     with ExitStack() as stack:
         for index, tap in enumerate(taps):
             if tap.side == "input":
                 handle = tap.module.register_forward_pre_hook(lambda _, args, i=index: keep(i, args[0]))
             else:
-                handle = tap.module.register_forward_hook(lambda _, args, out, i=index: keep(i, out))
+                handle = tap.module.register_forward_hook(lambda _, args, out, i=index: keep(i, out), prepend=True)
             stack.callback(handle.remove)
         yield
 
@@ -253,13 +277,13 @@ def _load_timm(name: str, weights: str | Path | None) -> tuple[nn.Module, dict[s
     import timm
     from timm.data import resolve_model_data_config
 
-    architecture = name.split(".")[0]
-    if not name.startswith("hf-hub:") and not timm.is_model(architecture):
-        raise VitcnnError(f"timm has no model {name!r}{_near(architecture, timm.list_models())}")
+    repository = _repository(name)
+    if name.startswith("hf-hub:"):
+        _fetch(name, repository, "config.json")  # else timm would, and report a hub that fails in its own way
     if weights == "untrained":
         module = timm.create_model(name, pretrained=False)
     else:
-        path = Path(weights) if weights is not None else _download(name)
+        path = _fetch(name, repository, "model.safetensors") if weights is None else Path(weights)
         try:
             module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
         except RuntimeError as error:
@@ -271,35 +295,60 @@ def _load_timm(name: str, weights: str | Path | None) -> tuple[nn.Module, dict[s
     return module, facts
 
 
-def _download(name: str) -> Path:
-    """The published safetensors of a model, from the hub or the hub's cache on this machine."""
+def _repository(name: str) -> str | None:
+    """The hub's repository of a model's published weights, None if there are none; VitcnnError for an unknown model."""
     import timm
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     if name.startswith("hf-hub:"):
-        repository = name.removeprefix("hf-hub:")
-    else:
-        config = timm.get_pretrained_cfg(name)
-        if config is None or not config.hf_hub_id:
-            raise VitcnnError(f"no weights are published for {name}: give weights='untrained' or a .safetensors file")
-        # timm writes 'timm/' for 'timm/' and the full name of the model.
-        full_name = f"{config.architecture}.{config.tag}" if config.tag else config.architecture
-        repository = config.hf_hub_id + full_name if config.hf_hub_id.endswith("/") else config.hf_hub_id
+        return name.removeprefix("hf-hub:")
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise VitcnnError(f"timm has no model {name!r}{_near(architecture, timm.list_models())}")
     try:
-        return Path(hf_hub_download(repository, "model.safetensors"))
-    except LocalEntryNotFoundError as error:
-        raise _unreachable(name, repository) from error
-    except EntryNotFoundError as error:
-        raise VitcnnError(f"{repository} has no model.safetensors, and nothing else is loaded") from error
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        there = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
+        raise VitcnnError(f"timm has no weights {tag!r} of {architecture}, but: {', '.join(there) or 'none'}") from None
+    if config is None or not config.hf_hub_id:
+        return None
+    # timm writes 'timm/' for 'timm/' and the full name of the model.
+    full_name = f"{config.architecture}.{config.tag}" if config.tag else str(config.architecture)
+    return config.hf_hub_id + full_name if config.hf_hub_id.endswith("/") else config.hf_hub_id
+
+
+def _fetch(name: str, repository: str | None, file: str) -> Path:
+    """A file of a model, from the hub's cache on this machine or the hub."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import (
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    if repository is None:
+        raise VitcnnError(f"no weights are published for {name}: give weights='untrained' or a .safetensors file")
+    try:
+        return Path(hf_hub_download(repository, file, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass  # not in the hub's cache on this machine
+    except HFValidationError as error:
+        raise VitcnnError(f"{repository!r} is no name of a model on the hub: give hf-hub:OWNER/NAME") from error
+    try:
+        # One question first: of a hub that does not answer, hf_hub_download asks six times, which takes 20 seconds.
+        get_hf_file_metadata(hf_hub_url(repository, file))
+        return Path(hf_hub_download(repository, file))
+    except RepositoryNotFoundError as error:
+        raise VitcnnError(f"there is no public model {repository} on the hub: check the name") from error
+    except RemoteEntryNotFoundError as error:
+        raise VitcnnError(f"{repository} has no {file}, and nothing else is loaded") from error
     except Exception as error:  # the hub's client raises errors of several libraries, httpx and requests among them
         raise _unreachable(name, repository, error) from error
 
 
-def _unreachable(name: str, repository: str, error: Exception | None = None) -> VitcnnError:
-    reason = f" ({type(error).__name__})" if error else ""
+def _unreachable(name: str, repository: str, error: Exception) -> VitcnnError:
     return VitcnnError(
-        f"the weights of {name} could not be had from the hub ({repository}){reason}: offline, "
+        f"the weights of {name} could not be had from the hub ({repository}, {type(error).__name__}): offline, "
         "use a zoo model such as 'zoo/vit-cls', give a .safetensors file, or weights='untrained'"
     )
 
@@ -325,8 +374,9 @@ def _near(name: str, names: Sequence[str]) -> str:
 def _describe(model: Model) -> None:
     """Fills in what the measures ask for, from the parts that the module has (never from its class name)."""
     module = model.module
-    blocks = getattr(module, "blocks", None)
-    if isinstance(blocks, nn.Sequential | nn.ModuleList) and all(hasattr(b, "norm1") and hasattr(b, "mlp") for b in blocks):
+    found = getattr(module, "blocks", None)
+    blocks = list(found) if isinstance(found, nn.Sequential | nn.ModuleList) else []
+    if blocks and all(hasattr(block, part) for block in blocks for part in ("norm1", "norm2", "mlp")):
         drafts = _describe_transformer(model, blocks)
     elif units := _residual_units(module):
         drafts = _describe_resnet(model, units)
@@ -336,6 +386,21 @@ def _describe(model: Model) -> None:
     model.layers = [
         Layer(name, kind, block, index / last, tap) for index, (name, kind, block, tap) in enumerate(drafts)
     ]
+    if not _branches_hold(model):
+        model.branches = []
+
+
+def _branches_hold(model: Model) -> bool:
+    """Whether each branch and its shortcut add up to the sum: in a post-norm block, say, the parts are other ones."""
+    branches = [branch for branch in model.branches if branch.has_skip]
+    x = torch.randn(1, 3, *model.image_size, generator=torch.Generator().manual_seed(0)).to(model.device)
+    with torch.no_grad(), model.reading([t for b in branches for t in (b.shortcut, b.branch, b.sum)]) as values:
+        model.module(x)
+    for branch, z, f, found in zip(branches, values[::3], values[1::3], values[2::3], strict=True):
+        expected = (z + f).relu() if branch.kind == "residual" else z + f
+        if not torch.allclose(expected, found, rtol=1e-3, atol=1e-4 * found.abs().max().item(), equal_nan=True):
+            return False
+    return True
 
 
 Draft = tuple[str, str, int | None, Tap]
@@ -357,10 +422,11 @@ def _describe_transformer(model: Model, blocks: Sequence[nn.Module]) -> list[Dra
             drafts += [(f"{name}.norm1", "norm", i, Tap(b.norm1)), (f"{name}.attn", "attention", i, Tap(b.attn))]
             has_skip = _has_skip(b)
             z, middle = Tap(b.norm1, "input"), Tap(b.norm2, "input")
+            attention, mlp = (Tap(_last(b, f"drop_path{k}", f"ls{k}", part)) for k, part in ((1, "attn"), (2, "mlp")))
             model.branches += [
-                Branch(f"{name}.attn", "attention", i, z, z, Tap(_last(b, "drop_path1", "ls1", "attn")), middle, has_skip),
-                Branch(f"{name}.mlp", "mlp", i, middle, middle, Tap(_last(b, "drop_path2", "ls2", "mlp")), Tap(b), has_skip),
-            ]  # fmt: skip
+                Branch(f"{name}.attn", "attention", i, z, z, attention, middle, has_skip),
+                Branch(f"{name}.mlp", "mlp", i, middle, middle, mlp, Tap(b), has_skip),
+            ]
         hidden = [(f"{name}.mlp.hidden", "mlp hidden", i, Tap(b.mlp.fc2, "input"))] if hasattr(b.mlp, "fc2") else []
         drafts += [(f"{name}.norm2", "norm", i, Tap(b.norm2)), *hidden,
                    (f"{name}.mlp", "mlp", i, Tap(b.mlp)), (name, "block", i, Tap(b))]  # fmt: skip

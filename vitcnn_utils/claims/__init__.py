@@ -1,7 +1,8 @@
 """What the paper claims, beside what these models show: verdicts computed from the arrays of the figures."""
 
 import html
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -25,6 +26,13 @@ class Claim:
         return {True: "holds here", False: "does not hold here", None: "undecided here"}[self.holds]
 
 
+def decide(difference: float, margin: float) -> bool | None:
+    """Whether a difference is above zero: None within `margin` of it, or where it could not be computed (NaN)."""
+    if not abs(difference) > margin:
+        return None
+    return bool(difference > 0)
+
+
 @dataclass(frozen=True)
 class ClaimTable:
     """Claims as a table for a notebook."""
@@ -34,12 +42,7 @@ class ClaimTable:
     def _repr_html_(self) -> str:
         heads = ("The paper", "Measured here", "Control", "Rule", "Verdict")
         rows = [(c.paper, c.measured, c.control or "–", c.test, c.verdict) for c in self.claims]
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-        head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-        return (
-            '<div class="vitcnn-claims" style="overflow-x:auto" tabindex="0"><table class="table">'
-            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        )
+        return _html_table("vitcnn-claims", heads, rows)
 
     def __repr__(self) -> str:
         return "\n".join(f"[{c.verdict}] {c.paper} — {c.measured} ({c.test})" for c in self.claims)
@@ -48,3 +51,37 @@ class ClaimTable:
 def table(claims: Sequence[Claim]) -> ClaimTable:
     """The claims as a table that a notebook shows."""
     return ClaimTable(tuple(claims))
+
+
+@dataclass(frozen=True)
+class NumberTable:
+    """Named rows of named values as a table for a notebook; numbers are shown with two decimals."""
+
+    rows: Mapping[str, Mapping[str, str | float]]
+
+    def _cells(self) -> tuple[list[str], list[list[str]]]:
+        columns = list(next(iter(self.rows.values()), {}))
+        return ["", *columns], [[name, *(_text(row[c]) for c in columns)] for name, row in self.rows.items()]
+
+    def _repr_html_(self) -> str:
+        return _html_table("vitcnn-numbers", *self._cells())
+
+    def __repr__(self) -> str:
+        heads, rows = self._cells()
+        return "\n".join(" | ".join(cells) for cells in (heads, *rows))
+
+
+def _text(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    return "–" if math.isnan(value) else f"{value:.2f}"
+
+
+def _html_table(css_class: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table that scrolls sideways within itself on a narrow screen."""
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in heads)
+    return (
+        f'<div class="{css_class}" style="overflow-x:auto" tabindex="0"><table class="table">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )

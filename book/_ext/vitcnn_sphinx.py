@@ -1,0 +1,190 @@
+"""What the book's pages need of Sphinx: formulas as MathML, docstrings as plain text, and three directives
+that make the zoo's table, its learning curves and the API reference from the package itself."""
+
+import html
+import pkgutil
+import re
+from typing import Any
+
+from docutils import nodes
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+logger = logging.getLogger(__name__)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_html_math_renderer("mathml", inline_renderers=(_inline_math, None), block_renderers=(_block_math, None))
+    app.connect("config-inited", _without_thebe)
+    app.connect("autodoc-process-docstring", _plain_text)
+    app.add_directive("zoo-table", ZooTable)
+    app.add_directive("zoo-curves", ZooCurves)
+    app.add_directive("api", Api)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _without_thebe(app: Sphinx, config: Any) -> None:
+    """Jupyter Book always loads sphinx-thebe, whose script, emitted twice, is an error on every page."""
+    from sphinx_thebe import init_thebe_core
+
+    for listeners in app.events.listeners.values():
+        for listener in [one for one in listeners if one.handler is init_thebe_core]:
+            app.disconnect(listener.id)
+
+
+# Formulas are turned into MathML while the book is built: no script, no fonts, and nothing from another host.
+
+
+def _inline_math(writer: Any, node: nodes.math) -> None:
+    writer.body.append(_mathml(node, as_block=False))
+    raise nodes.SkipNode
+
+
+def _block_math(writer: Any, node: nodes.math_block) -> None:
+    ids = "".join(f' id="{i}"' for i in node["ids"][:1])
+    number = f'<span class="eqno">({node["number"]})</span>' if node.get("number") else ""
+    writer.body.append(f'<div class="vitcnn-math" tabindex="0"{ids}>{number}{_mathml(node, as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
+def _mathml(node: nodes.Element, as_block: bool) -> str:
+    tex = node.astext().strip()
+    if as_block and "\\\\" in tex and not tex.startswith("\\begin"):
+        tex = f"\\begin{{aligned}}{tex}\\end{{aligned}}"
+    try:
+        return tex2mathml(tex, as_block=as_block)
+    except MathError as error:
+        logger.warning("formula is not understood: %s: %s", error, tex, location=node)
+        return f"<code>{html.escape(tex)}</code>"
+
+
+def _plain_text(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
+    """Docstrings are plain text with `code`: other marks of reStructuredText stand for themselves."""
+    text = "\n".join(lines)
+    parts = re.split(r"(`[^`\n]+`)", text)
+    parts[::2] = [re.sub(r"([*|\\]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]
+    parts[1::2] = [f"``{part[1:-1]}``" for part in parts[1::2]]
+    lines[:] = _blocks("".join(parts).splitlines())
+
+
+def _blocks(lines: list[str]) -> list[str]:
+    """Every change of indentation starts a paragraph of its own, so that no layout is an error."""
+    out: list[str] = []
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        if out and line.strip() and out[-1].strip() and indent != len(out[-1]) - len(out[-1].lstrip()):
+            out.append("")
+        out.append(line)
+    return out
+
+
+class ZooTable(SphinxDirective):
+    """A table of all zoo models, from their cards."""
+
+    def run(self) -> list[nodes.Node]:
+        from vitcnn_utils import zoo
+
+        rows = [self.row(zoo.card(name)) for name in zoo.names()]
+        heads = [
+            "Model", "What differs", "Parameters", "Training images", "Steps", "Test accuracy", "Minutes", "Device",
+            "sha256",
+        ]  # fmt: skip
+        head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+        body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+        table = f'<table class="table vitcnn-zoo"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        return [nodes.raw("", f'<div class="vitcnn-scroll" tabindex="0">{table}</div>', format="html")]
+
+    @staticmethod
+    def row(card: dict[str, Any]) -> list[str]:
+        return [
+            f"<code>{card['name']}</code>",
+            what_differs(card["recipe"]),
+            f"{card['parameters']:,}",
+            f"{card['training_images']:,}",
+            f"{card['steps']:,}",
+            f"{card['test_accuracy']:.1%}",
+            f"{card['minutes']:g}",
+            html.escape(card["device"]),
+            f'<code title="{card["sha256"]}">{card["sha256"][:8]}</code>',
+        ]
+
+
+def what_differs(recipe: dict[str, Any]) -> str:
+    """A recipe in words: the family, and whatever sets it apart within the family."""
+    family = {"vit": "ViT", "vit-small": "smaller ViT", "resnet": "ResNet, bottleneck units"}[recipe["family"]]
+    marks = [family]
+    if recipe["family"] != "resnet":
+        marks.append({"token": "CLS read-out", "avg": "GAP read-out"}[recipe["readout"]])
+    if recipe["skipless_block"] is not None:
+        marks.append(f"no skips in block {recipe['skipless_block']}")
+    if recipe["data_fraction"] < 1:
+        marks.append(f"{recipe['data_fraction']:.0%} of the training images")
+    if recipe["seed"] != 1:
+        marks.append(f"seed {recipe['seed']}")
+    return ", ".join(marks)
+
+
+class ZooCurves(SphinxDirective):
+    """Training accuracy of all zoo models by step, a panel a family, from their logs."""
+
+    def run(self) -> list[nodes.Node]:
+        from vitcnn_utils import zoo
+        from vitcnn_utils.plots.style import Figure, figure
+
+        picture: Figure = figure(
+            learning_curves({name: zoo.log(name) for name in zoo.names()}),
+            ids=[],
+            alt="Three panels of curves that rise with the training step: vision transformers, smaller vision "
+            "transformers and ResNets. Within a panel the curves of models with less data end higher.",
+            caption="Training accuracy after each epoch, on augmented images.",
+            provenance=Logs(),
+        )
+        return [nodes.raw("", picture._repr_html_(), format="html")]
+
+
+class Logs:
+    """Where the learning curves come from."""
+
+    @property
+    def line(self) -> str:
+        from vitcnn_utils.provenance import commit
+
+        return f"From the training logs that ship with the package · commit {commit()}"
+
+
+def learning_curves(logs: dict[str, list[dict[str, float]]]) -> Any:
+    from vitcnn_utils.plots.style import panels, styled
+
+    return styled(_draw_curves)(logs, panels)
+
+
+def _draw_curves(logs: dict[str, list[dict[str, float]]], panels: Any) -> Any:
+    families = {"zoo/vit-small": "smaller ViT", "zoo/vit": "ViT", "zoo/resnet": "ResNet"}
+    grouped: dict[str, list[str]] = {title: [] for title in sorted(families.values(), reverse=True)}
+    for name in logs:
+        grouped[next(title for prefix, title in families.items() if name.startswith(prefix))].append(name)
+    drawing, axes = panels(1, len(grouped), height=3.4, sharey=True)
+    for ax, (title, names) in zip(axes[0], grouped.items(), strict=True):
+        for index, name in enumerate(names):
+            steps = [row["step"] / 1000 for row in logs[name]]
+            style = ("-", "--", ":")[index // 6]
+            ax.plot(steps, [row["train_accuracy"] for row in logs[name]], style, label=name.removeprefix("zoo/"))
+        ax.set(title=title, xlabel="thousand steps", ylim=(0, 1))
+        ax.legend(fontsize=6.5)
+    axes[0, 0].set_ylabel("training accuracy")
+    return drawing
+
+
+class Api(SphinxDirective):
+    """The public parts of every module of the package, from their docstrings."""
+
+    def run(self) -> list[nodes.Node]:
+        import vitcnn_utils
+
+        found = pkgutil.walk_packages(vitcnn_utils.__path__, "vitcnn_utils.")
+        names = sorted(module.name for module in found if not module.name.rpartition(".")[2].startswith("_"))
+        text = "\n\n".join(f"{name}\n{'-' * len(name)}\n\n.. automodule:: {name}\n   :members:\n" for name in names)
+        return self.parse_text_to_nodes(text, allow_section_headings=True)

@@ -1,0 +1,111 @@
+"""The built book, looked at once in a real browser; the tests then judge what was seen."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import browser
+import pytest
+
+HTML = Path(__file__).parents[2] / "_build" / "html"
+LOOK = (Path(__file__).parent / "look.js").read_text(encoding="utf-8")
+# Errors were seen to come this long after the network had gone quiet.
+SETTLE_MS = 1500
+
+
+@dataclass
+class Visit:
+    """What one page did and showed."""
+
+    name: str
+    foreign: list[str] = field(default_factory=list)  # requests to other hosts
+    console: list[str] = field(default_factory=list)  # errors
+    failed: list[str] = field(default_factory=list)  # requests without an answer, or with one of 400 and more
+    seen: dict[str, Any] = field(default_factory=dict)  # see look.js
+    phone: dict[str, Any] = field(default_factory=dict)  # the same at a width of 360 pixels
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def html() -> Path:
+    if not (HTML / "index.html").exists():
+        pytest.fail("there is no built book to test: run `make book` first", pytrace=False)
+    return HTML
+
+
+@pytest.fixture(scope="session")
+def site(html: Path) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(html)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="session")
+def crawl(html: Path, site: str) -> tuple[list[Visit], list[Visit]]:
+    """Every page over http, and the first page of each part from the disk.
+
+    The browser is closed before any test runs: Playwright's event loop would keep others from running theirs.
+    """
+    from playwright.sync_api import sync_playwright
+
+    executable = browser.find()
+    if executable is None:
+        pytest.fail(browser.MISSING, pytrace=False)
+    names = sorted(str(p.relative_to(html)) for p in html.rglob("*.html") if "_static" not in p.parts)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable, args=browser.ARGUMENTS)
+        served = [_visit(chromium, f"{site}/{name}", name) for name in names]
+        intro = next(v for v in served if v.name == "intro.html")
+        firsts = ["intro.html", *intro.seen["firstPages"]]
+        local = [_visit(chromium, (html / name).as_uri(), name) for name in firsts]
+        chromium.close()
+    return served, local
+
+
+@pytest.fixture(scope="session")
+def served(crawl: tuple[list[Visit], list[Visit]]) -> list[Visit]:
+    return crawl[0]
+
+
+@pytest.fixture(scope="session")
+def local(crawl: tuple[list[Visit], list[Visit]]) -> list[Visit]:
+    return crawl[1]
+
+
+def _visit(chromium: Any, url: str, name: str) -> Visit:
+    visit = Visit(name)
+    home = urlsplit(url).netloc
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, color_scheme="dark")
+    page = context.new_page()
+
+    def request(event: Any) -> None:
+        parts = urlsplit(event.url)
+        if parts.scheme not in ("data", "blob", "file") and parts.netloc != home:
+            visit.foreign.append(event.url)
+
+    page.on("request", request)
+    page.on("requestfailed", lambda event: visit.failed.append(event.url))
+    page.on("response", lambda event: visit.failed.append(event.url) if event.status >= 400 else None)
+    page.on("console", lambda event: visit.console.append(event.text) if event.type == "error" else None)
+    page.on("pageerror", lambda error: visit.console.append(str(error)))
+    page.goto(url, wait_until="networkidle")
+    page.wait_for_timeout(SETTLE_MS)
+    visit.seen = page.evaluate(LOOK)
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.wait_for_timeout(200)
+    visit.phone = page.evaluate(LOOK)
+    context.close()
+    return visit

@@ -1,0 +1,108 @@
+"""Every page of the built book, as a reader's browser sees it."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from conftest import Visit
+
+CHAPTERS = {1: {1, 2}, 2: {3, 4, 5, 6}, 3: {7, 8}, 4: {9, 10, 11}, 5: {12, 13}}
+
+
+@pytest.fixture(params=["http", "file"])
+def visits(request: pytest.FixtureRequest, served: list[Visit], local: list[Visit]) -> list[Visit]:
+    return served if request.param == "http" else local
+
+
+def test_all_pages_are_there(served: list[Visit], local: list[Visit]) -> None:
+    names = {visit.name for visit in served}
+    assert {"index.html", "intro.html", "zoo.html", "rerun.html", "api.html", "references.html"} <= names
+    assert sum(name.startswith("notebooks/") for name in names) == 5
+    assert len(local) >= 3  # the front page and the first of each part
+
+
+def test_no_page_asks_another_host(visits: list[Visit]) -> None:
+    assert [(v.name, v.foreign) for v in visits if v.foreign] == []
+
+
+def test_no_console_error(visits: list[Visit]) -> None:
+    assert [(v.name, v.console) for v in visits if v.console] == []
+
+
+def test_nothing_is_missing(visits: list[Visit]) -> None:
+    assert [(v.name, v.failed) for v in visits if v.failed] == []
+    assert [(v.name, i["source"]) for v in visits for i in v.seen["images"] if not i["loaded"]] == []
+
+
+def test_images_have_a_text(served: list[Visit]) -> None:
+    assert [(v.name, i["source"]) for v in served for i in v.seen["images"] if not i["alt"]] == []
+
+
+def test_no_raw_tex(visits: list[Visit]) -> None:
+    raw = re.compile(r"\\[A-Za-z]{2,}|\$[^$\n]{1,200}\$")
+    assert [(v.name, raw.findall(v.seen["prose"])) for v in visits if raw.search(v.seen["prose"])] == []
+
+
+def test_no_traceback_warning_or_stderr(visits: list[Visit]) -> None:
+    assert [(v.name, v.seen["faults"]) for v in visits if v.seen["faults"]] == []
+    words = ("Traceback (most recent call last)", "Warning: ", "papermill-error-cell")
+    assert [(v.name, word) for v in visits for word in words if word in v.seen["text"]] == []
+
+
+def test_all_13_figures_are_in_their_chapters(served: list[Visit]) -> None:
+    found = {
+        int(v.name.removeprefix("notebooks/")[0]): {
+            int(i.removeprefix("fig-")) for figure in v.seen["figures"] for i in figure["ids"]
+        }
+        for v in served
+        if v.name.startswith("notebooks/")
+    }
+    assert found == CHAPTERS
+
+
+def test_figures_have_alt_text_caption_and_origin(served: list[Visit]) -> None:
+    for visit in served:
+        for figure in visit.seen["figures"]:
+            assert len(figure["alt"]) > 5, (visit.name, figure)
+            assert len(figure["caption"]) > len(figure["provenance"]) > 0, (visit.name, figure)
+            assert "commit" in figure["provenance"], (visit.name, figure)
+
+
+def test_figures_lie_on_the_pages_ground_in_dark_mode(served: list[Visit]) -> None:
+    assert {v.seen["theme"] for v in served if v.name != "index.html"} == {"dark"}
+    assert [(v.name, f["ids"], f["grounds"]) for v in served for f in v.seen["figures"] if f["grounds"]] == []
+
+
+def test_ids_are_unique(served: list[Visit]) -> None:
+    twice = {v.name: [i for i, n in Counter(v.seen["ids"]).items() if n > 1 and i.startswith("fig-")] for v in served}
+    assert {name: ids for name, ids in twice.items() if ids} == {}
+
+
+def test_pages_fit_a_phone(served: list[Visit]) -> None:
+    assert [(v.name, v.phone["wide"]) for v in served if v.phone["overflow"] > 0] == []
+
+
+def test_links_within_the_book_lead_somewhere(served: list[Visit], html: Path) -> None:
+    ids = {v.name: {*v.seen["ids"], "", "top"} for v in served}
+    broken = []
+    for visit in served:
+        for link in visit.seen["links"]:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (html / visit.name).parent / unquote(parts.path) if parts.path else html / visit.name
+            name = target.resolve().relative_to(html.resolve()).as_posix()
+            if not target.exists() or (name in ids and unquote(parts.fragment) not in ids[name]):
+                broken.append((visit.name, link))
+    assert broken == []
+
+
+def test_chapters_open_their_source_notebook(served: list[Visit]) -> None:
+    for visit in served:
+        if visit.name.startswith("notebooks/"):
+            source = visit.name.replace(".html", ".ipynb")
+            for host in ("colab.research.google.com", "mybinder.org"):
+                opened = [unquote(link) for link in visit.seen["links"] if host in link]
+                assert [link for link in opened if source in link], (visit.name, opened)

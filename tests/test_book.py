@@ -1,0 +1,282 @@
+"""Editions to executed notebooks to pages: what is done, what is not done twice, and what is said when it fails."""
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import yaml
+
+from vitcnn_utils import book
+from vitcnn_utils.errors import VitcnnError
+
+ROOT = Path(__file__).parent.parent
+KERNEL = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+
+
+def write_notebook(path: Path, parameters: str, *code: str, text: str = "# A chapter") -> None:
+    cells = [
+        nbformat.v4.new_markdown_cell(text),
+        nbformat.v4.new_code_cell("installed = True", metadata={"tags": ["install"]}),
+        nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        *map(nbformat.v4.new_code_cell, code),
+    ]
+    for index, cell in enumerate(cells):
+        cell.id = f"cell-{index}"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=KERNEL), path)
+
+
+def outputs(executed: Path) -> str:
+    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    return "".join(text for cell in cells for out in cell.get("outputs", []) for text in out.get("text", []))
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with two small notebooks, and a package of one file in the place of the real one."""
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "module.py").write_text("")
+    monkeypatch.setattr(book, "_PACKAGE", tmp_path / "package")
+    editions = tmp_path / "notebooks" / "editions"
+    editions.mkdir(parents=True)
+    (editions / "zoo.yml").write_text("edition: zoo\nsize: 1\n")
+    (tmp_path / "requirements.lock").write_text("")
+    write_notebook(tmp_path / "notebooks" / "1_one.ipynb", 'edition = ""\nsize = 0', "print(edition, size)")
+    write_notebook(tmp_path / "notebooks" / "2_two.ipynb", 'edition = ""\nother = 5', "print(edition, other)")
+    return tmp_path
+
+
+class Runs:
+    """Calls run_edition and tells which notebooks were executed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __call__(self, *notebooks: str, edition: str = "zoo", **overrides: Any) -> list[str]:
+        said: list[str] = []
+        book.run_edition(edition, notebooks, overrides, self.root, said.append)
+        return [line.split(": ")[1] for line in said if ": done in" in line]
+
+
+def test_names_of_parameters(tmp_path: Path) -> None:
+    source = '# a comment\nplain = 1\ntyped: int | None = None\nlong = [\n    "a",  # b = 3\n    {"c": "d = 4"},\n]\n'
+    write_notebook(tmp_path / "n.ipynb", source)
+    assert book.parameter_names(tmp_path / "n.ipynb") == {"plain", "typed", "long"}
+
+
+def test_a_notebook_without_parameters_cell_is_named(tmp_path: Path) -> None:
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "n.ipynb")
+    with pytest.raises(VitcnnError, match=r"n.ipynb must have one cell tagged `parameters`, it has 0"):
+        book.parameter_names(tmp_path / "n.ipynb")
+
+
+def test_only_what_has_changed_runs_again(root: Path) -> None:
+    run = Runs(root)
+    folder = root / "_build" / "executed" / "zoo"
+    assert run() == ["1_one", "2_two"]
+    # Each notebook gets the edition's values for its own parameters, and keeps its own for others.
+    assert outputs(folder / "1_one.ipynb") == "zoo 1\n"
+    assert outputs(folder / "2_two.ipynb") == "zoo 5\n"
+    assert sorted(path.name for path in folder.iterdir()) == ["1_one.ipynb", "2_two.ipynb"]
+    assert run() == []
+
+    assert run(size=2) == ["1_one"]
+    assert outputs(folder / "1_one.ipynb") == "zoo 2\n"
+    write_notebook(root / "notebooks" / "2_two.ipynb", 'edition = ""\nother = 6', "print(other)")
+    assert run(size=2) == ["2_two"]
+
+
+def test_all_that_a_notebook_depends_on_counts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(book, "_execute", pretend)
+    run = Runs(root)
+    pictures = root / "pictures"
+    pictures.mkdir()
+    (pictures / "a.png").write_text("a")
+    assert run("1") == ["1_one"]
+    assert run(size=str(pictures)) == ["1_one", "2_two"]
+    (pictures / "b.png").write_text("b")
+    assert run(size=str(pictures)) == ["1_one"]
+    (root / "package" / "weights.safetensors").write_text("w")
+    assert run(size=str(pictures)) == ["1_one", "2_two"]
+    (root / "requirements.lock").write_text("torch==9")
+    assert run(size=str(pictures)) == ["1_one", "2_two"]
+    (root / "package" / "book.py").write_text("no notebook sees this")
+    assert run(size=str(pictures)) == []
+
+
+def pretend(source: Path, target: Path, parameters: dict[str, Any], inputs: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps({"metadata": {"vitcnn": {"inputs": inputs}}}))
+
+
+@pytest.mark.parametrize("wanted", ["2", "2_two", "2_two.ipynb"])
+def test_one_notebook_alone(root: Path, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(book, "_execute", pretend)
+    assert Runs(root)(wanted) == ["2_two"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"edition": "zo"}, "no edition 'zo'; did you mean zoo?"),
+        ({"edition": "paper"}, "no edition 'paper'; there are: zoo"),
+        ({"edition": "../zoo"}, r"no edition '../zoo'"),
+        ({"sise": 3}, "no notebook has a parameter 'sise'; did you mean size?"),
+    ],
+)
+def test_unknown_names(root: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(VitcnnError, match=re.escape(message)):
+        Runs(root)(**arguments)
+
+
+@pytest.mark.parametrize(("text", "message"), [("- a\n", "must hold lines"), ("a: [", "is no YAML"), ("", "must hold")])
+def test_an_edition_that_cannot_be_read(root: Path, text: str, message: str) -> None:
+    (root / "notebooks" / "editions" / "mine.yml").write_text(text)
+    with pytest.raises(VitcnnError, match=message):
+        Runs(root)(edition="mine")
+
+
+def test_a_failing_cell_is_named_and_its_output_kept(root: Path) -> None:
+    run = Runs(root)
+    run("1")
+    before = (root / "_build" / "executed" / "zoo" / "1_one.ipynb").read_text()
+    write_notebook(root / "notebooks" / "1_one.ipynb", "size = 1", "print('so far')", "1 / (size - size)")
+    with pytest.raises(VitcnnError, match=r"1_one failed in cell \[\d\], ZeroDivisionError: .*; see (.+)") as error:
+        run("1")
+    failed = Path(re.findall("; see (.+)", str(error.value))[0])
+    assert outputs(failed).startswith("so far\n")
+    assert (root / "_build" / "executed" / "zoo" / "1_one.ipynb").read_text() == before
+    assert run("2") == ["2_two"]
+
+
+def test_an_error_of_the_user_speaks_for_itself() -> None:
+    class Failure:
+        exec_count, ename, evalue = 3, "VitcnnError", "no model 'vitt';\n did you mean vit?"
+
+    assert book._describe(Failure()) == "failed in cell [3], no model 'vitt'; did you mean vit?"
+
+
+def test_the_kernel_is_the_python_that_runs(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = tmp_path / "jupyter" / "kernels" / "python3"
+    foreign.mkdir(parents=True)
+    spec = {"argv": ["/nowhere/python", "-f", "{connection_file}"], "display_name": "x", "language": "python"}
+    (foreign / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    write_notebook(root / "notebooks" / "1_one.ipynb", "size = 1", "import sys\nprint(sys.executable)")
+    (root / "notebooks" / "editions" / "zoo.yml").write_text("size: 1\n")
+    Runs(root)("1")
+    assert outputs(root / "_build" / "executed" / "zoo" / "1_one.ipynb").strip() == sys.executable
+
+
+@pytest.fixture
+def pages(root: Path) -> Path:
+    """The checkout with executed notebooks and a small book in the real book's dress."""
+    shutil.copytree(ROOT / "book", root / "book", ignore=shutil.ignore_patterns("*.md", "*.rst", "__pycache__"))
+    toc = {"format": "jb-book", "root": "intro", "parts": [{"caption": "One", "chapters": [{"glob": "notebooks/*"}]}]}
+    (root / "book" / "_toc.yml").write_text(yaml.safe_dump(toc))
+    (root / "book" / "intro.md").write_text(
+        "# Title\n\nThe norm $\\lVert x \\rVert$ of {cite:t}`raghu2021`.\n\n```{bibliography}\n```\n"
+    )
+    (root / "notebooks" / "editions" / "mine.yml").write_text("edition: mine\n")
+    Runs(root)()
+    Runs(root)("1", edition="mine")
+    return root
+
+
+def digests(folder: Path) -> dict[str, str]:
+    # Pickled state of Sphinx is no part of the book and not the same twice.
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix not in (".doctree", ".pickle")
+    }
+
+
+def test_the_book_is_built_once_and_the_same_each_time(pages: Path) -> None:
+    said: list[str] = []
+    index = book.build_book(pages, said.append)
+    assert index == pages / "_build" / "html" / "index.html" and index.exists()
+    html = index.parent
+    chapter = (html / "notebooks" / "1_one.html").read_text(encoding="utf-8")
+    assert "zoo 1" in chapter
+    assert "installed = True" not in chapter  # the install cell
+    assert "# Parameters" not in chapter  # the cell that papermill injects
+    # An edition of one's own is a part of its own.
+    assert "mine 0" in (html / "editions" / "mine" / "1_one.html").read_text(encoding="utf-8")
+    intro = (html / "intro.html").read_text(encoding="utf-8")
+    assert "Edition mine" in intro
+    assert re.search("<math.*<mi>x</mi>", intro, flags=re.S)
+    assert "MathJax" not in intro
+    sources = html / "_sources" / "notebooks" / "1_one.ipynb"
+    assert str(pages) not in sources.read_text()
+
+    assert book.build_book(pages, said.append) == index
+    assert said[-1] == "the book is up to date"
+    first = digests(html)
+    (pages / "_build" / "html.inputs").unlink()
+    book.build_book(pages, said.append)
+    assert digests(html) == first
+    assert sorted(path.name for path in (pages / "_build").iterdir()) == ["executed", "html", "html.inputs"]
+
+
+def test_a_fault_fails_the_build_and_leaves_the_old_book(pages: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = pages / "_build" / "html" / "index.html"
+    old.parent.mkdir()
+    old.write_text("the old book")
+    (pages / "book" / "intro.md").write_text("# Title\n\n[gone](gone.md) and $\\unheard{x}$ and {cite:t}`nobody`\n")
+    with pytest.raises(VitcnnError, match="not built"):
+        book.build_book(pages, print)
+    log = capsys.readouterr().err
+    for fault in ("gone.md", "unheard", "nobody"):
+        assert fault in log
+    assert old.read_text() == "the old book"
+
+
+def test_a_book_of_notebooks_never_executed(root: Path) -> None:
+    (root / "book").mkdir()
+    with pytest.raises(VitcnnError, match=r"1_one.ipynb was not executed yet: run `vitcnn run zoo`"):
+        book.build_book(root)
+
+
+# --- the real book ------------------------------------------------------------------------------------------
+
+CONFIG = yaml.safe_load((ROOT / "book" / "_config.yml").read_text(encoding="utf-8"))
+
+
+def test_every_page_of_the_book_is_in_its_contents() -> None:
+    toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
+    named = {toc["root"]} | {c["file"] for part in toc["parts"] for c in part["chapters"] if "file" in c}
+    written = {p.relative_to(ROOT / "book").with_suffix("").as_posix() for p in (ROOT / "book").rglob("*.md")}
+    written |= {p.relative_to(ROOT / "book").with_suffix("").as_posix() for p in (ROOT / "book").rglob("*.rst")}
+    assert named == written
+
+
+def test_every_reference_is_cited_or_worth_a_look() -> None:
+    keys = re.findall(r"^@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text(encoding="utf-8"), flags=re.M)
+    assert len(keys) == len(set(keys)) >= 15
+    pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
+    for page in pages:
+        for group in re.findall(r"\{cite:\w\}`([^`]+)`", page.read_text(encoding="utf-8")):
+            assert set(group.split(",")) <= set(keys), page.name
+
+
+def test_the_repository_has_one_address() -> None:
+    url = CONFIG["repository"]["url"]
+    owner, name = url.removeprefix("https://github.com/").split("/")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["urls"] == {"Homepage": url, "Book": f"https://{owner}.github.io/{name}/"}
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["repository-code"], citation["version"]) == (url, project["version"])
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    for path in [ROOT / "README.md", ROOT / "book" / "rerun.md", *notebooks]:
+        text = path.read_text(encoding="utf-8")
+        ours = re.findall(rf"https://(?:github\.com|raw\.githubusercontent\.com)/[\w.-]+/{name}\b", text)
+        ours += re.findall(r"https://[\w-]+\.github\.io/\w+/?", text)
+        assert all(f"{owner}/" in one or f"{owner}.github.io" in one for one in ours), (path.name, ours)
+        assert path.suffix != ".ipynb" or url in text, f"{path.name} does not say where the package comes from"

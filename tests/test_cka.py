@@ -1,0 +1,382 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from textbook import biased_cka, cka, left_as_it_was, model_of, noise_images
+from torch import nn
+
+from vitcnn_utils.cka import HsicSums, centred_gram, layer_similarity, linear_cka, minibatches
+from vitcnn_utils.data import Images
+from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.models import load_model
+
+
+@pytest.fixture(scope="module")
+def vit():
+    return load_model("zoo/vit-cls", "untrained", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    model = load_model("zoo/resnet", "untrained", device="cpu")
+    # timm starts the last norm of a unit at zero, which would make every unit an identity.
+    for name, parameter in model.module.named_parameters():
+        if name.endswith("bn3.weight"):
+            nn.init.ones_(parameter)
+    return model
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def related(rng, n=40, p=30, q=20):
+    """Two representations with something in common."""
+    x = rng.normal(size=(n, p))
+    return x, x[:, :q] + rng.normal(size=(n, q))
+
+
+def cka32(x, y):
+    """The float32 route that the layers of a model take."""
+    x, y = (torch.from_numpy(np.asarray(v, dtype=np.float32)) for v in (x, y))
+    return HsicSums.of_features({"x": x}, {"y": y}).cka()[0, 0]
+
+
+# Linear CKA
+
+
+def test_textbook(rng):
+    for n, p, q in [(4, 3, 2), (5, 1, 1), (7, 40, 3), (40, 30, 20), (41, 2500, 9)]:
+        x, y = rng.normal(size=(n, p)) + 1, rng.normal(size=(n, q))
+        y[:, 0] += x[:, 0]
+        assert linear_cka(x, y) == pytest.approx(cka([x], [y]), abs=1e-12)
+        assert cka32(x, y) == pytest.approx(cka([x], [y]), abs=1e-5)
+
+
+def test_of_itself_is_one(rng):
+    x, _ = related(rng)
+    assert linear_cka(x, x) == pytest.approx(1, abs=1e-14)
+
+
+def test_rotation_scale_and_shift_change_nothing(rng):
+    x, y = related(rng)
+    rotation, _ = np.linalg.qr(rng.normal(size=(30, 30)))
+    expected = linear_cka(x, y)
+    assert 0.1 < expected < 0.9
+    assert linear_cka(x @ rotation, y) == pytest.approx(expected, abs=1e-12)
+    assert linear_cka(-1e4 * x, 1e-4 * y) == pytest.approx(expected, abs=1e-12)
+    assert linear_cka(x + 100, y - 7) == pytest.approx(expected, abs=1e-12)
+
+
+def test_stretching_some_directions_changes_it_as_it_should(rng):
+    x, stretch = rng.normal(size=(3000, 10)), np.geomspace(1, 30, 10)
+    # Covariances are known: HSIC of (x, y), (x, x), (y, y) go as sum s^2, 10, sum s^4.
+    expected = np.sum(stretch**2) / np.sqrt(10 * np.sum(stretch**4))
+    assert linear_cka(x, x * stretch) == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("shift", [0, 10, 100])
+def test_a_large_mean_does_no_harm_in_float32(rng, shift):
+    x, y = related(rng, n=128, p=300, q=200)
+    assert cka32(x + shift, y + shift) == pytest.approx(cka([x], [y]), abs=1e-5)
+
+
+def test_independent_wide_features_are_near_zero_where_the_biased_estimate_is_near_one(rng):
+    x, y = rng.normal(size=(128, 4096)), rng.normal(size=(128, 4096))
+    assert abs(linear_cka(x, y)) < 0.02
+    assert biased_cka(x, y) > 0.95
+
+
+def test_no_bias_over_many_samples(rng):
+    values = [linear_cka(rng.normal(size=(16, 64)), rng.normal(size=(16, 64))) for _ in range(400)]
+    assert abs(np.mean(values)) < 4 * np.std(values) / 20
+
+
+def test_axes_after_the_first_are_flattened(rng):
+    x, y = related(rng)
+    assert linear_cka(x.reshape(40, 5, 3, 2), y) == linear_cka(x, y)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e4])
+def test_constant_is_nan(rng, value):
+    x, constant = rng.normal(size=(20, 7)), np.full((20, 7), value)
+    assert np.isnan(linear_cka(x, constant))
+    assert np.isnan(cka32(x, constant))
+    assert np.isnan(cka32(constant, constant))
+
+
+def test_constant_but_for_rounding_is_nan(rng):
+    x = rng.normal(size=(20, 7))
+    constant = (np.full((20, 7), 1e4) * (1 + 1e-7 * rng.uniform(-1, 1, size=(20, 7)))).astype(np.float32)
+    assert np.isnan(cka32(x, constant))
+
+
+def test_small_but_not_constant_is_no_nan(rng):
+    x, y = related(rng)
+    assert cka32(1e-4 * x + 1, y) == pytest.approx(cka([x], [y]), abs=1e-2)
+
+
+def test_different_numbers_of_images(rng):
+    with pytest.raises(VitcnnError, match="same images"):
+        linear_cka(rng.normal(size=(10, 3)), rng.normal(size=(11, 3)))
+
+
+def test_fewer_than_four(rng):
+    with pytest.raises(VitcnnError, match="at least 4"):
+        linear_cka(rng.normal(size=(3, 3)), rng.normal(size=(3, 3)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_and_inf_are_reported_by_name(rng, bad):
+    x = torch.from_numpy(rng.normal(size=(10, 3)))
+    x[4, 1] = bad
+    with pytest.raises(VitcnnError, match=r"NaN or Inf in blocks\.3"):
+        centred_gram(x, "blocks.3")
+
+
+# Sums over minibatches
+
+
+def features(rng, sizes, widths=(5, 9)):
+    """Minibatches of two representations that have something in common."""
+    batches = []
+    for n in sizes:
+        x = rng.normal(size=(n, max(widths)))
+        batches.append([torch.from_numpy(x[:, :w] * rng.uniform(1, 5)) for w in widths])
+    return batches
+
+
+def summed(batches):
+    total = HsicSums.zeros(2, 1)
+    for x, y in batches:
+        total += HsicSums.of_features({"x": x, "y": y}, {"y": y})
+    return total
+
+
+def test_sums_come_before_the_ratio(rng):
+    batches = features(rng, [6, 20, 9])
+    xs, ys = ([b[i].numpy() for b in batches] for i in (0, 1))
+    value = summed(batches).cka()[0, 0]
+    assert value == pytest.approx(cka(xs, ys), abs=1e-12)
+    assert value != pytest.approx(np.mean([cka([x], [y]) for x, y in zip(xs, ys, strict=True)]), abs=1e-3)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(4, 12), min_size=2, max_size=6), st.data())
+def test_shards_add_up_in_any_grouping(sizes, data):
+    batches = features(np.random.default_rng(len(sizes)), sizes)
+    order = data.draw(st.permutations(range(len(batches))))
+    cut = data.draw(st.integers(0, len(batches)))
+    first, second = (summed([batches[i] for i in part]) for part in (order[:cut], order[cut:]))
+    np.testing.assert_allclose((first + second).cka(), summed(batches).cka(), rtol=1e-12)
+
+
+def test_sums_of_other_layers_do_not_add_up():
+    with pytest.raises(VitcnnError, match="do not add up"):
+        HsicSums.zeros(1, 1) + HsicSums.zeros(1, 2)
+
+
+def test_more_gram_entries_than_are_multiplied_at_a_time(rng):
+    x, y = related(rng, n=300)
+    assert linear_cka(x, y) == pytest.approx(cka([x], [y]), abs=1e-12)
+
+
+def test_clipped_norms(rng):
+    x, y = related(rng, n=30)
+    x[3] *= 50
+    norms = np.linalg.norm(x, axis=1)
+    clipped = x * np.minimum(1, np.sort(norms)[14] / norms)[:, None]
+    gram_x, gram_y = (centred_gram(torch.from_numpy(v), clip_norms=c) for v, c in ((x, True), (y, False)))
+    assert HsicSums.of_grams(gram_x[None], gram_y[None]).cka()[0, 0] == pytest.approx(cka([clipped], [y]), abs=1e-12)
+
+
+def test_clipping_takes_the_weight_from_outliers(rng):
+    x, y = rng.normal(size=(2, 100, 20))
+    x[:2], y[:2] = 1000, 1000  # nothing in common but two images of large norm
+    batch = {"x": torch.from_numpy(x)}, {"y": torch.from_numpy(y)}
+    plain, clipped = (HsicSums.of_features(*batch, clip_norms).cka()[0, 0] for clip_norms in (False, True))
+    assert plain > 0.99
+    assert abs(clipped) < 0.05
+
+
+# Minibatches
+
+
+@pytest.mark.parametrize(("n", "size", "expected"), [(10, 10, [10]), (11, 10, [6, 5]), (257, 256, [129, 128]),
+                                                     (9, 4, [5, 4]), (7, 4, [7])])  # fmt: skip
+def test_every_image_once_in_batches_of_nearly_one_size(n, size, expected):
+    images = noise_images(n, size=2)
+    batches = list(minibatches(images, size, 0, ""))
+    assert [len(b) for b in batches] == expected
+    seen = np.concatenate([b.numpy() for b in batches])
+    assert sorted(map(bytes, seen)) == sorted(map(bytes, images.pixels))
+
+
+def test_the_seed_draws_the_order():
+    images = noise_images(12, size=2)
+    first, again, other = (torch.cat(list(minibatches(images, 4, seed, ""))) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_too_few_images(vit):
+    with pytest.raises(VitcnnError, match="at least 4 images a batch, not 3 images of noise"):
+        layer_similarity(vit, vit, noise_images(3))
+    with pytest.raises(VitcnnError, match="batch_size=3"):
+        layer_similarity(vit, vit, noise_images(8), batch_size=3)
+
+
+def test_batches_mix_what_the_images_are_sorted_by():
+    pixels = np.repeat(np.arange(4, dtype=np.uint8), 16)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    for batch in minibatches(Images("sorted", pixels), 16, 0, ""):
+        assert set(batch.flatten().tolist()) == {0, 1, 2, 3}
+
+
+# Layers of models
+
+
+def recorded(model, images, layers, batch_size):
+    """Activations by layer, a list of minibatches each, float64."""
+    batches = [model.record(model.prepare(p), layers) for p in minibatches(images, batch_size, 0, "")]
+    return {layer.name: [b[layer.name].double().numpy() for b in batches] for layer in layers}
+
+
+def flat(xs):
+    return [x.reshape(len(x), -1) for x in xs]
+
+
+def test_two_models_against_the_textbook(vit, resnet):
+    images = noise_images(17)
+    layers_a, layers_b = vit.layers[3:12:4], [resnet.layer(name) for name in ("bn1", "layer2.1.conv2", "layer4.2")]
+    result = layer_similarity(vit, resnet, images, 6, layers_a, layers_b)
+    a, b = recorded(vit, images, layers_a, 6), recorded(resnet, images, layers_b, 6)
+    for x in layers_a:
+        for y in layers_b:
+            value = result.sel(layer_a=x.name, layer_b=y.name).item()
+            assert value == pytest.approx(cka(flat(a[x.name]), flat(b[y.name])), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vit", "resnet"])
+def test_all_layers_of_one_model(name, request):
+    model = request.getfixturevalue(name)
+    result = layer_similarity(model, model, noise_images(12), batch_size=6)
+    assert result.shape == (len(model.layers), len(model.layers))
+    np.testing.assert_allclose(np.diag(result), 1, atol=1e-12)
+    np.testing.assert_allclose(result, result.T, atol=1e-12)
+    assert np.isfinite(result).all()
+    twin = load_model(f"zoo/{'vit-cls' if name == 'vit' else 'resnet'}", "untrained", device="cpu")
+    twin.module.load_state_dict(model.module.state_dict())
+    np.testing.assert_allclose(result, layer_similarity(model, twin, noise_images(12), batch_size=6), atol=1e-6)
+
+
+def test_one_model_runs_once_a_batch(vit, monkeypatch):
+    calls = []
+    monkeypatch.setattr(type(vit.module), "forward_head", lambda self, x: calls.append(len(x)) or x)
+    layer_similarity(vit, vit, noise_images(12), 6, vit.layers[:2], vit.blocks)
+    assert calls == [6, 6]
+
+
+def test_labels_of_the_result(vit, resnet):
+    result = layer_similarity(vit, resnet, noise_images(8), layers_a=vit.blocks, layers_b=resnet.layers[:4], seed=3)
+    assert list(result.layer_a.values) == [f"blocks.{i}" for i in range(8)]
+    assert list(result.block_a.values) == list(range(8))
+    assert list(result.block_b.values) == [-1, -1, -1, 0]
+    assert list(result.kind_b.values) == ["conv", "norm", "stem", "conv"]
+    assert result.depth_a.values[-1] == vit.blocks[-1].depth
+    assert result.attrs["model_b"] == "zoo/resnet (untrained)"
+    assert (result.attrs["n_images"], result.attrs["batch_size"], result.attrs["seed"]) == (8, 256, 3)
+
+
+def test_which_tokens(vit):
+    images = noise_images(10)
+    layers = vit.blocks[2:4]
+    batches = recorded(vit, images, layers, 10)
+    chosen = {"all": slice(None), "spatial": slice(1, None), "cls": slice(0, 1)}
+    values = {}
+    for tokens, part in chosen.items():
+        x, y = (flat([b[:, part] for b in batches[layer.name]]) for layer in layers)
+        values[tokens] = layer_similarity(vit, vit, images, 10, layers, layers, tokens=tokens).values[0, 1]
+        assert values[tokens] == pytest.approx(cka(x, y), abs=1e-5)
+    assert len({round(v, 6) for v in values.values()}) == 3
+
+
+def test_cls_token_of_a_vit_against_whole_maps(vit, resnet):
+    images = noise_images(10)
+    a, b = [vit.blocks[5]], [resnet.blocks[0]]
+    x, y = recorded(vit, images, a, 10)["blocks.5"], recorded(resnet, images, b, 10)["layer1.0"]
+    value = layer_similarity(vit, resnet, images, 10, a, b, tokens="cls").item()
+    assert value == pytest.approx(cka([x[0][:, 0]], flat(y)), abs=1e-5)
+
+
+def test_a_cls_token_that_is_not_there(resnet):
+    gap = load_model("zoo/vit-gap", "untrained", device="cpu")
+    for pair in ((gap, resnet), (resnet, resnet)):
+        with pytest.raises(VitcnnError, match="has no CLS token"):
+            layer_similarity(*pair, noise_images(8), tokens="cls")
+    with pytest.raises(VitcnnError, match="tokens='class'"):
+        layer_similarity(gap, gap, noise_images(8), tokens="class")
+
+
+def test_the_cls_token_before_any_attention_is_constant(vit):
+    result = layer_similarity(vit, vit, noise_images(8), layers_a=vit.layers[:1], layers_b=vit.blocks, tokens="cls")
+    assert np.isnan(result).all()
+
+
+def test_a_layer_before_an_in_place_relu_is_not_the_one_after_it():
+    torch.manual_seed(0)
+    conv, norm, act = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
+    model = model_of(nn.Sequential(conv, norm, act), {"norm": norm, "act": act})
+    images = noise_images(12)
+    x = norm(conv(model.prepare(next(minibatches(images, 12, 0, ""))))).detach().double().numpy()
+    expected = cka(flat([x]), flat([np.maximum(x, 0)]))
+    assert expected < 0.99
+    value = layer_similarity(model, model, images).sel(layer_a="norm", layer_b="act").item()
+    assert value == pytest.approx(expected, abs=1e-5)
+
+
+def test_clipping_of_layers_is_recorded_and_done(resnet):
+    images = noise_images(12)
+    plain, clipped = (
+        layer_similarity(resnet, resnet, images, layers_a=resnet.blocks, layers_b=resnet.blocks, clip_norms=c)
+        for c in (False, True)
+    )
+    assert (plain.attrs["clip_norms"], clipped.attrs["clip_norms"]) == (0, 1)
+    assert np.abs(plain - clipped).max() > 1e-4
+
+
+def test_both_models_see_the_same_crops_and_a_wrong_size_is_refused(vit):
+    with pytest.raises(VitcnnError, match="size=32"):
+        layer_similarity(vit, vit, noise_images(8, size=16))
+
+
+def test_layers_of_another_model_are_refused(vit, resnet):
+    with pytest.raises(VitcnnError, match=r"does not run layer1\.0"):
+        layer_similarity(vit, vit, noise_images(8), layers_a=resnet.blocks)
+
+
+# Nothing is left behind
+
+
+def test_the_model_is_as_before(vit, resnet):
+    with left_as_it_was(vit), left_as_it_was(resnet):
+        layer_similarity(vit, resnet, noise_images(8))
+
+
+def test_the_model_is_as_before_after_a_crash_inside_it(monkeypatch):
+    model = load_model("zoo/vit-cls", "untrained", device="cpu")
+
+    def crash(x, *args, **kwargs):
+        raise RuntimeError("inside the model")
+
+    monkeypatch.setattr(model.module.blocks[4], "forward", crash)
+    with left_as_it_was(model), pytest.raises(RuntimeError, match="inside the model"):
+        layer_similarity(model, model, noise_images(8))
+
+
+def test_nan_in_a_layer_is_named_and_leaves_no_hook():
+    model = load_model("zoo/vit-cls", "untrained", device="cpu")
+    nn.init.constant_(model.module.blocks[2].mlp.fc2.bias, np.nan)
+    with left_as_it_was(model), pytest.raises(VitcnnError, match=r"NaN or Inf in blocks\.2\.mlp of zoo/vit-cls"):
+        layer_similarity(model, model, noise_images(8))

@@ -1,0 +1,168 @@
+"""The `vitcnn` command: what it passes on, and how it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from vitcnn_utils import book, cli, zoo
+from vitcnn_utils.zoo import trainer
+from vitcnn_utils.zoo.recipes import RECIPES
+
+
+def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr with which the command ends."""
+    assert cli.main(arguments) == 1
+    output = capsys.readouterr()
+    assert output.err.startswith("vitcnn: ") and output.err.count("\n") == 1, output.err
+    return output.err
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "book").mkdir()
+    editions = tmp_path / "notebooks" / "editions"
+    editions.mkdir(parents=True)
+    (editions / "zoo.yml").write_text("size: 1\n")
+    (tmp_path / "requirements.lock").write_text("")
+    cells = [
+        nbformat.v4.new_code_cell("size = 0\nwait = 0", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("import pathlib, time\npathlib.Path('started').touch()\ntime.sleep(wait)\nsize"),
+    ]
+    metadata = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "notebooks" / "1_one.ipynb")
+    monkeypatch.setattr(book, "find_root", lambda: tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_help_is_quick_because_nothing_heavy_is_loaded() -> None:
+    code = "import sys, vitcnn_utils.cli; print(sorted({'torch', 'timm', 'numpy', 'yaml'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["book"], ["train"], ["zoo"]])
+def test_every_command_has_a_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ending:
+        cli.main([*command, "--help"])
+    assert ending.value.code == 0
+    assert "usage: vitcnn" in capsys.readouterr().out
+
+
+def test_run_reads_values_as_yaml(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(book, "run_edition", lambda *arguments: seen.append(arguments))
+    values = ["-p", "size", "3", "-p", "name", "zoo/vit-gap", "-p", "of", "[a, b]", "-p", "none", "null"]
+    assert cli.main(["run", "zoo", "--notebook", "1", *values]) == 0
+    assert seen == [("zoo", ["1"], {"size": 3, "name": "zoo/vit-gap", "of": ["a", "b"], "none": None})]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "zooo"], "no edition 'zooo'; did you mean zoo?"),
+        (["run", "zoo", "-p", "sizes", "3"], "no notebook has a parameter 'sizes'; did you mean size?"),
+        (["run", "zoo", "--notebook", "7"], "no notebook '7'; there are: 1_one"),
+        (["run", "zoo", "-p", "size", "[1"], "a value after -p is no YAML"),
+        (["book"], "1_one.ipynb was not executed yet: run `vitcnn run zoo`"),
+    ],
+)
+def test_what_cannot_be_run_ends_in_one_line(
+    checkout: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in fails(arguments, capsys)
+
+
+def test_outside_a_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(book, "_PACKAGE", tmp_path / "site-packages" / "vitcnn_utils")
+    monkeypatch.chdir(tmp_path)
+    assert "clone of the repository" in fails(["run", "zoo"], capsys)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    calls: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(trainer, "train", lambda *arguments: calls.append(arguments) or Path("weights"))
+    return calls
+
+
+def test_train_passes_all_on(trained: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    options = ["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--device", "cpu", "--epochs", "2"]
+    assert cli.main(["train", "zoo/vit-cls", *options]) == 0
+    assert trained == [("zoo/vit-cls", tmp_path, tmp_path / "out", "cpu", 2)]
+
+
+def test_train_all_writes_into_the_package(trained: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    assert cli.main(["train", "--all", "--data", str(tmp_path), "--device", "cpu"]) == 0
+    assert [call[0] for call in trained] == list(RECIPES)
+    assert {call[2:] for call in trained} == {(zoo.FOLDER, "cpu", None)}
+
+
+def test_train_finds_the_images(
+    trained: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data" / "cifar10").mkdir(parents=True)
+    (tmp_path / "data" / "cifar10" / "train-0.parquet").touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "train-0.parquet").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VITCNN_DATA", raising=False)
+    cli.main(["train", "zoo/vit-cls"])
+    monkeypatch.setenv("VITCNN_DATA", str(tmp_path / "elsewhere"))
+    cli.main(["train", "zoo/vit-cls"])
+    assert [call[1] for call in trained] == [Path("data/cifar10"), tmp_path / "elsewhere"]
+    assert {call[3] for call in trained} <= {"cpu", "cuda", "mps"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["zoo/vit-clss"], "no zoo model 'zoo/vit-clss'; did you mean zoo/vit-cls"),
+        (["zoo/vit-cls", "--epochs", "0"], "--epochs must be at least 1"),
+        (["zoo/vit-cls", "--device", "abacus"], "device 'abacus' cannot be used"),
+        (["zoo/vit-cls", "--device", "cpu"], "give its folder with --data DIR"),
+    ],
+)
+def test_what_cannot_be_trained_ends_in_one_line(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VITCNN_DATA", raising=False)
+    assert said in fails(["train", *arguments], capsys)
+
+
+def test_zoo_lists_the_models(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["zoo"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == zoo.names()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an interrupt cannot be sent to one process there")
+def test_an_interrupt_leaves_nothing_half_done(checkout: Path) -> None:
+    # The package under test, with that folder as its checkout.
+    code = "import sys; from pathlib import Path; from vitcnn_utils import book, cli; "
+    code += "book.find_root = Path.cwd; sys.exit(cli.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "run", "zoo"]
+    where: dict[str, Any] = {"cwd": checkout, "env": os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}}
+    process = subprocess.Popen([*command, "-p", "wait", "60"], stderr=subprocess.PIPE, text=True, **where)
+    deadline = time.monotonic() + 60
+    while not (checkout / "started").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err and "the same command goes on" in err.splitlines()[-1]
+    folder = checkout / "_build" / "executed" / "zoo"
+    assert list(folder.iterdir()) == []
+    subprocess.run(command, check=True, **where)
+    assert [path.name for path in folder.iterdir()] == ["1_one.ipynb"]

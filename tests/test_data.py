@@ -1,0 +1,534 @@
+"""Images: the shipped samples, the four kinds of source, the order of a subset, and each error a user can cause."""
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hub_server import serve
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vitcnn_utils.data import SAMPLES, Images, balanced_order, load_images, read_parquet
+from vitcnn_utils.errors import VitcnnError
+
+CIFAR10_TEST = Path(__file__).parents[2] / "shared/data/cifar10/test-00000-of-00001.parquet"
+FASHION_MNIST_TEST = Path("/usr/share/datasets/fashion-mnist")
+CLASSES = ["cat", "dog", "owl"]
+
+
+def picture(seed: int, width: int = 6, height: int = 5) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def encoded(image: Image.Image, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, **{"format": "PNG", **options})
+    return file.getvalue()
+
+
+def write_table(path: Path, columns: dict[str, object], features: dict[str, object] | None = None) -> Path:
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})} if features else None
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)
+    return path
+
+
+def cells(count: int) -> list[dict[str, object]]:
+    return [{"bytes": encoded(picture(i)), "path": None} for i in range(count)]
+
+
+def class_label(names: list[str]) -> dict[str, object]:
+    return {"_type": "ClassLabel", "names": names}
+
+
+def refusal(*arguments: object, **keywords: object) -> str:
+    """The message with which `load_images` refuses; it must be one line."""
+    with pytest.raises(VitcnnError) as caught:
+        load_images(*arguments, **keywords)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# The samples that ship
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "side", "megabytes"), [("cifar10", 2500, 32, 6), ("fashion-mnist", 1500, 28, 1)]
+)
+def test_sample_is_balanced_and_small(name: str, count: int, side: int, megabytes: int) -> None:
+    images = load_images(name)
+    assert images.pixels.shape == (count, side, side, 3)
+    assert images.pixels.dtype == np.uint8
+    assert images.labels is not None
+    assert images.labels.dtype == np.int64
+    assert np.bincount(images.labels).tolist() == [count // 10] * 10
+    assert images.classes is not None
+    assert len(images.classes) == 10
+    assert SAMPLES[name].stat().st_size <= megabytes * 1e6
+
+
+def indices_in_test_set(sample: str) -> list[int]:
+    paths = [cell["path"] for cell in pq.read_table(SAMPLES[sample])["img"].to_pylist()]
+    assert len(set(paths)) == len(paths)
+    return [int(path.removeprefix("test-").removesuffix(".webp")) for path in paths]
+
+
+@pytest.mark.skipif(not CIFAR10_TEST.exists(), reason=f"the whole test set, {CIFAR10_TEST}, is not on this machine")
+def test_cifar10_sample_has_the_pixels_of_the_test_set() -> None:
+    pixels, labels = read_parquet(CIFAR10_TEST)
+    indices = indices_in_test_set("cifar10")
+    sample_pixels, sample_labels = read_parquet(SAMPLES["cifar10"])
+    np.testing.assert_array_equal(sample_pixels, pixels[indices])
+    np.testing.assert_array_equal(sample_labels, labels[indices])
+    names = json.loads(pq.read_schema(CIFAR10_TEST).metadata[b"huggingface"])["info"]["features"]["label"]["names"]
+    assert load_images(n=1).classes == tuple(names)
+
+
+@pytest.mark.skipif(not FASHION_MNIST_TEST.exists(), reason="Debian's dataset-fashion-mnist is not installed")
+def test_fashion_mnist_sample_has_the_pixels_of_the_test_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "scripts")
+    from make_samples import read_idx
+
+    pixels, labels = read_idx(FASHION_MNIST_TEST)
+    indices = indices_in_test_set("fashion-mnist")
+    sample_pixels, sample_labels = read_parquet(SAMPLES["fashion-mnist"])
+    for channel in range(3):
+        np.testing.assert_array_equal(sample_pixels[..., channel], pixels[indices])
+    np.testing.assert_array_equal(sample_labels, labels[indices])
+
+
+def test_import_is_light() -> None:
+    heavy = "{'torch', 'datasets', 'pyarrow', 'PIL'}"
+    subprocess.run(
+        [sys.executable, "-c", f"import sys, vitcnn_utils.data; assert not {heavy} & set(sys.modules)"], check=True
+    )
+
+
+# The order of images
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 5), st.data())
+def test_classes_take_turns(labels: list[int], seed: int, data: st.DataObject) -> None:
+    order = balanced_order(np.array(labels), seed)
+    assert sorted(order) == list(range(len(labels)))
+    n = data.draw(st.integers(1, len(labels)))
+    taken, available = (np.bincount(part, minlength=5) for part in (np.array(labels)[order[:n]], np.array(labels)))
+    unfinished = taken < available
+    if unfinished.any():  # no class is ahead by more than 1 of one that could still give
+        assert taken.max() - taken[unfinished].min() <= 1
+
+
+def test_order_without_labels_is_a_permutation() -> None:
+    order = balanced_order(np.zeros(100), seed=0)
+    assert sorted(order) == list(range(100))
+    assert (order != np.arange(100)).any()
+
+
+def test_subset_depends_on_the_seed_alone_and_smaller_ones_lie_in_larger_ones() -> None:
+    small, large, other = (load_images(n=n, seed=seed) for n, seed in ((30, 1), (95, 1), (95, 2)))
+    np.testing.assert_array_equal(small.pixels, large.pixels[:30])
+    np.testing.assert_array_equal(small.labels, large.labels[:30])
+    np.testing.assert_array_equal(load_images(n=95, seed=1).pixels, large.pixels)
+    assert (other.pixels != large.pixels).any()
+    assert np.bincount(small.labels).tolist() == [3] * 10
+
+
+def test_labels_stay_with_their_pixels() -> None:
+    pixels, labels = read_parquet(SAMPLES["cifar10"])
+    label_of = {image.tobytes(): label for image, label in zip(pixels, labels, strict=True)}
+    images = load_images(n=200, seed=3)
+    assert [label_of[image.tobytes()] for image in images.pixels] == images.labels.tolist()
+
+
+# Images
+
+
+def some_images() -> Images:
+    pixels = np.arange(5 * 2 * 2 * 3, dtype=np.uint8).reshape(5, 2, 2, 3)
+    return Images("some", pixels, np.arange(5), ("a", "b", "c", "d", "e"))
+
+
+@pytest.mark.parametrize("index", [slice(1, 3), np.array([4, 0]), np.array([True, False, True, False, False])])
+def test_part_of_images(index: slice | np.ndarray) -> None:
+    images = some_images()
+    part = images[index]
+    assert (part.name, part.classes) == (images.name, images.classes)
+    np.testing.assert_array_equal(part.pixels, images.pixels[index])
+    np.testing.assert_array_equal(part.labels, np.arange(5)[index])
+
+
+def test_batches_are_all_images_in_order() -> None:
+    import torch
+
+    batches = list(some_images().batches(2))
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    assert all(batch.dtype == torch.uint8 for batch in batches)
+    np.testing.assert_array_equal(torch.cat(batches).numpy(), some_images().pixels)
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((2, 4, 4, 3), np.float32), np.zeros((4, 4, 3), np.uint8)])
+def test_pixels_of_another_kind(pixels: np.ndarray) -> None:
+    with pytest.raises(VitcnnError, match="must be uint8"):
+        Images("mine", pixels)
+
+
+def test_labels_of_another_number() -> None:
+    with pytest.raises(VitcnnError, match=r"labels \(3,\) for 2 images"):
+        Images("mine", np.zeros((2, 4, 4, 3), np.uint8), np.arange(3))
+
+
+# Pictures to pixels
+
+
+@pytest.mark.parametrize("shape", [(50, 37), (37, 50), (16, 40), (9, 9)])
+def test_resize_is_that_of_torchvision(tmp_path: Path, shape: tuple[int, int]) -> None:
+    from torchvision import transforms
+
+    image = picture(0, *shape)
+    image.save(tmp_path / "a.png")
+    resize = transforms.Resize(16, transforms.InterpolationMode.BICUBIC, antialias=True)
+    expected = transforms.CenterCrop(16)(resize(image))
+    np.testing.assert_array_equal(load_images(tmp_path, size=16).pixels[0], np.asarray(expected))
+
+
+def test_size_of_a_sample() -> None:
+    images = load_images("fashion-mnist", n=4, size=32)
+    assert images.pixels.shape == (4, 32, 32, 3)
+    np.testing.assert_array_equal(images.pixels[..., 0], images.pixels[..., 2])
+
+
+def test_folder_without_classes(tmp_path: Path) -> None:
+    for i, suffix in enumerate(("png", "bmp", "webp", "PPM", "tiff")):
+        picture(i).save(tmp_path / f"{i}.{suffix}", **({"lossless": True, "exact": True} if suffix == "webp" else {}))
+    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "._0.png").write_text("a hidden file of macOS")
+    images = load_images(tmp_path)
+    assert (len(images), images.labels, images.classes, images.name) == (5, None, None, str(tmp_path))
+    assert {i.tobytes() for i in images.pixels} == {np.asarray(picture(i)).tobytes() for i in range(5)}
+
+
+def class_folders(root: Path) -> None:
+    for i, name in enumerate(CLASSES):
+        (root / name / "deeper").mkdir(parents=True)
+        picture(i).save(root / name / "a.png")
+        picture(10 + i).save(root / name / "deeper" / "b.png")
+
+
+def test_sub_folders_are_classes(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    images = load_images(tmp_path)
+    assert images.classes == tuple(CLASSES)
+    assert images.labels is not None
+    of_class = {np.asarray(picture(i)).tobytes(): i % 10 for i in (0, 1, 2, 10, 11, 12)}
+    assert [of_class[i.tobytes()] for i in images.pixels] == images.labels.tolist()
+
+
+def test_linked_class_folders(tmp_path: Path) -> None:
+    class_folders(tmp_path / "all")
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few" / "owl").symlink_to(tmp_path / "all" / "owl")
+    assert load_images(tmp_path / "few").classes == ("owl",)
+
+
+def test_splits_of_a_folder(tmp_path: Path) -> None:
+    class_folders(tmp_path / "train")
+    (tmp_path / "val" / "owl").mkdir(parents=True)
+    picture(7).save(tmp_path / "val" / "owl" / "a.png")
+    assert load_images(tmp_path).classes == ("owl",)
+    assert load_images(tmp_path, split="train").classes == tuple(CLASSES)
+    assert "has no such sub-folder: it has train, val" in refusal(tmp_path, split="test")
+
+
+def test_jpeg_is_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned clockwise
+    image = Image.new("RGB", (16, 8), "white")
+    image.paste("black", (0, 0, 8, 8))
+    image.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    pixels = load_images(tmp_path).pixels[0]
+    assert pixels.shape == (16, 8, 3)
+    assert pixels[:8].max() < 40
+    assert pixels[8:].min() > 215
+
+
+def palette_with_transparency() -> bytes:
+    return encoded(picture(0).quantize(8), transparency=bytes([0, 128] * 4))
+
+
+def grey_of_16_bits() -> bytes:
+    return encoded(Image.fromarray((np.arange(30, dtype=np.uint16) * 2000).reshape(5, 6)))
+
+
+MODES: dict[str, tuple[Callable[[], bytes], np.ndarray]] = {
+    "grey": (lambda: encoded(picture(0).convert("L")), np.asarray(picture(0).convert("L").convert("RGB"))),
+    "palette": (palette_with_transparency, np.asarray(picture(0).quantize(8).convert("RGB"))),
+    "transparent": (lambda: encoded(picture(0).convert("RGBA")), np.asarray(picture(0))),
+    "16 bits": (
+        grey_of_16_bits,
+        np.repeat((np.arange(30) * 2000 // 256).astype(np.uint8).reshape(5, 6, 1), 3, axis=2),
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
+    make, expected = MODES[mode]
+    (tmp_path / "a.png").write_bytes(make())
+    np.testing.assert_array_equal(load_images(tmp_path).pixels[0], expected)
+
+
+# Parquet files
+
+
+def test_parquet_with_class_names(tmp_path: Path) -> None:
+    columns = {"id": list(range(4)), "image": cells(4), "label": [0, 1, 2, 0]}
+    features = {"id": {"_type": "Value"}, "image": {"_type": "Image"}, "label": class_label(CLASSES)}
+    path = write_table(tmp_path / "a.parquet", columns, features)
+    images = load_images(path)
+    assert (images.classes, images.name) == (tuple(CLASSES), str(path))
+    pixels, labels = read_parquet(path)
+    np.testing.assert_array_equal(pixels, [np.asarray(picture(i)) for i in range(4)])
+    assert labels.tolist() == [0, 1, 2, 0]
+
+
+def test_parquet_with_bare_bytes_and_words_for_labels(tmp_path: Path) -> None:
+    columns = {"jpg": [encoded(picture(i)) for i in range(3)], "kind": ["owl", "cat", "owl"]}
+    path = write_table(tmp_path / "a.parquet", columns)
+    assert load_images(path).labels is None
+    images = load_images(path, label_column="kind")
+    assert images.classes == ("cat", "owl")
+    assert images.labels is not None
+    assert sorted(images.labels) == [0, 1, 1]
+
+
+def test_parquet_that_points_to_files(tmp_path: Path) -> None:
+    picture(3).save(tmp_path / "a.png")
+    path = write_table(tmp_path / "a.parquet", {"img": [{"bytes": None, "path": str(tmp_path / "a.png")}]})
+    np.testing.assert_array_equal(load_images(path).pixels[0], np.asarray(picture(3)))
+
+
+def test_hidden_labels_of_a_test_split_are_none(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "a.parquet", {"img": cells(2), "label": [-1, -1]})
+    assert load_images(path).labels is None
+    with pytest.raises(VitcnnError, match="has no labels"):
+        read_parquet(path)
+
+
+TWO = {"img": cells(2)}
+TABLES = [
+    ({"label": [0, 1]}, None, {}, "no column of a.parquet holds encoded images: it has label"),
+    (TWO | {"mask": cells(2)}, None, {}, "pass image_column, one of img, mask"),
+    (TWO | {"fine": [0, 1], "coarse": [0, 0]}, None, {}, "pass label_column, one of coarse, fine"),
+    (TWO, None, {"image_column": "image"}, "image_column='image': a.parquet has no such column: it has img"),
+    (TWO | {"y": [0, 1]}, None, {"image_column": "y"}, "this column of a.parquet holds int64: pass one of img"),
+    (TWO | {"y": [0.5, 1]}, None, {"label_column": "y"}, "this column of a.parquet holds double"),
+    (TWO | {"y": [0, None]}, None, {}, "1 rows of a.parquet have no y"),
+    (TWO, None, {"split": "test"}, "split='test' means nothing for the file"),
+    (TWO, None, {"n": 3}, "has only 2 images"),
+]
+
+
+@pytest.mark.parametrize(("columns", "features", "keywords", "message"), TABLES)
+def test_table_that_cannot_be_used(
+    tmp_path: Path, columns: dict, features: dict | None, keywords: dict, message: str
+) -> None:
+    assert message in refusal(write_table(tmp_path / "a.parquet", columns, features), **keywords)
+
+
+def test_declared_features_decide_between_columns(tmp_path: Path) -> None:
+    columns = {"raw": [b"", b""], "img": cells(2), "y": [1, 0], "index": [7, 8]}
+    features = {"img": {"_type": "Image"}, "y": class_label(["no", "yes"]), "index": {"_type": "Value"}}
+    images = load_images(write_table(tmp_path / "a.parquet", columns, features))
+    assert images.classes == ("no", "yes")
+
+
+def test_file_that_is_no_parquet(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_text("nothing of the kind")
+    assert "cannot be read as parquet" in refusal(tmp_path / "a.parquet")
+    assert "no file" in refusal(tmp_path / "b.parquet")
+    (tmp_path / "a.csv").write_text("x")
+    assert "neither a folder of pictures nor a .parquet file" in refusal(tmp_path / "a.csv")
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("keywords", [{"n": 0}, {"n": -4}, {"size": 0}])
+def test_numbers_below_1(keywords: dict[str, int]) -> None:
+    assert "must be 1 or more" in refusal("cifar10", **keywords)
+
+
+def test_more_than_there_are() -> None:
+    assert "n=2501: cifar10 has only 2500 images" in refusal(n=2501)
+
+
+@pytest.mark.parametrize("argument", ["split", "image_column", "label_column"])
+def test_argument_that_means_nothing_for_a_sample(argument: str) -> None:
+    assert f"{argument}='x' means nothing for the sample cifar10" in refusal("cifar10", **{argument: "x"})
+
+
+def test_every_bad_file_is_named(tmp_path: Path) -> None:
+    whole = encoded(picture(0, 60, 60))
+    for name, content in {"a.png": whole, "cut.png": whole[:900], "empty.jpg": b"", "text.webp": b"hello"}.items():
+        (tmp_path / name).write_bytes(content)
+    message = refusal(tmp_path)
+    assert "3 images of" in message
+    assert all(name in message for name in ("cut.png", "empty.jpg", "text.webp"))
+    assert "a.png" not in message
+
+
+def test_every_bad_row_is_named(tmp_path: Path) -> None:
+    images = [*cells(1), {"bytes": b"x", "path": "cat.png"}, {"bytes": None, "path": None}, None]
+    message = refusal(write_table(tmp_path / "a.parquet", {"img": images}))
+    assert "row 1 (cat.png)" in message
+    assert "row 2 (empty)" in message
+    assert "row 3 (empty)" in message
+    assert "row 0" not in message
+
+
+def test_values_without_a_range(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "a.tiff")
+    assert "a.tiff (its values have no known range)" in refusal(tmp_path)
+
+
+def test_folder_without_pictures(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    assert "no pictures in" in refusal(tmp_path)
+
+
+def test_pictures_beside_class_folders(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    picture(0).save(tmp_path / "loose.png")
+    assert "loose.png" in refusal(tmp_path)
+
+
+def test_several_sizes(tmp_path: Path) -> None:
+    picture(0, 6, 5).save(tmp_path / "a.png")
+    picture(1, 7, 9).save(tmp_path / "b.png")
+    message = refusal(tmp_path)
+    assert "a.png is 6 x 5" in message
+    assert "b.png is 7 x 9" in message
+    assert "pass size" in message
+    assert load_images(tmp_path, size=5).pixels.shape == (2, 5, 5, 3)
+
+
+# The hub
+
+
+HUB = """
+import json, sys, warnings
+import datasets
+datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0  # after each shuffled stream; 5 seconds otherwise
+from vitcnn_utils.data import load_images
+from vitcnn_utils.errors import VitcnnError
+results = []
+for arguments in json.loads(sys.argv[1]):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            images = load_images(**arguments)
+            labels = None if images.labels is None else images.labels.tolist()
+            result = {"shape": images.pixels.shape, "labels": labels, "classes": images.classes,
+                      "sum": int(images.pixels.sum())}
+        except VitcnnError as error:
+            result = {"error": str(error)}
+    result["warnings"] = [str(w.message) for w in caught if "classes among" in str(w.message)]
+    results.append(result)
+print("RESULTS" + json.dumps(results))
+"""
+
+
+def on_hub(endpoint: str, home: Path, requests: list[dict[str, object]], **environment: str) -> list[dict]:
+    """What `load_images` gives for each of the requests in a process of its own, whose hub is at `endpoint`."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    process = subprocess.run(
+        [sys.executable, "-c", HUB, json.dumps(requests)],
+        env=clean | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout.rpartition("RESULTS")[2])
+
+
+def make_hub(root: Path) -> None:
+    for name, splits in {"me/pics": ("train", "validation", "test"), "me/odd": ("train", "extra")}.items():
+        (root / name / "data").mkdir(parents=True)
+        for i, split in enumerate(splits):
+            columns = {"image": cells(30 + i), "label": [j % 3 for j in range(30 + i)]}
+            features = {"image": {"_type": "Image"}, "label": class_label(CLASSES)}
+            write_table(root / name / "data" / f"{split}-00000-of-00001.parquet", columns, features)
+    (root / "me/sorted").mkdir()
+    names = [f"class {i}" for i in range(50)]
+    columns = {"image": cells(1) * 2600, "label": [i // 2500 for i in range(2600)]}
+    features = {"image": {"_type": "Image"}, "label": class_label(names)}
+    write_table(root / "me/sorted" / "test.parquet", columns, features)
+    (root / "me/broken").mkdir()
+    (root / "me/broken" / "test.parquet").write_text("nothing of the kind")
+
+
+def test_data_sets_of_a_hub(tmp_path: Path) -> None:
+    make_hub(tmp_path / "hub")
+    requests: list[dict[str, object]] = [
+        {"name": "me/pics"},
+        {"name": "me/pics", "n": 9, "seed": 1},
+        {"name": "me/pics", "n": 9, "seed": 1},
+        {"name": "me/pics", "n": 9, "seed": 2},
+        {"name": "me/pics", "split": "validation", "size": 4},
+        {"name": "me/odd"},
+        {"name": "me/pics", "split": "dev"},
+        {"name": "me/pics", "n": 33},
+        {"name": "me/sorted", "n": 40},
+        {"name": "me/broken"},
+        {"name": "me/nothing"},
+        {"name": "cifar-10"},
+        {"name": "./no/such/folder"},
+    ]
+    with serve(tmp_path / "hub") as endpoint:
+        results = iter(on_hub(endpoint, tmp_path / "home", requests))
+    whole = next(results)
+    expected = sum(int(np.asarray(picture(i)).sum(dtype=np.int64)) for i in range(32))
+    assert (whole["shape"], whole["classes"], whole["sum"]) == ([32, 5, 6, 3], CLASSES, expected)
+    first, again, other = (next(results) for _ in range(3))
+    assert np.bincount(first["labels"]).tolist() == [3, 3, 3]
+    assert first == again != other
+    assert next(results)["shape"] == [31, 4, 4, 3]
+    assert next(results)["shape"] == [30, 5, 6, 3]  # train, where there is neither test nor validation
+    assert "has no such split: it has test, train, validation" in next(results)["error"]
+    assert "me/pics has only 32 images" in next(results)["error"]
+    assert "1 of 50 classes among the first 1000 images" in next(results)["warnings"][0]
+    errors = [result["error"] for result in results]
+    assert not any("\n" in error for error in errors)
+    assert "me/broken cannot be read from the hub" in errors[0]
+    assert "pass a folder, a .parquet file" in errors[1]
+    assert "me/nothing" in errors[1]
+    assert "did you mean 'cifar10'?" in errors[2]
+    assert "no folder or file ./no/such/folder" in errors[3]
+
+
+def test_hub_that_does_not_answer(tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # taken, but nobody listens
+        endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        (refused,) = on_hub(endpoint, tmp_path, [{"name": "uoft-cs/cifar10"}])
+    (offline,) = on_hub("http://127.0.0.1:9", tmp_path, [{"name": "uoft-cs/cifar10"}], HF_HUB_OFFLINE="1")
+    for result in (refused, offline):
+        assert "the hub does not answer" in result["error"]
+        assert "\n" not in result["error"]
+        assert "offline, pass a folder of pictures, a .parquet file or 'cifar10'" in result["error"]
+
+
+def test_hub_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert "pip install datasets" in refusal("uoft-cs/cifar10")

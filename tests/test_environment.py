@@ -1,0 +1,81 @@
+"""The files that say what must be installed agree with each other."""
+
+import re
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+DIRECT = [Requirement(text) for group in (PROJECT["dependencies"], *EXTRAS.values()) for text in group]
+LOCK = [
+    line for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines() if not line.startswith("#")
+]
+PINNED = {canonicalize_name(Requirement(line).name): Requirement(line) for line in LOCK}
+# torch pins these itself, and they exist for Linux only.
+OF_TORCH = re.compile(r"(nvidia|cuda|triton)\b")
+
+
+def version(name: str) -> str:
+    (specifier,) = PINNED[canonicalize_name(name)].specifier
+    assert specifier.operator == "=="
+    return specifier.version
+
+
+def test_lock_holds_names_and_versions_only() -> None:
+    pin = re.compile(r'[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*( ; sys_platform != "win32")?')
+    assert [line for line in LOCK if not pin.fullmatch(line)] == []
+    assert len(PINNED) == len(LOCK)
+
+
+def test_lock_leaves_what_only_linux_has_to_torch() -> None:
+    assert [name for name in PINNED if OF_TORCH.match(name)] == []
+
+
+def test_lock_has_each_direct_dependency_within_its_range() -> None:
+    for requirement in DIRECT:
+        assert requirement.specifier.contains(version(requirement.name)), str(requirement)
+
+
+def test_lock_has_all_that_these_need_in_turn() -> None:
+    """Followed through what is installed here; what no one has installed, no one needs on this platform."""
+    seen: set[tuple[str, str]] = set()
+    todo = [(requirement, "") for requirement in DIRECT]
+    while todo:
+        requirement, extra = todo.pop()
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        name = canonicalize_name(requirement.name)
+        try:
+            further = [Requirement(text) for text in distribution(name).requires or []]
+        except PackageNotFoundError:
+            continue
+        assert name in PINNED or OF_TORCH.match(name), f"{name} is not in requirements.lock"
+        for wanted in ("", *requirement.extras):
+            if (name, wanted) not in seen:
+                seen.add((name, wanted))
+                todo += [(r, wanted) for r in further]
+    assert len(seen) > len(DIRECT)
+
+
+def test_the_build_backend_is_pinned() -> None:
+    # `make` installs the package without isolation, so the backend comes from the lock file.
+    (backend,) = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
+    assert Requirement(backend).specifier.contains(version("setuptools"))
+
+
+def test_conda_environment_is_in_step() -> None:
+    content = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    python, pip, packages = content["dependencies"]
+    # All else comes from pyproject.toml, through the package and its extras.
+    assert python == f"python{PROJECT['requires-python']}"
+    assert pip == "pip"
+    (line,) = packages["pip"]
+    found = re.fullmatch(r"--editable \.\[(.+)\]", line)
+    assert found
+    assert set(found[1].split(",")) == set(EXTRAS) - {"dev"}

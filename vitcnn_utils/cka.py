@@ -1,0 +1,275 @@
+"""Centred kernel alignment: how alike two layers see the same images (paper, section 3, app. A; Figs 1, 2, 8, 12).
+
+With x and y the (n, p) and (n, q) features of n images, K = x xᵀ and L = y yᵀ,
+
+    CKA = Σ HSIC₁(K, L) / sqrt(Σ HSIC₁(K, K) · Σ HSIC₁(L, L)),
+
+the sums running over minibatches and HSIC₁ the unbiased estimator of Song et al. (2012), as in Nguyen et al. (2021).
+The biased one, which many libraries take, reads near 1 for any two layers with more features than images.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import ArrayLike
+from torch import Tensor
+from tqdm import tqdm
+
+from vitcnn_utils.data import Images
+from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.models import Layer, Model
+
+SMALLEST_BATCH = 4
+"""HSIC₁ divides by n (n - 3): with fewer than 4 images there is none."""
+
+COLUMNS = 1 << 15
+"""So many entries of every Gram matrix are in float64 at a time."""
+
+Tokens = Literal["all", "spatial", "cls"]
+
+
+def linear_cka(x: ArrayLike, y: ArrayLike) -> float:
+    """Unbiased linear CKA of one batch of features, in float64.
+
+    x: (N, p); y: (N, q); of the same N >= 4 images. Later dimensions are flattened. NaN if one is constant.
+
+    >>> linear_cka([[0], [1], [2], [4]], [[0], [10], [20], [40]])
+    1.0
+    """
+    a, b = (torch.from_numpy(np.array(v, dtype=np.float64)) for v in (x, y))
+    if len(a) != len(b):
+        raise VitcnnError(f"CKA compares features of the same images: {tuple(a.shape)} and {tuple(b.shape)} are not")
+    return float(HsicSums.of_features({"x": a}, {"y": b}).cka()[0, 0])
+
+
+def layer_similarity(
+    a: Model,
+    b: Model,
+    images: Images,
+    batch_size: int = 256,
+    layers_a: Sequence[Layer] | None = None,
+    layers_b: Sequence[Layer] | None = None,
+    tokens: Tokens = "all",
+    clip_norms: bool = False,
+    seed: int = 0,
+) -> xr.DataArray:
+    """Minibatch unbiased CKA of every layer of `a` with every layer of `b` (Figs 1, 2, 8, 12).
+
+    A sample is an image: its activation is flattened, over tokens and channels or over the map, without pooling. Both
+    models see the same crops. `a` and `b` may be one model, which then runs once. See `minibatches` for how the images
+    are divided.
+
+    layers_a, layers_b: None for all; `model.blocks` for the block outputs only.
+    tokens: what a model with tokens is compared by: 'all' (prefix tokens too), 'spatial' or 'cls' (first of all).
+    clip_norms: see `centred_gram`. A map that changes with it is made by a few images of large norm.
+
+    Returns (layer_a, layer_b), from about 0 (unrelated) to 1 (equal up to rotation and scale), NaN where a layer is
+    constant over the images; coordinates kind, depth (0 to 1) and block (-1 outside blocks) of both.
+    Raises VitcnnError for fewer than 4 images and, with its name, for a layer with NaN or Inf.
+    """
+    layers_a = a.layers if layers_a is None else layers_a
+    layers_b = b.layers if layers_b is None else layers_b
+    _check_tokens(a, b, tokens)
+    total = HsicSums.zeros(len(layers_a), len(layers_b))
+    for pixels in minibatches(images, batch_size, seed, f"CKA, {a.name} and {b.name}"):
+        grams_a = _layer_grams(a, pixels, [*layers_a, *layers_b] if a is b else layers_a, tokens, clip_norms)
+        grams_b = grams_a if a is b else _layer_grams(b, pixels, layers_b, tokens, clip_norms)
+        total += HsicSums.of_grams(
+            torch.stack([grams_a[layer.name] for layer in layers_a]),
+            torch.stack([grams_b[layer.name] for layer in layers_b]),
+        )
+    attrs = {
+        "measure": "unbiased minibatch linear CKA", "units": "1", "model_a": a.name, "model_b": b.name,
+        "tokens": tokens, "clip_norms": int(clip_norms), **image_attrs(images, batch_size, seed),
+    }  # fmt: skip
+    coords = _layer_coords(layers_a, "a") | _layer_coords(layers_b, "b")
+    return xr.DataArray(total.cka(), dims=("layer_a", "layer_b"), coords=coords, name="cka", attrs=attrs)
+
+
+def minibatches(images: Images, batch_size: int, seed: int, title: str) -> Iterator[Tensor]:
+    """All images in an order drawn with `seed`, in batches of nearly equal size, uint8 (B, H, W, 3).
+
+    Batches have at most `batch_size` images and differ by at most one: none is dropped, and no small last one, whose
+    estimate would be poor, weighs as much as the others. Where batches would have fewer than 4 images, there are fewer.
+    """
+    if batch_size < SMALLEST_BATCH or len(images) < SMALLEST_BATCH:
+        few = f"batch_size={batch_size}" if batch_size < SMALLEST_BATCH else f"{len(images)} images of {images.name}"
+        raise VitcnnError(f"CKA needs at least {SMALLEST_BATCH} images a batch, not {few}: give more")
+    count = min(-(-len(images) // batch_size), len(images) // SMALLEST_BATCH)
+    order = np.random.default_rng(seed).permutation(len(images))
+    for index in tqdm(np.array_split(order, count), desc=title, leave=False, disable=None):
+        yield torch.from_numpy(images.pixels[index])
+
+
+def image_attrs(images: Images, batch_size: int, seed: int) -> dict[str, str | int]:
+    """What to note in a result's attrs of the images it was computed on."""
+    return {"images": images.name, "n_images": len(images), "batch_size": batch_size, "seed": seed}
+
+
+# From features to CKA
+
+
+def centred_gram(features: Tensor, name: str = "the features", clip_norms: bool = False) -> Tensor:
+    """All that CKA asks of one representation of a minibatch: its U-centred Gram matrix, above the diagonal.
+
+    features: (n, ...) of n >= 4 images; dimensions after the first are flattened. float64 stays, all else is float32.
+    clip_norms: the features of each image are scaled down to the median norm of the batch where they are longer, before
+    they are centred (the mean would follow the outliers), so that no few images of large norm decide alone (PAPER.md,
+    Fig 1, traps). This is not in the paper.
+
+    Returns (n (n - 1) / 2,), scaled so that the dot product of two of them is HSIC₁; zero for constant features, where
+    constant means up to rounding.
+    Raises VitcnnError with `name` if there is NaN or Inf in the features, or fewer than 4 of them.
+    """
+    x = features.flatten(1)
+    n = len(x)
+    if n < SMALLEST_BATCH:
+        raise VitcnnError(f"CKA needs at least {SMALLEST_BATCH} images a batch, {name} has {n}: give more")
+    if clip_norms:
+        norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        x = torch.where(norms > norms.median(), x * (norms.median() / norms), x)
+    gram = _gram(x)
+    if not torch.isfinite(gram).all():
+        raise VitcnnError(f"there is NaN or Inf in {name}: leave it out, or find the image or weight that causes it")
+    deviation = gram.diagonal().mean().sqrt()
+    rounding = 4 * torch.finfo(gram.dtype).eps * torch.linalg.vector_norm(x[0].to(gram.dtype))
+    if deviation <= rounding:
+        return gram.new_zeros(n * (n - 1) // 2)
+    return _above_diagonal(_u_centre(gram)) * (2 / (n * (n - 3))) ** 0.5
+
+
+def _gram(x: Tensor) -> Tensor:
+    """(n, p) features, centred over the n images, times their transpose: (n, n).
+
+    HSIC₁ does not change when features are shifted, but in float32 it drowns in the rounding of a large mean. To take
+    the first image off first makes the difference exact and a constant zero.
+    """
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    gram = torch.zeros(len(x), len(x), dtype=dtype, device=x.device)
+    half = len(x) // 2
+    # Some columns at a time, which stay in a CPU's cache, and only the lower triangle: half as long as `x @ x.T`.
+    for columns in x.split(1 << 11 if x.device.type == "cpu" else 1 << 16, dim=1):
+        c = columns.to(dtype) - columns[0].to(dtype)
+        c -= c.mean(dim=0)
+        top, bottom = c[:half], c[half:]
+        gram[:half, :half].addmm_(top, top.T)
+        gram[half:, half:].addmm_(bottom, bottom.T)
+        gram[half:, :half].addmm_(bottom, top.T)
+    gram[:half, half:] = gram[half:, :half].T
+    return gram
+
+
+def _u_centre(gram: Tensor) -> Tensor:
+    """(n, n), U-centred (Székely and Rizzo, 2014) but for the diagonal, which counts as zero."""
+    n = len(gram)
+    gram.fill_diagonal_(0)
+    rows = gram.sum(dim=1) / (n - 2)
+    return gram - rows[:, None] - rows + rows.sum() / (n - 1)
+
+
+def _above_diagonal(matrix: Tensor) -> Tensor:
+    row, column = torch.triu_indices(len(matrix), len(matrix), 1, device=matrix.device)
+    return matrix[row, column]
+
+
+@dataclass(frozen=True)
+class HsicSums:
+    """HSIC₁ of every pair of two lists of representations, summed over minibatches: what CKA is made of.
+
+    Sums over parts of the images, computed apart, add up: `a + b` is what both parts in one would have given.
+
+    >>> total = HsicSums.zeros(1, 2)
+    >>> for x, y, z in batches:
+    ...     total += HsicSums.of_features({"x": x}, {"y": y, "z": z})
+    >>> total.cka().shape
+    (1, 2)
+
+    between: (La, Lb); within_a: (La,) and within_b: (Lb,), each representation with itself; all float64.
+    """
+
+    between: np.ndarray
+    within_a: np.ndarray
+    within_b: np.ndarray
+
+    @classmethod
+    def zeros(cls, count_a: int, count_b: int) -> "HsicSums":
+        """No minibatch yet."""
+        return cls(np.zeros((count_a, count_b)), np.zeros(count_a), np.zeros(count_b))
+
+    @classmethod
+    def of_features(cls, a: Mapping[str, Tensor], b: Mapping[str, Tensor], clip_norms: bool = False) -> "HsicSums":
+        """Of one minibatch: the features of the same images, (n, ...) each, by name (for errors)."""
+        grams_a, grams_b = (torch.stack([centred_gram(x, name, clip_norms) for name, x in m.items()]) for m in (a, b))
+        return cls.of_grams(grams_a, grams_b)
+
+    @classmethod
+    def of_grams(cls, a: Tensor, b: Tensor) -> "HsicSums":
+        """Of one minibatch: what `centred_gram` gives, stacked: (La, m) and (Lb, m), m = n (n - 1) / 2."""
+        if a.shape[1] != b.shape[1]:
+            raise VitcnnError(f"CKA compares features of the same images, not Grams of {a.shape[1]} and {b.shape[1]}")
+        if a.device.type == "mps":  # has no float64
+            a, b = a.cpu(), b.cpu()
+        b = b.to(a.device)
+        between = a.new_zeros(len(a), len(b), dtype=torch.float64)
+        within_a, within_b = between.new_zeros(len(a)), between.new_zeros(len(b))
+        for a32, b32 in zip(a.split(COLUMNS, dim=1), b.split(COLUMNS, dim=1), strict=True):
+            a64, b64 = a32.double(), b32.double()
+            between += a64 @ b64.T
+            within_a += a64.square().sum(dim=1)
+            within_b += b64.square().sum(dim=1)
+        return cls(between.cpu().numpy(), within_a.cpu().numpy(), within_b.cpu().numpy())
+
+    def __add__(self, other: "HsicSums") -> "HsicSums":
+        if self.between.shape != other.between.shape:
+            raise VitcnnError(f"sums over {self.between.shape} and {other.between.shape} layers do not add up")
+        return HsicSums(self.between + other.between, self.within_a + other.within_a, self.within_b + other.within_b)
+
+    def cka(self) -> np.ndarray:
+        """(La, Lb); NaN where either representation is constant in all minibatches."""
+        scale = np.sqrt(np.outer(self.within_a, self.within_b))
+        return np.divide(self.between, scale, out=np.full_like(scale, np.nan), where=scale > 0)
+
+
+# From a model to Gram matrices
+
+
+def _layer_grams(
+    model: Model, pixels: Tensor, layers: Sequence[Layer], tokens: Tokens, clip_norms: bool
+) -> dict[str, Tensor]:
+    """The centred Gram of each layer, made while the model runs, so that one activation is held at a time."""
+
+    def gram(name: str, activation: Tensor) -> Tensor:
+        return centred_gram(_of_tokens(model, activation, tokens), f"{name} of {model.name}", clip_norms)
+
+    return model.reduce(model.prepare(pixels), list(dict.fromkeys(layers)), gram)
+
+
+def _of_tokens(model: Model, activation: Tensor, tokens: Tokens) -> Tensor:
+    """What `tokens` names of (B, T, D); a map has no tokens and stays whole."""
+    if activation.ndim != 3 or tokens == "all":
+        return activation
+    return activation[:, model.prefix_tokens :] if tokens == "spatial" else activation[:, :1]
+
+
+def _check_tokens(a: Model, b: Model, tokens: Tokens) -> None:
+    if tokens not in ("all", "spatial", "cls"):
+        raise VitcnnError(f"tokens={tokens!r} is neither 'all', 'spatial' nor 'cls'")
+    without = [model.name for model in (a, b) if model.grid is not None and model.prefix_tokens == 0]
+    if a.grid is None and b.grid is None:
+        without = [a.name, b.name]
+    if tokens == "cls" and without:
+        raise VitcnnError(f"{without[0]} has no CLS token: give tokens='all' or 'spatial'")
+
+
+def _layer_coords(layers: Sequence[Layer], side: Literal["a", "b"]) -> dict[str, Any]:
+    dim = f"layer_{side}"
+    return {
+        dim: [layer.name for layer in layers],
+        f"kind_{side}": (dim, [layer.kind for layer in layers]),
+        f"depth_{side}": (dim, [layer.depth for layer in layers]),
+        f"block_{side}": (dim, [-1 if layer.block is None else layer.block for layer in layers]),
+    }

@@ -1,0 +1,162 @@
+"""Figures 1 and 2: which layers resemble each other, within a model and between a ViT and a CNN."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as MplFigure
+from matplotlib.ticker import MaxNLocator
+
+from vitcnn_utils.claims.structure import best_match, low_high, matched_depth
+from vitcnn_utils.plots.style import BLUE, GREY, ORANGE, Figure, figure, heat_map, panels, styled
+from vitcnn_utils.provenance import Provenance
+
+# Seen on the dark and on the light end of the colour scale.
+_LINE = "#29b6f6"
+_DEPTHS = {0.0: "0", 0.25: "¼", 0.5: "½", 0.75: "¾", 1.0: "1"}
+
+# --- Figure 1 -----------------------------------------------------------------------------------------------
+
+
+def within_models(
+    trained: Sequence[xr.DataArray],
+    untrained: Sequence[xr.DataArray],
+    starts: Sequence[float],
+    provenance: Provenance,
+    entries: str = "all sub-layers",
+    key: str = "",
+) -> Figure:
+    """Fig 1: CKA of every pair of layers of a ViT and of a CNN, trained above, untrained below.
+
+    trained, untrained: (ViT, CNN), each `cka.layer_similarity` of a model with itself. starts: depths at which the
+    stages of the CNN begin. entries: which layers are shown, for the caption.
+    """
+    maps = [*trained, *untrained]
+    numbers = ", ".join(f"{s.attrs['model_a']} {low_high(s):.2f}" for s in maps)
+    alt = (
+        f"Four square heat maps of CKA between pairs of layers ({entries}), the ViT left and the CNN right, trained "
+        f"above and untrained below. Mean CKA between the first and the last third of depth: {numbers}."
+    )
+    caption = (
+        f"CKA of every layer with every layer of the same model, {entries}: {maps[0].attrs['model_a']} and "
+        f"{maps[1].attrs['model_a']}, above as trained, below before training. Blue lines: where a stage of the CNN "
+        "begins."
+    ) + _note_on_constants(maps)
+    return figure(_draw_within(maps, starts), ["fig-1"], alt, caption, provenance, key)
+
+
+@styled
+def _draw_within(maps: Sequence[xr.DataArray], starts: Sequence[float]) -> MplFigure:
+    drawing, axes = panels(2, 2, width=7.2, height=6.4)
+    for index, (ax, similarity) in enumerate(zip(axes.flat, maps, strict=True)):
+        image = _similarity_map(ax, similarity)
+        ax.set_title(similarity.attrs["model_a"])
+        if index % 2:  # the CNN
+            for start in _positions(similarity.depth_a.values, starts):
+                for line in (ax.axhline, ax.axvline):
+                    line(start - 0.5, color=_LINE, linewidth=0.8)
+    _colour_bar(drawing, image, axes)
+    return drawing
+
+
+# --- Figure 2 -----------------------------------------------------------------------------------------------
+
+
+def across_models(trained: xr.DataArray, untrained: xr.DataArray, provenance: Provenance) -> Figure:
+    """Fig 2: CKA of every ViT layer (y) with every CNN layer (x), and where each finds its like.
+
+    trained, untrained: `cka.layer_similarity` of (ViT, CNN).
+    """
+    vit, cnn = trained.attrs["model_a"], trained.attrs["model_b"]
+    centroid = matched_depth(trained)["centroid"].values
+    best = best_match(trained)
+    last = best.depth_a >= 2 / 3
+    alt = (
+        f"Heat maps of CKA between layers of {vit} and of {cnn}, trained and untrained, and two line plots. The depth "
+        f"in the ViT that matches a CNN layer, as a weighted mean, is {centroid[0]:.2f} for the CNN's first layer and "
+        f"{centroid[-1]:.2f} for its last. The best CKA of a ViT layer with any CNN layer is "
+        f"{float(best[~last].mean()):.2f} on average in the first two thirds of the ViT and "
+        f"{float(best[last].mean()):.2f} in the last."
+    )
+    caption = (
+        f"Above: CKA of every layer of {vit} with every layer of {cnn}, trained (left) and untrained (right); dots "
+        "mark the ViT layer most like each CNN layer. Below left: the depth of that ViT layer (dots) and the mean "
+        "depth weighted by similarity (line); on the dashed diagonal both models would be equally far. Below right: "
+        "the highest CKA of each ViT layer with any CNN layer (dots: block outputs), the last third of the ViT shaded."
+    ) + _note_on_constants([trained, untrained])
+    return figure(_draw_across(trained, untrained), ["fig-2"], alt, caption, provenance)
+
+
+@styled
+def _draw_across(trained: xr.DataArray, untrained: xr.DataArray) -> MplFigure:
+    drawing, axes = panels(2, 2, width=7.2, height=6.0, height_ratios=(1.15, 1))
+    for ax, similarity, title in zip(axes[0], (trained, untrained), ("trained", "untrained"), strict=True):
+        image = _similarity_map(ax, similarity)
+        ridge = _positions(similarity.depth_a.values, matched_depth(similarity)["argmax"].values)
+        ax.plot(np.arange(len(ridge)), ridge, "o", color="white", markersize=2, markeredgecolor="black",
+                markeredgewidth=0.3)  # fmt: skip
+        ax.set(title=title, xlabel="CNN layer", ylabel="ViT layer")
+    _colour_bar(drawing, image, axes[0])
+    _draw_matches(axes[1, 0], matched_depth(trained), matched_depth(untrained))
+    _draw_best(axes[1, 1], trained, untrained)
+    return drawing
+
+
+def _draw_matches(ax: Axes, matched: xr.Dataset, untrained: xr.Dataset) -> None:
+    ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
+    ax.plot(untrained.depth_b, untrained["centroid"], color=GREY, label="untrained")
+    ax.plot(matched.depth_b, matched["argmax"], ".", color=ORANGE, markersize=5, label="most similar")
+    ax.plot(matched.depth_b, matched["centroid"], color=BLUE, label="weighted mean")
+    ax.set(xlabel="depth in the CNN", ylabel="matching depth in the ViT", xlim=(0, 1), ylim=(-0.02, 1.02))
+    ax.legend(loc="best")
+
+
+def _draw_best(ax: Axes, trained: xr.DataArray, untrained: xr.DataArray) -> None:
+    ax.axvspan(2 / 3, 1, color=GREY, alpha=0.15, linewidth=0)
+    for similarity, colour, label in ((untrained, GREY, "untrained"), (trained, BLUE, "trained")):
+        best = best_match(similarity)
+        ax.plot(best.depth_a, best, color=colour, linewidth=1)
+        blocks = best[(best.kind_a == "block").values]
+        ax.plot(blocks.depth_a, blocks, "o", color=colour, label=f"{label}, block outputs")
+    ax.set(xlabel="depth in the ViT", ylabel="best CKA with a CNN layer", xlim=(0, 1), ylim=(0, 1.02))
+    ax.legend(loc="lower left")
+
+
+# --- What both share ----------------------------------------------------------------------------------------
+
+
+def _similarity_map(ax: Axes, similarity: xr.DataArray) -> Any:
+    """A map with the layers' numbers below and on the left, and their depths above; gives the image."""
+    image = heat_map(ax, similarity.values, vmin=0, vmax=1)
+    image.set_cmap(image.get_cmap().with_extremes(bad=GREY))
+    ax.set(xlabel="layer", ylabel="layer")
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    depth = similarity.depth_b.values
+    shown = [d for d in _DEPTHS if depth[0] <= d <= depth[-1]]
+    top = ax.secondary_xaxis("top")
+    top.set_ticks(_positions(depth, shown), labels=[_DEPTHS[d] for d in shown])
+    top.spines["top"].set_visible(False)
+    return image
+
+
+def _note_on_constants(maps: Sequence[xr.DataArray]) -> str:
+    """What the grey in a map is, if there is any: layers without a CKA."""
+    if not any(similarity.isnull().any() for similarity in maps):
+        return ""
+    return (
+        " Grey: layers that are the same for all images, which have no CKA (before training, the last normalisation of "
+        "each residual branch of a CNN is commonly set to zero)."
+    )
+
+
+def _positions(depth: np.ndarray, wanted: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Where on an axis of layer numbers the wanted depths lie."""
+    return np.asarray(np.interp(wanted, depth, np.arange(len(depth))))
+
+
+def _colour_bar(drawing: MplFigure, image: Any, axes: Any) -> None:
+    bar = drawing.colorbar(image, ax=axes, shrink=0.6, aspect=25, pad=0.02, label="CKA")
+    bar.outline.set_visible(False)
