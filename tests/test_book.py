@@ -181,7 +181,7 @@ def pages(root: Path) -> Path:
     toc = {"format": "jb-book", "root": "intro", "parts": [{"caption": "One", "chapters": [{"glob": "notebooks/*"}]}]}
     (root / "book" / "_toc.yml").write_text(yaml.safe_dump(toc))
     (root / "book" / "intro.md").write_text(
-        "# Title\n\nThe norm $\\lVert x \\rVert$ of {cite:t}`raghu2021`.\n\n```{bibliography}\n```\n"
+        "# Title\n\nThe norm $\\lVert x \\rVert$ of {cite:t}`raghu2021vision`.\n\n```{bibliography}\n```\n"
     )
     (root / "notebooks" / "editions" / "mine.yml").write_text("edition: mine\n")
     Runs(root)()
@@ -257,13 +257,19 @@ def test_every_page_of_the_book_is_in_its_contents() -> None:
     assert named == written
 
 
-def test_every_reference_is_cited_or_worth_a_look() -> None:
+def test_what_is_cited_is_in_the_references() -> None:
     keys = re.findall(r"^@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text(encoding="utf-8"), flags=re.M)
     assert len(keys) == len(set(keys)) >= 15
     pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
     for page in pages:
-        for group in re.findall(r"\{cite:\w\}`([^`]+)`", page.read_text(encoding="utf-8")):
+        for group in re.findall(r"\{cite(?::\w)?\}`([^`]+)`", page.read_text(encoding="utf-8")):
             assert set(group.split(",")) <= set(keys), page.name
+
+
+def test_the_picture_of_readme_and_front_page_ships() -> None:
+    (picture,) = re.findall(r"!\[[^\]]{20,}\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert (ROOT / picture).stat().st_size < 500_000
+    assert Path(picture).relative_to("book").as_posix() in (ROOT / "book" / "intro.md").read_text(encoding="utf-8")
 
 
 def test_the_repository_has_one_address() -> None:

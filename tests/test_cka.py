@@ -107,6 +107,12 @@ def test_constant_is_nan(rng, value):
     assert np.isnan(cka32(constant, constant))
 
 
+def test_constant_over_many_images_is_nan():
+    """The float32 mean of many equal numbers is not that number."""
+    constant = np.full((1000, 7), 0.1)
+    assert np.isnan(cka32(constant, constant))
+
+
 def test_constant_but_for_rounding_is_nan(rng):
     x = rng.normal(size=(20, 7))
     constant = (np.full((20, 7), 1e4) * (1 + 1e-7 * rng.uniform(-1, 1, size=(20, 7)))).astype(np.float32)

@@ -176,6 +176,8 @@ class Model:
         with torch.no_grad(), _hooks(new, lambda i, tensor: seen.__setitem__(i, (tensor, tensor._version))):
             self.module(torch.zeros(1, 3, *self.image_size, device=self.device))
         for index, tap in enumerate(new):
+            if index not in seen:
+                raise VitcnnError(f"{self.name} does not run a {type(tap.module).__name__} asked for: give its own layers")
             tensor, version = seen[index]
             self._overwritten[tap] = tensor._version != version
 
@@ -198,6 +200,8 @@ class Model:
         if has[fact]:
             return
         works = ["layer similarity", "linear probes", "token-patch similarity"]
+        if has["attention"]:
+            works += ["attention distance"]
         if has["residual stream"]:
             works += ["effective receptive fields", "skip ratios"]
         raise VitcnnError(f"{self.name} has no {fact}, which {measure} needs; what works with it: {', '.join(works)}")

@@ -44,6 +44,8 @@ def effective_receptive_fields(
     image the place lies, in pixels from the corner: the middle of its patch for tokens; for maps index * stride + 0.5,
     where convolutions with odd kernels, those of every ResNet, look.
     """
+    if channels is not None and channels < 1:
+        raise VitcnnError(f"channels={channels} of each layer: give 1 or more, or None for all")
     places = _places(model, layers, before_addition)
     rng = np.random.default_rng(seed)
     H, W = images.pixels.shape[1:3]

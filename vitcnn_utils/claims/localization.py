@@ -228,19 +228,21 @@ def _last(probes: xr.Dataset, readout: str) -> xr.DataArray:
 
 
 def _percent(accuracy: xr.DataArray) -> str:
-    return f"{100 * float(accuracy.mean()):.1f} ± {100 * float(accuracy.std(ddof=1)):.1f} %"
+    """Mean, and standard deviation over draws if there are several, in percent."""
+    spread = f" ± {100 * float(accuracy.std(ddof=1)):.1f}" if accuracy.size > 1 else ""
+    return f"{100 * float(accuracy.mean()):.1f}{spread} %"
 
 
 def _paired(a: xr.DataArray, b: xr.DataArray | float) -> tuple[float, float]:
-    """Mean difference, and twice its standard error over draws, which are the same images for both."""
-    b_values = b if isinstance(b, float) else b.values
-    difference = a.values - b_values
-    return float(difference.mean()), float(2 * difference.std(ddof=1) / np.sqrt(difference.size))
+    """Mean difference, and twice its standard error over draws, which are the same images for both; NaN for one draw."""
+    difference = a.values - (b if isinstance(b, float) else b.values)
+    error = 2 * difference.std(ddof=1) / np.sqrt(difference.size) if difference.size > 1 else np.nan
+    return float(difference.mean()), float(error)
 
 
 def _above(a: xr.DataArray, b: xr.DataArray | float) -> bool | None:
     difference, error = _paired(a, b)
-    return None if abs(difference) <= error else difference > 0
+    return difference > 0 if abs(difference) > error else None
 
 
 def _near(a: xr.DataArray, b: xr.DataArray, margin: float) -> bool | None:

@@ -147,6 +147,12 @@ def equal_steps(cards: Mapping[str, Mapping[str, Any]]) -> bool:
     return len({card["steps"] for card in cards.values()}) == 1
 
 
+def steps_beside(cards: Mapping[str, Mapping[str, Any]], name: str, other: str) -> str:
+    """', 7,812 steps against 2,343' from the cards of two models; '' where one has none."""
+    known = name in cards and other in cards
+    return f", {cards[name]['steps']:,} steps against {cards[other]['steps']:,}" if known else ""
+
+
 def training_note(reference: str, cards: Mapping[str, Mapping[str, Any]]) -> str:
     """What to keep in mind of the training when a series is compared with `reference`, as sentences."""
     own, others = cards[reference], {name: card for name, card in cards.items() if name != reference}
@@ -197,7 +203,7 @@ def average(probes: xr.Dataset) -> float:
 
 
 def data_claim(full: xr.Dataset, part: xr.Dataset, untrained: xr.Dataset, who: str) -> Claim:
-    """Fig 13, left: what a model that saw all data is ahead by. who: 'ViT' or 'CNN'."""
+    """Fig 13, left: by how much a model that saw all data is ahead. who: of what model, for the reader."""
     middle, end = (at_depth(full, depth) - at_depth(part, depth) for depth in (0.5, 1.0))
     return Claim(
         f"More training data makes features much better, in middle layers already (in the paper, by 30 points; {who}).",

@@ -225,17 +225,17 @@ def accuracy_loss(intact: float, without: Mapping[int, float], n_images: int, of
     `n_images` images; `of` says which. Only blocks that are neither the first nor the last of those removed count as
     middle ones, where there are three or more.
     """
-    points = {block: 100 * (intact - value) for block, value in without.items()}
+    points = {block: 100 * (value - intact) for block, value in without.items()}
     ordered = sorted(points)
     middle = ordered[1:-1] if len(ordered) > 2 else ordered
     # Two proportions near 1/2 on the same number of images, counted as independent: twice their standard error.
     noise = 200 * (0.5 / n_images) ** 0.5
-    drops = [points[block] for block in middle]
+    drops = [-points[block] for block in middle]
     clear = all(abs(drop) > noise for drop in drops)
     return Claim(
         "Without the skips of a middle block, accuracy falls by 4 % (of what, and on what, is not said).",
         f"{of}: "
-        + ", ".join(f"block {b}: {-points[b]:+.1f} points" for b in ordered)
+        + ", ".join(f"block {b}: {points[b]:+.1f} points" for b in ordered)
         + f" (intact: {100 * intact:.1f} %)",
         all(drop > 0 for drop in drops) if clear else None,
         f"accuracy falls for the middle block ({', '.join(map(str, middle))}); undecided if the change is within "
@@ -263,3 +263,17 @@ def training(twin: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> st
         "any difference is that between two starts of one recipe."
     )
     return f"By the cards of the zoo, the intact twin {twin['name']} {length}. {start}"
+
+
+def accuracy_table(intact: float, trained: Mapping[int, float], cut: Mapping[int, float]) -> str:
+    """A table in Markdown: accuracy, from 0 to 1, of the intact model and of those without a block's skips.
+
+    trained: block -> of the model that was trained without, as far as there is one; cut: block -> of the intact model
+    that was run without.
+    """
+    rows = [
+        f"| block {block} | {f'{trained[block]:.1%}' if block in trained else '–'} | {value:.1%} |"
+        for block, value in cut.items()
+    ]
+    head = ["| without the skips of | trained without | cut after training |", "|---|---|---|"]
+    return "\n".join([*head, f"| (none: intact) | {intact:.1%} | {intact:.1%} |", *rows])

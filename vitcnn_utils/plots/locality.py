@@ -67,7 +67,8 @@ def _draw_head_distances(shown: Mapping[str, xr.DataArray], uniform: float) -> M
             row = np.sort(distances.sel(block=block))
             ax.plot(ordinal, row, color=colour, marker=marker, label=f"block {block}")
         ax.set(title=title, xlabel="head, sorted", xticks=ordinal)
-    axes[0, 0].set(ylabel="mean attention distance (px)", ylim=(0, None))
+    highest = max(uniform, *(float(distances.max()) for distances in shown.values()))
+    axes[0, 0].set(ylabel="mean attention distance (px)", ylim=(0, 1.08 * highest))
     _shared_legend(drawing, axes[0, 0])
     return drawing
 
@@ -98,7 +99,8 @@ def _draw_all_blocks(heads: xr.Dataset, untrained: xr.Dataset) -> MplFigure:
         spots = np.repeat(data["block"].values + shift, data.sizes["head"])
         label = "untrained" if data is untrained else "a head"
         left.plot(spots, data["distance"].values.ravel(), marker, color=colour, alpha=0.75, label=label)
-    left.set(xlabel="block", ylabel="mean attention distance (px)", xticks=blocks, ylim=(0, None))
+    highest = max(heads.attrs["uniform_distance"], float(heads["distance"].max()))
+    left.set(xlabel="block", ylabel="mean attention distance (px)", xticks=blocks, ylim=(0, 1.08 * highest))
     right.plot(blocks, heads["prefix_mass"].mean("head"), "o-", color=GREEN, label="share on CLS")
     right.plot(blocks, heads["entropy"].mean("head"), "s-", color=RED, label="entropy")
     right.set(xlabel="block", ylabel="mean over heads", xticks=blocks, ylim=(0, 1.02))
@@ -197,7 +199,7 @@ def receptive_fields(vit: xr.DataArray, cnn: xr.DataArray, side: float, provenan
     vit, cnn: of `receptive_field.effective_receptive_fields`. Of the ViT, attention sub-layers are shown; of the CNN,
     the stem and units. side: of the square marked at the centre, pixels (the patch of the ViT).
     """
-    rows = {"ViT": _spread(_of_kind(vit, "attention"), 5), "CNN": _with_stem(cnn)}
+    rows = {"ViT": _spread(of_kind(vit, "attention"), 5), "CNN": _with_stem(cnn)}
     caption = (
         f"Effective receptive fields of {vit.attrs['model']} after the addition of five attention sub-layers (top) "
         "and of "
@@ -211,7 +213,7 @@ def receptive_fields(vit: xr.DataArray, cnn: xr.DataArray, side: float, provenan
 
 def receptive_fields_before(vit: xr.DataArray, cnn: xr.DataArray, side: float, provenance: Provenance) -> Figure:
     """Fig C.4: the same for what a branch adds, before the addition."""
-    rows = {"ViT": _spread(_of_kind(vit, "attention"), 5), "CNN": _spread(cnn, 5)}
+    rows = {"ViT": _spread(of_kind(vit, "attention"), 5), "CNN": _spread(cnn, 5)}
     caption = (
         "As Figure 6, but of what the branch alone gives, before it is added to the residual stream (Figure C.4 of the "
         f"paper), {_channels(vit)}."
@@ -219,7 +221,8 @@ def receptive_fields_before(vit: xr.DataArray, cnn: xr.DataArray, side: float, p
     return figure(_draw_maps(rows, side), ["fig-6"], _alt_of_maps(rows), caption, provenance, key="before")
 
 
-def _of_kind(fields: xr.DataArray, kind: str) -> xr.DataArray:
+def of_kind(fields: xr.DataArray, kind: str) -> xr.DataArray:
+    """The layers of one kind: 'attention', 'mlp', 'residual' (units of a CNN) or 'stem'."""
     return fields.isel(layer=fields["kind"].values == kind)
 
 
@@ -231,13 +234,16 @@ def _spread(fields: xr.DataArray, n: int) -> xr.DataArray:
 
 def _with_stem(fields: xr.DataArray) -> xr.DataArray:
     """The stem and the units that end each quarter of the depth: of a net with equal stages, each stage's last."""
-    units = _of_kind(fields, "residual")
+    units = of_kind(fields, "residual")
     ends = np.unique(np.linspace(0, units.sizes["layer"], 5).round().astype(int)[1:] - 1)
-    return xr.concat([_of_kind(fields, "stem"), units.isel(layer=ends)], "layer")
+    return xr.concat([of_kind(fields, "stem"), units.isel(layer=ends)], "layer")
 
 
 def _channels(fields: xr.DataArray) -> str:
-    return "all channels" if fields.attrs["channels"] == "all" else f"estimated from {fields.attrs['channels']}"
+    """How many channels the field was measured on: all, or, as the measure says, '8 of each image, drawn with seed "
+    "0'."""
+    channels = fields.attrs["channels"]
+    return "all channels" if channels == "all" else f"estimated from channels: {channels}"
 
 
 def _alt_of_maps(rows: Mapping[str, xr.DataArray]) -> str:
@@ -252,7 +258,7 @@ def _title(field: xr.DataArray) -> str:
 
 @styled
 def _draw_maps(rows: Mapping[str, xr.DataArray], side: float) -> MplFigure:
-    drawing, axes = panels(len(rows), 5, height=1.75 * len(rows))
+    drawing, axes = panels(len(rows), 5, height=1.45 * len(rows))
     for row, (name, fields) in zip(axes, rows.items(), strict=True):
         for ax in row:
             ax.set(xticks=[], yticks=[])

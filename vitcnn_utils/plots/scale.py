@@ -13,6 +13,7 @@ from vitcnn_utils.provenance import Provenance
 
 # Parts of the data and models are told apart by shape as well as by colour.
 _STYLES = ((ORANGE, "^"), (BLUE, "s"), (GREEN, "o"), (PURPLE, "D"), (RED, "v"))
+_LINES = {"": "-", "small data": "--", CEILING: "-.", FLOOR: ":"}
 _CONTROLS = {CEILING: ("--", "second seed, all data"), FLOOR: (":", "untrained")}
 
 
@@ -64,8 +65,8 @@ def probes_over_depth(
 ) -> Figure:
     """Fig 13: accuracy of linear probes on token-averaged features over depth, mean and spread over draws.
 
-    panels_of: title of the panel -> label -> `probes.layer_probes`. A label is a model's name, of which the first word
-    gives the colour; ', small data' and ', untrained' after it make the line dashed or dotted.
+    panels_of: title of the panel -> label -> `probes.layer_probes`. What a label says before a comma gives the colour,
+    what it says after it the line: see `_LINES`.
     """
     datasets = [probes for curves in panels_of.values() for probes in curves.values()]
     attrs = datasets[0].attrs
@@ -75,9 +76,9 @@ def probes_over_depth(
         for title, curves in panels_of.items()
     )  # fmt: skip
     caption = (
-        f"Accuracy of {attrs['shots']}-shot linear probes on {attrs['images']} at every block output, averaged over tokens "
-        f"or locations: mean and spread of {datasets[0].sizes['draw']} draws of the shots, {attrs['n_test']:,} test "
-        f"images. The grey line is chance."
+        f"Accuracy of {attrs['shots']}-shot linear probes on {attrs['images']} at every block output, averaged over "
+        f"tokens or locations: mean and spread of {datasets[0].sizes["draw"]} draws of the shots, {attrs["n_test"]:,} "
+        "test images. The grey line is chance."
     )
     return figure(_draw_probes(panels_of, 100 * attrs["chance"]), ["fig-13"], alt, caption, provenance, key)
 
@@ -100,9 +101,8 @@ def _draw_probes(panels_of: Mapping[str, Mapping[str, xr.Dataset]], chance: floa
 def _probe_line(ax: Axes, probes: xr.Dataset, label: str, colour: str, marker: str) -> None:
     values = curve(probes)
     mean, spread = values.mean("draw"), values.std("draw")
-    line = "--" if label.endswith(", small data") else ":" if label.endswith(f", {FLOOR}") else "-"
-    shape = marker if line == "-" else ""
-    ax.plot(mean.depth, mean, color=colour, linestyle=line, marker=shape, label=label)
+    _, _, variant = label.partition(", ")
+    ax.plot(mean.depth, mean, color=colour, linestyle=_LINES[variant], marker="" if variant else marker, label=label)
     ax.fill_between(mean.depth, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
 
 

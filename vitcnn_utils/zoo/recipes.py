@@ -10,7 +10,7 @@ Every model sees the same kind of images (CIFAR-10, 32 x 32) for `epochs * 50_00
 whatever part of the training set it may use: a model that is trained on 3 % of the images takes
 as many steps as one that is trained on all of them, and sees each image 33 times as often.
 
-The schedule is short, for a CPU: 10 passes for the three main models, 3 for the smaller ViTs, 2 for the others.
+The schedule is short, for a CPU: 10 passes for the three main models and 2 for the others.
 Models that are compared for what they learn (`vit-cls-seed-2`, the models without a skip, the
 data series) share one length, so `vit-cls-seed-2` is their intact, full-data twin.
 """
@@ -45,7 +45,7 @@ class Recipe:
 TRAINING_IMAGES = 50_000
 
 _VIT = Recipe(family="vit", epochs=2)
-_SMALL = Recipe(family="vit-small", epochs=3)
+_SMALL = Recipe(family="vit-small", epochs=2)
 _RESNET = Recipe(family="resnet", epochs=10, optimizer="sgd", learning_rate=0.05, weight_decay=5e-4)
 
 # In the order of training: should a session end early, the models that most figures need exist.

@@ -1,0 +1,289 @@
+import numpy as np
+import pytest
+import torch
+from conftest import described, small_vit, stir
+from hypothesis import given
+from hypothesis import strategies as st
+from textbook import noise_images
+from timm.models.beit import Beit
+from timm.models.cait import Cait
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer_relpos import VisionTransformerRelPos
+from torch import nn
+
+from vitcnn_utils.attention import (
+    attention_weights,
+    head_distances,
+    head_outputs,
+    head_subset_similarity,
+    mean_distance,
+    uniform_distance,
+)
+from vitcnn_utils.cka import linear_cka
+from vitcnn_utils.errors import VitcnnError
+
+
+def random_weights(shape, T, seed=0):
+    """Softmax weights, (*shape, T, T)."""
+    logits = np.random.default_rng(seed).normal(0, 2, (*shape, T, T))
+    return np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+
+
+def textbook_distance(A, grid, patch_size, P, renormalize):
+    """Of one head, (T, T), query by query."""
+    places = [(row, column) for row in range(grid[0]) for column in range(grid[1])]
+    per_query = []
+    for i, (y, x) in enumerate(places):
+        row = A[P + i, P:]
+        far = sum(row[j] * patch_size * np.hypot(y - v, x - u) for j, (v, u) in enumerate(places))
+        per_query.append(far / row.sum() if renormalize else far)
+    return np.mean(per_query)
+
+
+# Mean distance
+
+
+@pytest.mark.parametrize(
+    ("side", "patch_size", "expected"),
+    [(7, 32, 115.5), (14, 16, 116.5), (16, 14, 116.6), (24, 16, 200), (32, 16, 267), (37, 14, 270)],
+)
+def test_uniform_attention(side, patch_size, expected):
+    grid, S = (side, side), side**2
+    decimals = 1 if side <= 16 else 0
+    assert round(uniform_distance(grid, patch_size), decimals) == expected
+    weights = np.full((1, S, S), 1 / S)
+    assert mean_distance(weights, grid, patch_size) == pytest.approx(uniform_distance(grid, patch_size))
+    in_float32 = mean_distance(torch.from_numpy(weights).float(), grid, patch_size)
+    assert in_float32.item() == pytest.approx(uniform_distance(grid, patch_size), rel=1e-5)
+
+
+def test_attention_to_oneself_is_no_distance():
+    assert mean_distance(np.eye(49)[None], (7, 7), 32).tolist() == [0.0]
+
+
+def test_attention_to_the_neighbour():
+    # Every query looks at the patch to its right, those of the last column at themselves.
+    to_the_right = np.kron(np.eye(3), np.eye(4, k=1) + np.diag([0, 0, 0, 1.0]))
+    assert mean_distance(to_the_right[None], (3, 4), 16).item() == pytest.approx(16 * 3 / 4)
+    # One row down is 4 patches further in row-major order.
+    down = np.eye(12, k=4) + np.diag([0.0] * 8 + [1] * 4)
+    assert mean_distance(down[None], (3, 4), 16).item() == pytest.approx(16 * 2 / 3)
+
+
+@pytest.mark.parametrize("renormalize", [False, True])
+@pytest.mark.parametrize("P", [0, 1, 3])
+def test_textbook(P, renormalize):
+    A = random_weights((2, 3), P + 20)
+    found = mean_distance(A, (4, 5), 8, P, renormalize)
+    expected = [[textbook_distance(head, (4, 5), 8, P, renormalize) for head in image] for image in A]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@given(mass=st.floats(0, 0.999))
+def test_mass_on_cls_shrinks_the_distance_unless_renormalized(mass):
+    spatial = random_weights((2,), 12)
+    A = np.zeros((2, 13, 13))
+    A[:, 1:, 1:] = (1 - mass) * spatial
+    A[:, 1:, 0] = mass
+    A[:, 0, 0] = 1  # the CLS token as a query must not count
+    expected = mean_distance(spatial, (3, 4), 16)
+    np.testing.assert_allclose(mean_distance(A, (3, 4), 16, 1), (1 - mass) * expected, rtol=1e-9)
+    np.testing.assert_allclose(mean_distance(A, (3, 4), 16, 1, renormalize=True), expected, rtol=1e-9)
+
+
+def test_all_mass_on_cls_is_no_distance_in_either_convention():
+    A = np.zeros((1, 13, 13))
+    A[..., 0] = 1
+    assert mean_distance(A, (3, 4), 16, 1).item() == mean_distance(A, (3, 4), 16, 1, renormalize=True).item() == 0
+
+
+@given(order=st.permutations(range(4)), scale=st.integers(1, 64), seed=st.integers(0, 99))
+def test_heads_are_apart_and_pixels_scale(order, scale, seed):
+    A = random_weights((4,), 12, seed)
+    one = mean_distance(A, (3, 4), 1)
+    np.testing.assert_allclose(mean_distance(A[list(order)], (3, 4), scale), scale * one[list(order)], rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(2, 13, 12), (2, 12, 12), (13,)])
+def test_weights_that_do_not_fit_the_grid(shape):
+    with pytest.raises(VitcnnError, match="must be 13 x 13"):
+        mean_distance(np.zeros(shape), (3, 4), 16, prefix_tokens=1)
+
+
+def test_gives_what_it_takes():
+    A = random_weights((2,), 12).astype(np.float32)
+    assert isinstance(mean_distance(A, (3, 4), 16), np.ndarray)
+    found = mean_distance(torch.from_numpy(A).double(), (3, 4), 16)
+    assert isinstance(found, torch.Tensor)
+    assert found.dtype == torch.float64
+
+
+# The weights of a model
+
+
+SHAPE = {"img_size": 32, "patch_size": 8, "num_classes": 10, "embed_dim": 24, "depth": 2, "num_heads": 4}
+
+ROTARY = {**SHAPE, "embed_dim": 32, "use_rot_pos_emb": True}
+
+VARIANTS = {
+    "plain": lambda: small_vit(),
+    "registers, no CLS": lambda: small_vit(class_token=False, reg_tokens=2, global_pool="avg"),
+    "norms of queries and keys": lambda: small_vit(qk_norm=True, scale_attn_norm=True),
+    "rotary": lambda: stir(Eva(**ROTARY)),
+    "rotary, separate projections": lambda: stir(Eva(**ROTARY, qkv_fused=False, attn_type="rope")),
+    "relative positions": lambda: stir(VisionTransformerRelPos(**SHAPE, rel_pos_type="mlp", class_token=True)),
+    "relative positions, as in BEiT": lambda: stir(Beit(**SHAPE, use_rel_pos_bias=True)),
+}
+
+
+@pytest.fixture(params=VARIANTS)
+def variant(request):
+    return described(VARIANTS[request.param]())
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_weights_are_those_that_timm_forms_without_fusing(variant, fused):
+    x = variant.prepare(torch.from_numpy(noise_images(3).pixels))
+    expected = []
+    for attention in variant.attentions:
+        attention.fused_attn = False
+        attention.attn_drop.register_forward_hook(lambda module, args, out: expected.append(out))
+    variant.module(x)
+    for attention in variant.attentions:
+        attention.fused_attn = fused
+    for block, weights in enumerate(expected[: len(variant.attentions)]):
+        found = attention_weights(variant, x, block)
+        torch.testing.assert_close(found, weights, rtol=1e-5, atol=1e-6)
+        # Not the trivial case in which all is uniform.
+        assert found.std() > 1e-3
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("name", ["plain", "relative positions", "relative positions, as in BEiT"])
+def test_head_outputs_projected_are_the_output_of_the_module(name, fused):
+    model = described(VARIANTS[name]())
+    images = noise_images(5)
+    for attention in model.attentions:
+        attention.fused_attn = fused
+    layer = model.layer("blocks.1.attn")
+    expected = torch.cat([acts[layer.name] for acts in model.activations(images, [layer])])
+    batches = list(head_outputs(model, images, block=1, batch_size=2))
+    assert [len(batch) for batch in batches] == [2, 2, 1]
+    heads = torch.cat(batches)
+    assert heads.shape == (5, 4, expected.shape[1], 6)
+    side_by_side = heads.transpose(1, 2).flatten(2)
+    torch.testing.assert_close(model.attentions[1].proj(side_by_side), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("module", "named"),
+    [
+        (lambda: VisionTransformer(**SHAPE, attn_layer="diff"), "DiffAttention"),
+        (lambda: Cait(**SHAPE), "TalkingHeadAttn"),
+    ],
+)
+def test_other_attention_is_named(module, named):
+    model = described(module())
+    with pytest.raises(VitcnnError, match=f"{named} is not plain softmax attention"):
+        head_distances(model, noise_images(2))
+
+
+def test_no_attention(resnet, noise):
+    for measure in (head_distances, lambda *a: attention_weights(*a, 0), lambda *a: next(head_outputs(*a, 0))):
+        with pytest.raises(VitcnnError, match="small ResNet has no attention"):
+            measure(resnet, noise)
+
+
+def test_no_such_block(vit, noise):
+    with pytest.raises(VitcnnError, match="no attention in block 3: there is some in 0 to 2"):
+        next(head_outputs(vit, noise, block=3))
+
+
+# Distances of the heads of a model
+
+
+def test_heads_of_a_model(vit):
+    images = noise_images(7)
+    found = head_distances(vit, images, batch_size=3)
+    assert found.distance.dims == ("block", "head")
+    assert found.layer.values.tolist() == ["blocks.0.attn", "blocks.1.attn", "blocks.2.attn"]
+    assert found.distance.attrs["units"] == "px"
+    x = vit.prepare(torch.from_numpy(images.pixels))
+    for block in range(3):
+        A = attention_weights(vit, x, block).detach().double().numpy()  # (N, H, T, T)
+        here = found.sel(block=block)
+        for name, renormalize in (("distance", False), ("distance_renormalized", True)):
+            per_image = [[textbook_distance(head, (4, 4), 8, 1, renormalize) for head in image] for image in A]
+            np.testing.assert_allclose(here[name], np.mean(per_image, axis=0), rtol=1e-5)
+            if name == "distance":
+                np.testing.assert_allclose(here.distance_std, np.std(per_image, axis=0), rtol=1e-3)
+        np.testing.assert_allclose(here.prefix_mass, A[:, :, 1:, 0].mean((0, 2)), rtol=1e-5)
+        entropy = -(A * np.log(A)).sum(-1)[:, :, 1:].mean((0, 2)) / np.log(17)
+        np.testing.assert_allclose(here.entropy, entropy, rtol=1e-5)
+        # The heads differ, so that a mix-up of heads would show.
+        assert np.ptp(here.distance.values) > 0.1
+
+
+def test_heads_that_see_nothing_attend_uniformly(noise):
+    model = described(small_vit(reg_tokens=3))
+    for attention in model.attentions:
+        nn.init.zeros_(attention.qkv.weight)
+        nn.init.zeros_(attention.qkv.bias)
+    found = head_distances(model, noise)
+    uniform = uniform_distance((4, 4), 8)
+    assert found.attrs["uniform_distance"] == uniform
+    expected = {"distance": uniform * 16 / 20, "distance_renormalized": uniform, "prefix_mass": 4 / 20, "entropy": 1}
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5)
+    np.testing.assert_allclose(found.distance_std, 0, atol=1e-5)
+
+
+# Head subsets and a CNN
+
+
+def subset_by_hand(vit, resnet, images, heads, layer, pooled):
+    features = torch.cat(list(head_outputs(vit, images, 0)))[:, heads]
+    features = features.mean(2) if pooled else features
+    other = torch.cat([acts[layer.name] for acts in resnet.activations(images, [layer])])
+    return linear_cka(features.flatten(1).numpy(), other.flatten(1).numpy())
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_subsets_side_by_side(vit, resnet, size):
+    images = noise_images(24)
+    found = head_subset_similarity(vit, resnet, images, size=size)
+    assert found.cka.dims == ("subset", "layer")
+    assert found.layer.values.tolist() == [layer.name for layer in resnet.blocks[:5]]
+    distance = head_distances(vit, images).distance.sel(block=0).values
+    order = np.argsort(distance)
+    assert len(found.subset) == 4 - size + 1
+    for i, heads in enumerate(found.heads.values):
+        assert heads.tolist() == order[i : i + size].tolist()
+        assert found.distance[i].item() == pytest.approx(distance[heads].mean(), rel=1e-5)
+        for name, pooled in (("cka", False), ("cka_pooled", True)):
+            for layer in (resnet.blocks[0], resnet.blocks[4]):
+                expected = subset_by_hand(vit, resnet, images, heads.tolist(), layer, pooled)
+                assert found[name].sel(layer=layer.name)[i].item() == pytest.approx(expected, abs=1e-4)
+    assert np.all(np.diff(found.distance) > 0)
+
+
+def test_layers_of_the_cnn_keep_the_order_asked_for(vit, resnet):
+    images = noise_images(24)
+    there = head_subset_similarity(vit, resnet, images, size=2, cnn_layers=resnet.blocks[:3])
+    back = head_subset_similarity(vit, resnet, images, size=2, cnn_layers=resnet.blocks[2::-1])
+    np.testing.assert_allclose(back.cka.values, there.cka.values[:, ::-1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [0, 5])
+def test_no_such_subset(vit, resnet, noise, size):
+    with pytest.raises(VitcnnError, match="4 heads a block: give a size from 1 to 4"):
+        head_subset_similarity(vit, resnet, noise, size=size)
+
+
+def test_a_cnn_without_units_needs_its_layers_named(vit, noise):
+    plain = described(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)))
+    with pytest.raises(VitcnnError, match="name its layers with cnn_layers"):
+        head_subset_similarity(vit, plain, noise)
+    found = head_subset_similarity(vit, plain, noise, size=4, cnn_layers=plain.layers)
+    assert found.cka.shape == (1, 2)

@@ -1,0 +1,413 @@
+import hashlib
+import json
+import time
+import warnings
+from contextlib import suppress
+from copy import deepcopy
+
+import huggingface_hub.constants
+import numpy as np
+import pytest
+import torch
+from conftest import described, small_resnet, small_vit, stir
+from safetensors.torch import save_file
+from textbook import left_as_it_was, model_of, noise_images
+from timm.models.vision_transformer import ResPostBlock, VisionTransformer
+from torch import nn
+
+from vitcnn_utils import attention, cka, localization, probes, receptive_field, residual, zoo
+from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.models import Tap, load_model
+from vitcnn_utils.zoo.architectures import SkiplessBlock
+
+
+def untrained(name):
+    return load_model(name, "untrained", device="cpu")
+
+
+# What a model is
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "blocks", "branches", "attentions", "grid", "patch_size", "prefix_tokens", "image_size"),
+    [
+        ("vit_tiny_patch16_224", 74, 12, 24, 12, (14, 14), 16, 1, 224),
+        ("deit_tiny_distilled_patch16_224", 74, 12, 24, 12, (14, 14), 16, 2, 224),
+        ("resnet18", 46, 8, 8, 0, None, None, 0, 224),
+        ("resnet50", 119, 16, 16, 0, None, None, 0, 224),
+        ("test_vit3", 56, 9, 18, 9, (10, 10), 16, 0, 160),
+        ("zoo/vit-cls", 50, 8, 16, 8, (8, 8), 4, 1, 32),
+        ("zoo/vit-gap", 50, 8, 16, 8, (8, 8), 4, 0, 32),
+        ("zoo/vit-cls-noskip-late", 50, 8, 16, 8, (8, 8), 4, 1, 32),
+        ("zoo/vit-small-data-3", 38, 6, 12, 6, (8, 8), 4, 1, 32),
+        ("zoo/resnet", 90, 12, 12, 0, None, None, 0, 32),
+    ],
+)
+def test_facts(name, layers, blocks, branches, attentions, grid, patch_size, prefix_tokens, image_size):
+    model = untrained(name)
+    counts = len(model.layers), len(model.blocks), len(model.branches), len(model.attentions)
+    assert counts == (layers, blocks, branches, attentions)
+    assert (model.grid, model.patch_size, model.prefix_tokens) == (grid, patch_size, prefix_tokens)
+    assert model.image_size == (image_size, image_size)
+    assert model.num_classes == (10 if name.startswith("zoo/") else 1000)
+    assert model.name == f"{name} (untrained)"
+    assert not model.trained
+    assert not model.module.training
+    depths = [layer.depth for layer in model.layers]
+    assert depths[0] == 0
+    assert depths[-1] == 1
+    assert depths == sorted(depths)
+    names = [layer.name for layer in model.layers]
+    assert len(set(names)) == len(names)
+    assert [layer.block for layer in model.blocks] == list(range(blocks))
+
+
+def test_six_entries_a_transformer_block_and_seven_a_bottleneck(vit, resnet):
+    of_block = [layer for layer in vit.layers if layer.block == 1]
+    assert [layer.kind for layer in of_block] == ["norm", "attention", "norm", "mlp hidden", "mlp", "block"]
+    of_unit = [layer.name for layer in resnet.layers if layer.block == 1]
+    assert of_unit == [*(f"layer1.1.{part}{i}" for i in (1, 2, 3) for part in ("conv", "bn")), "layer1.1"]
+
+
+def test_layers_of_other_models_are_their_convolutions_norms_and_linears():
+    model = described(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(3600, 2)))
+    assert [(layer.name, layer.kind) for layer in model.layers] == [("0", "conv"), ("1", "norm"), ("4", "linear")]
+    assert model.branches == []
+
+
+def test_prepare_normalises_channel_by_channel(vit):
+    pixels = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
+    pixels[..., 1], pixels[..., 2] = 255, 51
+    x = vit.prepare(pixels)
+    assert x.shape == (2, 3, 32, 32)
+    expected = [(0 - 0.5) / 0.2, (1 - 0.4) / 0.25, (0.2 - 0.3) / 0.4]
+    torch.testing.assert_close(x[0, :, 7, 9], torch.tensor(expected))
+    with pytest.raises(VitcnnError, match="takes images of 32 x 32 pixels, not 16 x 16: load them with size=32"):
+        vit.prepare(pixels[:, :16, :16])
+
+
+def test_spatial_strips_prefix_tokens_and_keeps_the_order():
+    model = described(small_vit(reg_tokens=2))
+    tokens = torch.arange(19.0)[None, :, None].expand(2, 19, 24)
+    grid = model.spatial(tokens)
+    assert grid.shape == (2, 4, 4, 24)
+    assert grid[0, 1, 2, 0] == 3 + 1 * 4 + 2
+    maps = torch.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 4, 5)
+    assert torch.equal(model.spatial(maps), maps.permute(0, 2, 3, 1))
+    with pytest.raises(VitcnnError, match=r"shape \(2, 10\) of small has no spatial grid"):
+        model.spatial(torch.zeros(2, 10))
+
+
+def test_near_names_of_a_layer(vit):
+    assert vit.layer("blocks.2.mlp").kind == "mlp"
+    with pytest.raises(VitcnnError, match=r"no layer 'block\.2\.mlp'; did you mean blocks\.2\.mlp"):
+        vit.layer("block.2.mlp")
+
+
+# Activations
+
+
+def test_each_activation_is_its_own(resnet, noise):
+    # timm's ReLUs and additions work in place: unless copied, bn1 would be read as what the ReLU made of it.
+    x = resnet.prepare(torch.from_numpy(noise.pixels))
+    truth = {}
+    copy = deepcopy(resnet.module)
+    for layer in resnet.layers:
+        if layer.tap.side == "output":
+            name = next(name for name, module in resnet.module.named_modules() if module is layer.tap.module)
+            hook = lambda module, args, out, name=layer.name: truth.__setitem__(name, out.clone())  # noqa: E731
+            copy.get_submodule(name).register_forward_hook(hook)
+    with torch.no_grad():
+        copy(x)
+    found = resnet.record(x, resnet.layers)
+    assert len(truth) == len(resnet.layers) - 1  # all but the stem, which is an input
+    for name, value in truth.items():
+        assert torch.equal(found[name], value), name
+    norms = [layer.name for layer in resnet.layers if layer.kind == "norm"]
+    assert all((found[name] < 0).any() for name in norms)
+    reduced = resnet.reduce(x, resnet.layers, lambda name, z: (name, z.double().sum().item()))
+    for name, value in truth.items():
+        assert reduced[name] == (name, value.double().sum().item())
+
+
+def test_only_what_is_overwritten_is_copied(resnet, vit):
+    for model in (resnet, vit):
+        model.record(torch.zeros(1, 3, 32, 32), model.layers)
+    overwritten = {layer.name for layer in resnet.layers if resnet._overwritten[layer.tap]}
+    units = {layer.name for layer in resnet.blocks}
+    # ReLU in place after each norm; the last norm of a unit takes the shortcut in place.
+    assert overwritten == {layer.name for layer in resnet.layers if layer.kind == "norm"}
+    assert not overwritten & units
+    assert not any(vit._overwritten[layer.tap] for layer in vit.layers)
+
+
+def test_activations_come_batch_by_batch(vit):
+    images = noise_images(5)
+    layers = [vit.layers[0], vit.blocks[1]]
+    batches = list(vit.activations(images, layers, batch_size=2))
+    assert [len(batch["stem"]) for batch in batches] == [2, 2, 1]
+    whole = vit.record(vit.prepare(torch.from_numpy(images.pixels)), layers)
+    for name in ("stem", "blocks.1"):
+        torch.testing.assert_close(torch.cat([batch[name] for batch in batches]), whole[name])
+        assert not whole[name].requires_grad
+
+
+def test_layers_of_another_model(vit, noise):
+    x = vit.prepare(torch.from_numpy(noise.pixels))
+    other = described(small_vit())
+    with left_as_it_was(vit), left_as_it_was(other):
+        with pytest.raises(VitcnnError, match="small ViT does not run"):
+            vit.record(x, other.layers)
+        with pytest.raises(VitcnnError, match="small ViT does not run"):
+            vit.reduce(x, other.layers, lambda name, z: 0)
+
+
+@pytest.mark.parametrize("make", [small_vit, small_resnet, lambda: small_vit(init_values=None, qk_norm=True)])
+def test_sum_is_shortcut_plus_branch(make, noise):
+    model = described(make())
+    assert model.branches
+    for branch in model.branches:
+        with torch.no_grad(), model.reading([branch.shortcut, branch.branch, branch.sum]) as values:
+            model.module(model.prepare(torch.from_numpy(noise.pixels)))
+        z, f, total = values
+        expected = (z + f).relu() if branch.kind == "residual" else z + f
+        torch.testing.assert_close(total, expected)
+        assert f.abs().max() > 0.01
+        assert branch.has_skip
+
+
+def test_a_skipless_block_says_so():
+    module = small_vit()
+    module.blocks[1] = SkiplessBlock(24, 4, qkv_bias=True)
+    assert [branch.has_skip for branch in described(module).branches] == [True, True, False, False, True, True]
+
+
+def test_parts_that_do_not_add_up_are_no_residual_stream(noise):
+    # In a post-norm block z + norm(attn(z)): what `attn` gives is not what is added.
+    shape = {"img_size": 32, "patch_size": 8, "num_classes": 10, "embed_dim": 24, "depth": 2, "num_heads": 4}
+    model = described(stir(VisionTransformer(**shape, block_fn=ResPostBlock)))
+    assert model.branches == []
+    with pytest.raises(VitcnnError, match=r"no residual stream.*what works with it: .*attention distance"):
+        residual.skip_ratios(model, noise)
+    assert attention.head_distances(model, noise).sizes == {"block": 2, "head": 4}
+
+
+# Loading
+
+
+def test_untrained_weights_follow_from_the_seed_and_leave_the_generator_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    one, same, other = (load_model("test_vit", "untrained", "cpu", seed=seed) for seed in (0, 0, 1))
+    assert torch.rand(1) == expected
+    weight = "blocks.0.attn.qkv.weight"
+    assert torch.equal(one.module.get_parameter(weight), same.module.get_parameter(weight))
+    assert not torch.equal(one.module.get_parameter(weight), other.module.get_parameter(weight))
+
+
+@pytest.mark.parametrize("name", ["test_vit", "zoo/vit-small-data-3"])
+def test_weights_from_a_file(name, tmp_path):
+    source = load_model(name, "untrained", "cpu", seed=5)
+    save_file(source.module.state_dict(), tmp_path / "mine.safetensors")
+    model = load_model(name, tmp_path / "mine.safetensors", "cpu")
+    assert model.trained
+    assert model.name == name
+    for key, value in source.module.state_dict().items():
+        assert torch.equal(model.module.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize("name", ["test_vit", "zoo/vit-small-data-3", "zoo/resnet"])
+def test_weights_of_another_shape(name, tmp_path):
+    save_file(untrained("test_resnet").module.state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(VitcnnError, match=f"other.safetensors do not fit {name}: "):
+        load_model(name, tmp_path / "other.safetensors", "cpu")
+
+
+@pytest.mark.parametrize("name", ["test_vit", "zoo/vit-cls"])
+def test_only_safetensors_are_read(name, tmp_path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "pickle.safetensors")
+    (tmp_path / "text.safetensors").write_text("weights")
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    for file in ("pickle", "text", "empty"):
+        with pytest.raises(VitcnnError, match=f"{file}.safetensors is not a safetensors file"):
+            load_model(name, tmp_path / f"{file}.safetensors", "cpu")
+    with pytest.raises(VitcnnError, match="no weights at"):
+        load_model(name, tmp_path / "missing.safetensors", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vit_tyny_patch16_224", "timm has no model 'vit_tyny_patch16_224'; did you mean vit_tiny_patch16_224"),
+        ("zoo/vit-clss", "no zoo model 'zoo/vit-clss'; did you mean zoo/vit-cls"),
+        ("qqqqqqqq", "timm has no model 'qqqqqqqq'$"),
+        ("test_vit.nonsense", "timm has no weights 'nonsense' of test_vit, but: r160_in1k"),
+        ("hf-hub:a/b/c", "'a/b/c' is no name of a model on the hub"),
+    ],
+)
+@pytest.mark.parametrize("weights", [None, "untrained"])
+def test_unknown_models(name, message, weights):
+    with pytest.raises(VitcnnError, match=message):
+        load_model(name, weights, "cpu")
+
+
+def test_no_published_weights():
+    with pytest.raises(VitcnnError, match="no weights are published for vit_base_patch16_gap_224: give weights='untr"):
+        load_model("vit_base_patch16_gap_224", device="cpu")
+
+
+@pytest.fixture
+def no_hub(monkeypatch, tmp_path):
+    """An empty cache, and a hub where nobody answers."""
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"), [("test_vit.r160_in1k", None), ("hf-hub:timm/some", None), ("hf-hub:timm/some", "untrained")]
+)
+def test_hub_that_does_not_answer(no_hub, name, weights):
+    start = time.perf_counter()
+    with pytest.raises(VitcnnError, match=r"could not be had from the hub \(timm/.*offline, use a zoo model"):
+        load_model(name, weights, "cpu")
+    assert time.perf_counter() - start < 10  # its client would ask for 20 seconds
+
+
+def test_offline_the_cache_of_the_hub_is_read(no_hub):
+    source = load_model("test_vit", "untrained", "cpu", seed=5)
+    folder = no_hub / "models--timm--test_vit.r160_in1k"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    snapshot = folder / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    save_file(source.module.state_dict(), snapshot / "model.safetensors")
+    model = load_model("test_vit.r160_in1k", device="cpu")
+    assert torch.equal(model.module.head.weight, source.module.head.weight)
+
+
+def test_zoo_weights_are_checked_against_their_card(monkeypatch, tmp_path):
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path)
+    zoo.weights_path.cache_clear()
+    name = "zoo/vit-small-data-3"
+    with pytest.raises(VitcnnError, match=f"{name} is not trained yet: run `vitcnn train {name}`"):
+        load_model(name, device="cpu")
+    source = load_model(name, "untrained", "cpu", seed=5)
+    half = {key: value.half() for key, value in source.module.state_dict().items()}
+    weights = tmp_path / "vit-small-data-3.safetensors"
+    save_file(half, weights)
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    (tmp_path / "vit-small-data-3.json").write_text(json.dumps({"name": name, "sha256": sha256}))
+    found = load_model(name, device="cpu").module.state_dict()
+    assert all(value.dtype == torch.float32 for value in found.values())
+    assert torch.equal(found["head.weight"].half(), half["head.weight"])
+
+    zoo.weights_path.cache_clear()
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    with pytest.raises(VitcnnError, match="is damaged: its sha256 is not that of its card"):
+        load_model(name, device="cpu")
+    zoo.weights_path.cache_clear()
+
+
+# What every measure owes the model
+
+
+def without_skip(model, images):
+    with residual.without_skip(model, 1):
+        model.module(model.prepare(next(images.batches(4))))
+
+
+LAYERS = ["blocks.0.attn", "blocks.2.mlp"]
+
+MEASURES = {
+    "layer similarity": lambda m, images: cka.layer_similarity(m, m, images, batch_size=6),
+    "head distances": lambda m, images: attention.head_distances(m, images, batch_size=4),
+    "attention weights": lambda m, images: attention.attention_weights(m, m.prepare(next(images.batches(4))), 2),
+    "head outputs": lambda m, images: list(attention.head_outputs(m, images, 2)),
+    "head subsets": lambda m, images: attention.head_subset_similarity(m, m, images, block=2, size=2),
+    "receptive fields": lambda m, images: receptive_field.effective_receptive_fields(m, images, LAYERS, channels=2),
+    "fields of branches": lambda m, images: receptive_field.effective_receptive_fields(m, images, LAYERS, True, 2),
+    "skip ratios": lambda m, images: residual.skip_ratios(m, images, batch_size=4),
+    "without skip": without_skip,
+    "token-patch similarity": lambda m, images: localization.token_patch_similarity(m, images),
+    "probes": lambda m, images: probes.layer_probes(m, images, shots=1, draws=1),
+}
+
+
+@pytest.fixture(params=MEASURES)
+def measure(request):
+    return MEASURES[request.param]
+
+
+@pytest.fixture
+def some():
+    """Enough labelled images for every measure."""
+    return noise_images(40, classes=2)
+
+
+@pytest.fixture
+def caller(vit):
+    """Fails if a measure leaves traces: in the model, in the caller's gradient mode, or in torch's function modes."""
+    vit.module.blocks[0].attn.fused_attn = False
+    vit.module.blocks[0].mlp.fc1.weight.requires_grad_(False)
+    vit.module.blocks[1].train()  # nothing random in it, so that this cannot matter to the result
+    with left_as_it_was(vit):
+        yield vit
+        assert torch.is_grad_enabled()
+        assert torch._C._len_torch_function_stack() == 0
+
+
+def test_success_leaves_no_trace(measure, caller, some):
+    measure(caller, some)
+
+
+def test_success_without_gradients(measure, vit, some):
+    with torch.no_grad():
+        measure(vit, some)
+        assert not torch.is_grad_enabled()
+
+
+def test_images_of_another_size_leave_no_trace(measure, caller):
+    with pytest.raises(VitcnnError, match="takes images of 32 x 32 pixels, not 48 x 48"):
+        measure(caller, noise_images(40, size=48, classes=2))
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_crash_inside_the_model_leaves_no_trace(measure, caller, some, monkeypatch, at):
+    calls = []
+    mlp = caller.module.blocks[1].mlp
+    forward = mlp.forward
+
+    def crash(x):
+        calls.append(1)
+        if len(calls) == at:
+            raise RuntimeError("inside the model")
+        return forward(x)
+
+    monkeypatch.setattr(mlp, "forward", crash)
+    # Some measures need one pass only, and then there is no second one to crash in.
+    with suppress(RuntimeError):
+        measure(caller, some)
+    assert 1 <= len(calls) <= at
+
+
+def test_measures_ask_for_facts_only(noise):
+    # A module that is no model of timm's, but says what it has: the measures that need no more work with it.
+    model = model_of(nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 6, 1)), {})
+    model.layers = described(model.module).layers
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert cka.layer_similarity(model, model, noise).shape == (2, 2)
+        fields = receptive_field.effective_receptive_fields(model, noise, ["0", "1"])
+    assert fields.shape == (2, 32, 32)
+    assert np.isfinite(fields).all()
+
+
+def test_taps_are_told_apart_by_module_and_side(vit):
+    block = vit.module.blocks[0]
+    assert Tap(block) == Tap(block)
+    assert Tap(block) != Tap(block, "input")
+    assert Tap(block) != Tap(vit.module.blocks[1])

@@ -1,0 +1,318 @@
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from conftest import described, small_resnet, small_vit
+from hypothesis import given
+from hypothesis import strategies as st
+from textbook import model_of, noise_images
+from torch import nn
+
+from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.models import load_model
+from vitcnn_utils.receptive_field import effective_receptive_fields, radius_of_mass, summarize
+
+
+def convolutions(*layers):
+    """Convolutions in a row, each (in, out, kernel, stride), as a model with a layer each; colours have std 0.5."""
+    stack = nn.Sequential(*[nn.Conv2d(i, o, k, s, padding=k // 2, bias=False) for i, o, k, s in layers])
+    return model_of(stack, {f"conv{i}": layer for i, layer in enumerate(stack)})
+
+
+def field_of(values, centre=(8.5, 8.5)):
+    """A receptive field (1, y, x) made by hand."""
+    H, W = values.shape
+    coords = {"layer": ["made"], "y": np.arange(H) + 0.5, "x": np.arange(W) + 0.5,
+              "centre_y": ("layer", [centre[0]]), "centre_x": ("layer", [centre[1]])}  # fmt: skip
+    return xr.DataArray(values[None].astype(float), dims=("layer", "y", "x"), coords=coords)
+
+
+# Fields that are known
+
+
+def test_linear_map_is_exact():
+    model = convolutions((3, 5, 4, 4))  # as a patch embedding, but for the padding
+    model.module[0].padding = (0, 0)
+    found = effective_receptive_fields(model, noise_images(3, size=16), layers=["conv0"])
+    W = model.module[0].weight.detach().double().numpy()  # (channel, colour, y, x)
+    expected = np.zeros((16, 16))
+    expected[8:12, 8:12] = np.abs(W / 0.5).mean((0, 1))  # place 2 of 4; 0.5 is the colours' std
+    np.testing.assert_allclose(found.sel(layer="conv0"), expected, rtol=1e-6)
+
+
+def test_colours_are_on_the_scale_of_pixels():
+    model = convolutions((3, 1, 1, 1))
+    nn.init.ones_(model.module[0].weight)
+    model.std = (0.1, 0.2, 0.5)
+    found = effective_receptive_fields(model, noise_images(1, size=4), layers=["conv0"])
+    assert found.sum().item() == pytest.approx((1 / 0.1 + 1 / 0.2 + 1 / 0.5) / 3)
+
+
+def test_channels_do_not_cancel():
+    model = convolutions((3, 2, 3, 1))
+    with torch.no_grad():
+        model.module[0].weight[1] = -model.module[0].weight[0]
+    found = effective_receptive_fields(model, noise_images(2, size=8), layers=["conv0"])
+    expected = model.module[0].weight[0].detach().abs().mean(0) / 0.5
+    np.testing.assert_allclose(found[0, 3:6, 3:6], expected, rtol=1e-5)
+
+
+def test_ones_convolved_make_a_tent():
+    model = convolutions((3, 1, 3, 1), (1, 1, 3, 1))
+    for conv in model.module:
+        nn.init.ones_(conv.weight)
+    found = effective_receptive_fields(model, noise_images(2, size=16), layers=["conv0", "conv1"])
+    tent = np.zeros(16)
+    tent[6:11] = [1, 2, 3, 2, 1]
+    np.testing.assert_allclose(found.sel(layer="conv1"), np.outer(tent, tent) / 0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layers", "fields"),
+    [
+        ([(3, 4, 3, 1), (4, 4, 5, 1), (4, 4, 3, 1)], [3, 7, 9]),
+        ([(3, 4, 7, 2), (4, 4, 3, 2), (4, 4, 3, 1)], [7, 11, 19]),
+        ([(3, 4, 1, 1), (4, 4, 3, 2), (4, 4, 1, 2)], [1, 3, 3]),
+    ],
+)
+def test_support_is_the_computed_receptive_field(layers, fields):
+    model = convolutions(*layers)
+    for conv in model.module:
+        nn.init.uniform_(conv.weight, 0.1, 1)
+    found = effective_receptive_fields(model, noise_images(1), layers=[layer.name for layer in model.layers])
+    for i, (field, side) in enumerate(zip(found, fields, strict=True)):
+        rows, columns = (field > 0).any("x").values.nonzero()[0], (field > 0).any("y").values.nonzero()[0]
+        for seen, centre in ((rows, field.centre_y), (columns, field.centre_x)):
+            assert len(seen) == seen[-1] - seen[0] + 1 == side
+            # It lies around the place that the coordinates name.
+            assert seen.mean() + 0.5 == centre == 16.5
+        assert found.layer[i] == f"conv{i}"
+
+
+def test_resnet_is_symmetric_about_its_centre():
+    # With kernels and images that are the same from the left and from the right of column 16, so is the field.
+    model = described(small_resnet())
+    for module in model.module.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data += module.weight.data.flip(3)
+    images = noise_images(2)
+    images.pixels[:, :, 17:] = images.pixels[:, :, 15:0:-1]
+    found = effective_receptive_fields(model, images, layers=["layer1.1", "layer2.0"], channels=4)
+    assert found.centre_x.values.tolist() == [16.5, 16.5]
+    for field in found.values[:, :, 1:]:
+        np.testing.assert_allclose(field, field[:, ::-1], rtol=1e-3, atol=1e-6 * field.max())
+        assert field[16, 13] > 0
+
+
+# Tokens, residual streams
+
+
+def test_stem_of_a_vit_sees_its_patch_only(vit, noise):
+    found = effective_receptive_fields(vit, noise, layers=["stem"])
+    W = vit.module.patch_embed.proj.weight.detach().double().numpy()
+    expected = np.zeros((32, 32))
+    expected[16:24, 16:24] = np.abs(W / np.array(vit.std)[None, :, None, None]).mean((0, 1))
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+    assert found.centre_y.item() == found.centre_x.item() == 20
+
+
+def test_branches_by_default(vit, resnet):
+    for model in (vit, resnet):
+        after = effective_receptive_fields(model, noise_images(1), channels=1)
+        before = effective_receptive_fields(model, noise_images(1), channels=1, before_addition=True)
+        names = [branch.name for branch in model.branches]
+        assert after.layer.values.tolist() == ["stem", *names]
+        assert before.layer.values.tolist() == names
+        assert after.attrs["before_addition"] == 0
+        assert before.attrs["before_addition"] == 1
+        assert np.all(np.diff(after.depth) > 0)
+        assert after.depth[-1] == model.blocks[-1].depth
+        assert after.kind[-1] == model.branches[-1].kind
+
+
+def test_a_branch_that_adds_nothing_shows_before_the_addition_only(vit, noise):
+    nn.init.zeros_(vit.attentions[0].proj.weight)
+    layers = ["blocks.0.attn", "blocks.0.mlp"]
+    stem = effective_receptive_fields(vit, noise, layers=["stem"])[0]
+    after = effective_receptive_fields(vit, noise, layers=layers)
+    np.testing.assert_allclose(after[0], stem, rtol=1e-5)
+    before = effective_receptive_fields(vit, noise, layers=layers, before_addition=True)
+    assert before[0].max() == 0
+    assert before[1].max() > 0
+    # The MLP works token by token: it too sees the patch only, and the sum is another field than the branch.
+    assert before[1].values[:16].max() == 0
+    assert abs(after[1] - before[1]).max() > 1e-3 * after[1].max()
+
+
+def test_a_resnet_shows_the_shortcut_after_the_addition_only(resnet):
+    for unit in resnet.module.layer1:
+        nn.init.zeros_(unit.bn3.weight)
+    found = effective_receptive_fields(resnet, noise_images(2), layers=["layer1.0"], before_addition=True)
+    assert found.max() == 0
+    found = effective_receptive_fields(resnet, noise_images(2), layers=["layer1.0"])
+    assert found.max() > 0
+
+
+@pytest.mark.parametrize("name", ["small_vit", "small_resnet"])
+def test_gradients_against_differences(name):
+    # In float64, where a step of the pixel shows the derivative to six digits.
+    model = described({"small_vit": small_vit, "small_resnet": small_resnet}[name]())
+    model.module.double()
+    prepare = model.prepare
+    model.prepare = lambda pixels: prepare(pixels).double()
+    images = noise_images(1)
+    branch = model.branches[2]
+    found = effective_receptive_fields(model, images, layers=[branch.name])[0]
+    y, x, step = 13, 18, 1e-6
+    expected = 0.0
+    for colour in range(3):
+        ends = []
+        for sign in (1, -1):
+            pixels = model.prepare(torch.from_numpy(images.pixels))
+            pixels[0, colour, y, x] += sign * step / model.std[colour]
+            with torch.no_grad(), model.reading([branch.sum]) as values:
+                model.module(pixels)
+            grid = model.spatial(values[0])[0]
+            ends.append(grid[grid.shape[0] // 2, grid.shape[1] // 2])
+        expected += ((ends[0] - ends[1]) / (2 * step)).abs().mean().item() / 3
+    assert found[y, x].item() == pytest.approx(expected, rel=1e-5)
+    assert expected > 0
+
+
+def test_batches_do_not_matter(vit):
+    images = noise_images(5)
+    one, many = (effective_receptive_fields(vit, images, ["blocks.2.mlp"], batch_size=size) for size in (5, 2))
+    np.testing.assert_allclose(one, many, rtol=1e-4)
+
+
+# A sample of the channels
+
+
+def test_sampled_channels_estimate_the_mean_over_all(vit):
+    images = noise_images(4)
+    exact = effective_receptive_fields(vit, images, ["blocks.1.mlp"])
+    assert exact.attrs["channels"] == "all"
+    assert exact.n_channels.values.tolist() == [24]
+    draws = [effective_receptive_fields(vit, images, ["blocks.1.mlp"], channels=3, seed=seed) for seed in range(40)]
+    assert draws[0].attrs["channels"] == "3 of each image, drawn with seed 0"
+    patch = slice(16, 24)
+    mean = np.mean([draw.values[0, patch, patch] for draw in draws], axis=0)
+    expected = exact.values[0, patch, patch]
+    # 40 draws of 3 channels of 4 images: 480 draws of a quantity that varies by some 80 %.
+    assert abs(mean.sum() / expected.sum() - 1) < 0.05
+    assert np.abs(mean / expected - 1).max() < 0.3
+    assert not np.allclose(draws[0], draws[1])
+
+
+def test_as_many_channels_as_there_are_is_exact(vit, noise):
+    exact = effective_receptive_fields(vit, noise, ["stem", "blocks.0.attn"])
+    for channels in (24, 1000):
+        found = effective_receptive_fields(vit, noise, ["stem", "blocks.0.attn"], channels=channels)
+        np.testing.assert_array_equal(found, exact)
+
+
+def test_a_sample_repeats_with_its_seed(vit, noise):
+    one, two = (effective_receptive_fields(vit, noise, ["blocks.0.mlp"], channels=2, seed=5) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+
+
+# Errors
+
+
+def test_layers_that_are_not_there(vit, noise):
+    with pytest.raises(VitcnnError, match=r"no layer 'blocks\.0\.atn'; did you mean blocks\.0\.attn"):
+        effective_receptive_fields(vit, noise, ["blocks.0.atn"])
+    with pytest.raises(VitcnnError, match="'stem' is no branch"):
+        effective_receptive_fields(vit, noise, ["stem"], before_addition=True)
+    with pytest.raises(VitcnnError, match="has no residual stream"):
+        effective_receptive_fields(convolutions((3, 4, 3, 1)), noise)
+    with pytest.raises(VitcnnError, match="channels=0"):
+        effective_receptive_fields(vit, noise, ["stem"], channels=0)
+
+
+def test_gradients_work_where_the_caller_has_switched_them_off(vit, noise):
+    with torch.no_grad():
+        assert effective_receptive_fields(vit, noise, ["blocks.0.mlp"]).max() > 0
+
+
+# Summaries
+
+
+def test_uniform_field():
+    found = summarize(field_of(np.ones((32, 32)), (16, 16)), side=4).isel(layer=0)
+    assert found.centre_ratio == pytest.approx(1)
+    assert found.centre_mass == pytest.approx(1 / 64)
+    assert found.participation == pytest.approx(1)
+    # A disc of half the area; one of 90 % is cut off by the sides, so it is larger than sqrt(0.9 / pi) = 0.535 sides.
+    assert found.radius_50 == pytest.approx(32 * np.sqrt(0.5 / np.pi), rel=0.02)
+    assert 0.535 < found.radius_90 / 32 < 0.71
+    assert found.radius_50.attrs["units"] == "px"
+
+
+def test_one_pixel():
+    values = np.zeros((16, 16))
+    values[8, 8] = 3
+    found = summarize(field_of(values), side=1).isel(layer=0)
+    assert found.radius_50 == found.radius_90 == 0
+    assert found.centre_mass == pytest.approx(1)
+    assert found.centre_ratio == pytest.approx(256)
+    assert found.participation == pytest.approx(1 / 256)
+
+
+def test_the_patch_of_a_token_is_the_square_around_its_centre():
+    values = np.zeros((32, 32))
+    values[16:20, 16:20] = 1
+    values[0, 0] = 16
+    assert summarize(field_of(values, (18, 18)), side=4).centre_mass.item() == pytest.approx(0.5)
+    # Around the middle of pixel 16 a square of 4 covers 3 1/2 pixels of the patch each way: 14.5 to 18.5.
+    found = summarize(field_of(values, (16.5, 16.5)), side=4).centre_mass.item()
+    assert found == pytest.approx(2.5**2 / 32)
+
+
+def test_square_that_leaves_the_image_counts_its_inside():
+    found = summarize(field_of(np.ones((8, 8)), (0.5, 4)), side=4).isel(layer=0)
+    assert found.centre_mass == pytest.approx(2.5 * 4 / 64)
+    assert found.centre_ratio == pytest.approx(1)
+
+
+def test_radius_of_rings():
+    values = np.zeros((17, 17))
+    values[8, 8], values[8, 11], values[3, 8] = 0.4, 0.3, 0.3
+    radii = [radius_of_mass(field_of(values), share).item() for share in (0.4, 0.5, 0.7, 0.9, 1)]
+    assert radii == [0, 3, 3, 5, 5]
+
+
+@given(factor=st.floats(1e-6, 1e6), seed=st.integers(0, 99))
+def test_summaries_do_not_depend_on_the_scale(factor, seed):
+    values = np.random.default_rng(seed).random((8, 8))
+    one, other = (summarize(field_of(v, (4.5, 4.5)), side=2) for v in (values, factor * values))
+    for name in one:
+        assert one[name].item() == pytest.approx(other[name].item(), rel=1e-9)
+
+
+def test_a_field_of_zeros_has_no_size():
+    found = summarize(field_of(np.zeros((8, 8))), side=2)
+    assert all(np.isnan(found[name].item()) for name in found)
+
+
+@pytest.mark.parametrize("share", [0, -1, 1.5])
+def test_share_out_of_range(share):
+    with pytest.raises(VitcnnError, match="share="):
+        radius_of_mass(field_of(np.ones((8, 8))), share)
+
+
+def test_a_summary_keeps_depth_and_provenance(vit, noise):
+    fields = effective_receptive_fields(vit, noise, ["stem", "blocks.0.mlp"], channels=2)
+    found = summarize(fields, side=8)
+    assert found.depth.values.tolist() == fields.depth.values.tolist()
+    assert found.attrs["model"] == "small ViT"
+    assert found.attrs["side"] == 8
+    assert found.centre_mass[0].item() == pytest.approx(1)
+
+
+def test_untrained_zoo_resnet_adds_nothing_yet():
+    # timm starts the last norm of each unit at zero: a control without fields of its own before the addition.
+    model = load_model("zoo/resnet", "untrained", device="cpu")
+    found = effective_receptive_fields(model, noise_images(1), channels=1, before_addition=True)
+    assert found.max() == 0
+    assert np.isnan(summarize(found, side=4).radius_50).all()

@@ -1,0 +1,250 @@
+import numpy as np
+import pytest
+import torch
+from conftest import described, small_vit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from textbook import left_as_it_was, model_of, noise_images
+from torch import nn
+from torch.nn import functional as F
+
+from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.models import load_model
+from vitcnn_utils.residual import skip_ratios, without_skip
+
+
+def constant_branches(attention=2.0, mlp=0.5):
+    """A ViT whose branches add the same vector at every token, of a norm that is known: 0.5 (layer scale) * value."""
+    module = small_vit(depth=2)
+    for block in module.blocks:
+        nn.init.constant_(block.ls1.gamma, 0.5)
+        nn.init.constant_(block.ls2.gamma, 0.5)
+        for linear, norm in ((block.attn.proj, attention), (block.mlp.fc2, mlp)):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+            linear.bias.data[0] = norm
+    return described(module)
+
+
+def read(model, images, taps):
+    with torch.no_grad(), model.reading(taps) as values:
+        model.module(model.prepare(torch.from_numpy(images.pixels)))
+    return [value.double().numpy() for value in values]
+
+
+# Ratios that are known
+
+
+def test_block_built_by_hand(noise):
+    model = constant_branches()
+    found = skip_ratios(model, noise)
+    (stem,) = read(model, noise, [model.layers[0].tap])  # (N, T, D)
+    z = stem
+    for block in range(2):
+        for branch, norm in (("attention", 1.0), ("mlp", 0.25)):
+            here = found.sel(block=block, branch=branch)
+            ratio = np.linalg.norm(z, axis=-1) / norm
+            np.testing.assert_allclose(here.ratio, ratio.mean(0), rtol=1e-5)
+            np.testing.assert_allclose(here["median"], np.median(ratio, axis=0), rtol=1e-5)
+            np.testing.assert_allclose(here.cosine_branch, (z[..., 0] / ratio / norm).mean(0), rtol=1e-4, atol=1e-6)
+            z = z + norm * np.eye(24)[0]
+    assert found.ratio.dims == ("block", "branch", "token")
+
+
+@settings(max_examples=10)
+@given(factor=st.floats(0.1, 10))
+def test_a_branch_twice_as_long_halves_the_ratio(factor):
+    images = noise_images(2)
+    one, other = (skip_ratios(constant_branches(attention=norm), images) for norm in (1.0, factor))
+    here = {"block": 0, "branch": "attention"}
+    for name in ("ratio", "ratio_of_means", "median"):
+        np.testing.assert_allclose(other[name].sel(here), one[name].sel(here) / factor, rtol=1e-4)
+    np.testing.assert_allclose(other.cosine_branch.sel(here), one.cosine_branch.sel(here), rtol=1e-4, atol=1e-6)
+
+
+def test_textbook(vit, noise):
+    found = skip_ratios(vit, noise, batch_size=4)
+    for branch in vit.branches:
+        z, f = read(vit, noise, [branch.skip, branch.branch])
+        here = found.sel(block=branch.block, branch=branch.kind)
+        z_norm, f_norm = (np.sqrt((v**2).sum(-1)) for v in (z, f))
+        expected = {
+            "ratio": (z_norm / f_norm).mean(0),
+            "ratio_of_means": z_norm.mean(0) / f_norm.mean(0),
+            "median": np.median(z_norm / f_norm, axis=0),
+            "cosine_branch": ((z * f).sum(-1) / z_norm / f_norm).mean(0),
+            "cosine_sum": ((z * (z + f)).sum(-1) / z_norm / np.linalg.norm(z + f, axis=-1)).mean(0),
+        }
+        for name, values in expected.items():
+            np.testing.assert_allclose(here[name], values, rtol=1e-4, atol=1e-5, err_msg=f"{name} of {branch.name}")
+    # The three averages differ on these, so that a mix-up would show.
+    assert not np.allclose(found.ratio, found.ratio_of_means, rtol=1e-3)
+    assert not np.allclose(found.ratio, found["median"], rtol=1e-3)
+
+
+def test_units_of_a_cnn_are_averaged_over_places(resnet, noise):
+    found = skip_ratios(resnet, noise, batch_size=4)
+    assert found.sizes == {"block": 8, "branch": 1, "token": 1}
+    assert found.projected.values.tolist() == [True, False] * 4
+    for branch in resnet.branches:
+        z, f = read(resnet, noise, [branch.shortcut, branch.branch])  # (N, C, H, W)
+        z_norm, f_norm = (np.sqrt((v**2).sum(1)) for v in (z, f))
+        here = found.sel(block=branch.block, branch="residual", token=0)
+        assert here.ratio.item() == pytest.approx((z_norm / f_norm).mean(), rel=1e-4)
+        assert here.ratio_of_means.item() == pytest.approx(z_norm.mean() / f_norm.mean(), rel=1e-4)
+        assert here["median"].item() == pytest.approx(np.median((z_norm / f_norm).mean((1, 2))), rel=1e-4)
+        with np.errstate(invalid="ignore"):
+            cosine = np.nanmean((z * f).sum(1) / z_norm / f_norm)
+        assert here.cosine_branch.item() == pytest.approx(cosine, rel=1e-3, abs=1e-5)
+
+
+def test_a_unit_that_changes_shape_is_compared_with_its_projection(resnet, noise):
+    # The projection made 10 times as long makes the ratio 10 times as large; the unit's input stays as it is.
+    unit = resnet.module.layer2[0]
+    before = skip_ratios(resnet, noise)
+    with torch.no_grad():
+        unit.downsample[1].weight *= 10
+        unit.downsample[1].bias *= 10
+        unit.downsample[1].running_mean *= 10
+    after = skip_ratios(resnet, noise)
+    block = next(branch.block for branch in resnet.branches if branch.name == "layer2.0")
+    assert before.projected.sel(block=block)
+    assert (after.ratio / before.ratio).sel(block=block).item() == pytest.approx(10, rel=1e-4)
+
+
+def test_cls_and_spatial_tokens_are_told_apart(noise):
+    found = skip_ratios(described(small_vit(reg_tokens=2)), noise)
+    assert found.part.values.tolist() == ["prefix"] * 3 + ["spatial"] * 16
+    assert found.ratio.where(found.part == "spatial", drop=True).sizes["token"] == 16
+    no_cls = skip_ratios(described(small_vit(class_token=False, global_pool="avg")), noise)
+    assert set(no_cls.part.values) == {"spatial"}
+
+
+def test_a_branch_of_zero_is_infinitely_short(noise):
+    found = skip_ratios(load_model("zoo/resnet", "untrained", device="cpu"), noise)
+    for name in ("ratio", "ratio_of_means", "median"):
+        assert np.isposinf(found[name]).all()
+    assert np.isnan(found.cosine_branch).all()
+    np.testing.assert_allclose(found.cosine_sum, 1, rtol=1e-5)
+
+
+def test_a_block_trained_without_skips_has_no_ratio(noise):
+    found = skip_ratios(load_model("zoo/vit-cls-noskip-middle", "untrained", device="cpu"), noise)
+    missing = np.isnan(found.ratio).all(("branch", "token"))
+    assert missing.values.tolist() == [block == 4 for block in range(8)]
+
+
+def test_no_residual_stream(noise):
+    plain = model_of(nn.Conv2d(3, 4, 3), {})
+    with pytest.raises(VitcnnError, match="hand-made has no residual stream, which skip ratios needs"):
+        skip_ratios(plain, noise)
+    with pytest.raises(VitcnnError, match="has no residual stream"), without_skip(plain, 0):
+        pass
+
+
+# Without a skip
+
+
+def by_hand(vit, x, block, kept):
+    """A forward pass of a timm ViT, spelled out; kept: which skips the block still has."""
+    module = vit.module
+    z = module._pos_embed(module.patch_embed(x))
+    for i, b in enumerate(module.blocks):
+        f = b.ls1(b.attn(b.norm1(z)))
+        z = z + f if i != block or "attention" in kept else f
+        f = b.ls2(b.mlp(b.norm2(z)))
+        z = z + f if i != block or "mlp" in kept else f
+    return module.forward_head(module.norm(z))
+
+
+@pytest.mark.parametrize(("branch", "kept"), [(None, ()), ("attention", ("mlp",)), ("mlp", ("attention",))])
+@pytest.mark.parametrize("block", [0, 2])
+def test_vit_without_a_skip(vit, noise, block, branch, kept):
+    x = vit.prepare(torch.from_numpy(noise.pixels))
+    intact = vit.module(x)
+    torch.testing.assert_close(by_hand(vit, x, block, ("attention", "mlp")), intact)
+    with left_as_it_was(vit):
+        with without_skip(vit, block, branch):
+            found = vit.module(x)
+        torch.testing.assert_close(found, by_hand(vit, x, block, kept), rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(found, intact, rtol=1e-2)
+        assert torch.equal(vit.module(x), intact)
+
+
+@pytest.mark.parametrize(("index", "projected"), [(1, False), (2, True)])
+def test_resnet_unit_without_a_skip(resnet, noise, index, projected):
+    branch = resnet.branches[index]
+    assert (branch.shortcut != branch.skip) == projected
+    unit = branch.sum.module
+
+    def long_branch_only(module, args, out):
+        y = module.act1(module.bn1(module.conv1(args[0])))
+        y = module.act2(module.bn2(module.conv2(y)))
+        return F.relu(module.bn3(module.conv3(y)))
+
+    x = resnet.prepare(torch.from_numpy(noise.pixels))
+    with torch.no_grad():
+        handle = unit.register_forward_hook(long_branch_only)
+        expected = resnet.module(x)
+        handle.remove()
+        with without_skip(resnet, index):
+            found = resnet.module(x)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(found, resnet.module(x), rtol=1e-2)
+
+
+def test_untrained_twins_with_and_without_a_skip(noise):
+    # The same seed draws the same weights, so removal must give what the architecture without that skip gives.
+    model, twin = (
+        load_model(name, "untrained", device="cpu") for name in ("zoo/vit-cls", "zoo/vit-cls-noskip-middle")
+    )
+    x = model.prepare(torch.from_numpy(noise.pixels))
+    with without_skip(model, 4):
+        found = model.record(x, model.layers)
+    expected = twin.record(x, twin.layers)
+    for name, activation in found.items():
+        torch.testing.assert_close(activation, expected[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_several_blocks(vit, noise):
+    x = vit.prepare(torch.from_numpy(noise.pixels))
+    with without_skip(vit, 0), without_skip(vit, 1):
+        both = vit.module(x)
+    with without_skip(vit, 0):
+        one = vit.module(x)
+    assert not torch.allclose(both, one)
+
+
+def test_the_branch_is_still_read_as_it_is(resnet, noise):
+    # Bound to be wrong if the hook that removes the skip came first: bn3 would be read as f(z) - z.
+    branch = resnet.branches[1]
+    (intact,) = read(resnet, noise, [branch.branch])
+    with without_skip(resnet, 1):
+        (found,) = read(resnet, noise, [branch.branch])
+    np.testing.assert_array_equal(found, intact)
+    (after,) = read(resnet, noise, [branch.branch])
+    np.testing.assert_array_equal(after, intact)
+
+
+def test_a_crash_leaves_the_skip_in_place(vit):
+    with left_as_it_was(vit), pytest.raises(KeyError), without_skip(vit, 1):
+        raise KeyError
+
+
+@pytest.mark.parametrize(
+    ("block", "branch", "message"),
+    [
+        (3, None, "no block 3 with a skip: its blocks are 0 to 2"),
+        (-1, None, "no block -1"),
+        (0, "conv", "block 0 of small ViT has no branch 'conv', but: attention, mlp"),
+    ],
+)
+def test_no_such_skip(vit, block, branch, message):
+    with left_as_it_was(vit), pytest.raises(VitcnnError, match=message), without_skip(vit, block, branch):
+        pass
+
+
+def test_nothing_to_remove():
+    model = load_model("zoo/vit-cls-noskip-early", "untrained", device="cpu")
+    with pytest.raises(VitcnnError, match="block 1 of zoo/vit-cls-noskip-early"), without_skip(model, 1):
+        pass
