@@ -1,51 +1,12 @@
 """Claims of chapter 1, on maps whose answer is known."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
 import xarray as xr
+from similarity_maps import DIAGONAL, PAPER, by_distance, constant, grid, ridge, similarity, staged
 
 from vitcnn_utils.claims import structure
 from vitcnn_utils.models import load_model
-
-KINDS = ("norm", "attention", "norm", "mlp hidden", "mlp", "block")
-
-
-def similarity(values: np.ndarray, kinds: tuple[str, ...] = KINDS) -> xr.DataArray:
-    """A map (layer_a, layer_b) as `cka.layer_similarity` gives it, its layers in blocks of `kinds`."""
-
-    def coords(side: str, count: int) -> dict[str, Any]:
-        dim = f"layer_{side}"
-        return {
-            dim: [f"{side}{i}" for i in range(count)],
-            f"kind_{side}": (dim, [kinds[i % len(kinds)] for i in range(count)]),
-            f"depth_{side}": (dim, np.linspace(0, 1, count)),
-            f"block_{side}": (dim, [i // len(kinds) for i in range(count)]),
-        }
-
-    rows, columns = values.shape
-    attrs = {"model_a": "a", "model_b": "b"}
-    return xr.DataArray(values, dims=("layer_a", "layer_b"), coords=coords("a", rows) | coords("b", columns), attrs=attrs)
-
-
-def by_distance(fall: float, count: int = 24) -> xr.DataArray:
-    """CKA that falls by `fall` from one end of the model to the other."""
-    depth = np.linspace(0, 1, count)
-    return similarity(1 - fall * np.abs(depth[:, None] - depth))
-
-
-def staged(within: float, between: float, count: int = 24) -> xr.DataArray:
-    """Two stages, cut in the middle."""
-    stage = np.arange(count) >= count // 2
-    return similarity(np.where(stage[:, None] == stage, within, between))
-
-
-def grid(same: float, different: float) -> xr.DataArray:
-    """24 layers in four blocks, alike by kind."""
-    kind = np.array([KINDS[i % len(KINDS)] for i in range(24)])
-    return similarity(np.where(kind[:, None] == kind, same, different))
 
 
 def test_low_high_is_the_mean_of_the_corner() -> None:
@@ -146,20 +107,6 @@ def test_halfway_is_where_stage_3_starts() -> None:
 # --- Figure 2
 
 
-def ridge(where: Callable[[np.ndarray], np.ndarray], height: Callable[[np.ndarray], np.ndarray]) -> xr.DataArray:
-    """(31 ViT layers, 41 CNN layers): a ridge at ViT depth where(CNN depth), of height(ViT depth)."""
-    vit, cnn = np.linspace(0, 1, 31), np.linspace(0, 1, 41)
-    return similarity(height(vit)[:, None] * np.exp(-50 * (vit[:, None] - where(cnn)) ** 2))
-
-
-def constant(depth: np.ndarray) -> np.ndarray:
-    return np.ones_like(depth)
-
-
-PAPER = ridge(lambda d: 0.6 * d, constant)
-DIAGONAL = ridge(lambda d: d, constant)
-
-
 def test_the_matched_depth_follows_the_ridge() -> None:
     matched = structure.matched_depth(DIAGONAL)
     assert np.abs(matched["argmax"] - matched.depth_b).max() < 0.03
@@ -181,7 +128,7 @@ def test_constant_layers_have_no_match() -> None:
     matched = structure.matched_depth(gaps)
     assert matched["argmax"].isnull().values.nonzero()[0].tolist() == [3]
     assert matched["centroid"].isnull().values.nonzero()[0].tolist() == [3]
-    assert gaps.depth_a[4] not in matched["argmax"]
+    assert float(gaps.depth_a[4]) not in matched["argmax"].values
 
 
 @pytest.mark.parametrize(

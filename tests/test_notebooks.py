@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
+PLOTS = Path(__file__).parent.parent / "vitcnn_utils" / "plots"
 NOTEBOOKS = {
     "1_representation_structure": (1, 2),
     "2_local_and_global": (3, 4, 5, 6),
@@ -188,8 +189,26 @@ def test_prose_leaves_outcomes_to_the_code(name: str) -> None:
                 assert not_ours.search(paragraph), f"{cell.id}: whose number is it? {paragraph!r}"
 
 
+def figures_by_function() -> dict[str, set[int]]:
+    """Which of the paper's figures each drawing function of the package stands for."""
+    found = {}
+    for path in PLOTS.glob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef):
+                found[node.name] = {int(number) for number in re.findall(r"'fig-(\d+)'", ast.unparse(node))}
+    return found
+
+
 def test_every_figure_of_the_paper_is_drawn_in_its_chapter() -> None:
+    drawing = figures_by_function()
     for name, figures in NOTEBOOKS.items():
-        source = "\n".join(cell.source for cell in code_cells(name))
-        drawn = {int(number) for number in re.findall(r"""["']fig-(\d+)["']""", source)}
-        assert drawn == set(figures), name
+        called = {
+            node.func.attr
+            for cell in code_cells(name)
+            for node in ast.walk(ast.parse(python(cell.source)))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        }
+        drawn = set().union(*(drawing.get(function, set()) for function in called))
+        # A function that draws more than one figure is told which.
+        told = {int(n) for cell in code_cells(name) for n in re.findall(r"""["']fig-(\d+)["']""", cell.source)}
+        assert drawn | told == set(figures), name

@@ -5,8 +5,8 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 import xarray as xr
+from similarity_maps import DIAGONAL, PAPER, by_distance, staged
 
-from tests.test_claims_structure import DIAGONAL, PAPER, by_distance, staged
 from vitcnn_utils.plots import structure
 from vitcnn_utils.plots.style import Figure
 from vitcnn_utils.provenance import Provenance

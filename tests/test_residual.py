@@ -195,9 +195,7 @@ def test_resnet_unit_without_a_skip(resnet, noise, index, projected):
 
 def test_untrained_twins_with_and_without_a_skip(noise):
     # The same seed draws the same weights, so removal must give what the architecture without that skip gives.
-    model, twin = (
-        load_model(name, "untrained", device="cpu") for name in ("zoo/vit-cls", "zoo/vit-cls-noskip-middle")
-    )
+    model, twin = (load_model(name, "untrained", device="cpu") for name in ("zoo/vit-cls", "zoo/vit-cls-noskip-middle"))
     x = model.prepare(torch.from_numpy(noise.pixels))
     with without_skip(model, 4):
         found = model.record(x, model.layers)

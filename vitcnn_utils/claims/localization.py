@@ -234,7 +234,7 @@ def _percent(accuracy: xr.DataArray) -> str:
 
 
 def _paired(a: xr.DataArray, b: xr.DataArray | float) -> tuple[float, float]:
-    """Mean difference, and twice its standard error over draws, which are the same images for both; NaN for one draw."""
+    """Mean difference, and twice its standard error over draws (the same for both); NaN for one draw."""
     difference = a.values - (b if isinstance(b, float) else b.values)
     error = 2 * difference.std(ddof=1) / np.sqrt(difference.size) if difference.size > 1 else np.nan
     return float(difference.mean()), float(error)

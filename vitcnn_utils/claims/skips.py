@@ -265,15 +265,12 @@ def training(twin: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> st
     return f"By the cards of the zoo, the intact twin {twin['name']} {length}. {start}"
 
 
-def accuracy_table(intact: float, trained: Mapping[int, float], cut: Mapping[int, float]) -> str:
-    """A table in Markdown: accuracy, from 0 to 1, of the intact model and of those without a block's skips.
+def accuracies(intact: float, trained: Mapping[int, float], cut: Mapping[int, float]) -> xr.DataArray:
+    """Accuracy in percent of the intact model and of those without a block's skips: (skips, experiment).
 
-    trained: block -> of the model that was trained without, as far as there is one; cut: block -> of the intact model
-    that was run without.
+    All given from 0 to 1. trained: block -> of the model that was trained without, as far as there is one (else NaN);
+    cut: block -> of the intact model that was run without.
     """
-    rows = [
-        f"| block {block} | {f'{trained[block]:.1%}' if block in trained else '–'} | {value:.1%} |"
-        for block, value in cut.items()
-    ]
-    head = ["| without the skips of | trained without | cut after training |", "|---|---|---|"]
-    return "\n".join([*head, f"| (none: intact) | {intact:.1%} | {intact:.1%} |", *rows])
+    rows = {"all there": [intact, intact]} | {f"none in block {b}": [trained.get(b, np.nan), cut[b]] for b in cut}
+    coords = {"skips": list(rows), "experiment": ["trained without", "cut after training"]}
+    return xr.DataArray(100 * np.array(list(rows.values())), coords, ("skips", "experiment"), attrs={"units": "%"})
