@@ -56,6 +56,13 @@ def test_token_grids_have_a_map_for_each_block_and_branch() -> None:
     assert "from 2.0 to 8.0 (MLP)" in figure.alt
 
 
+def test_token_grids_of_a_deep_model_show_eight_blocks() -> None:
+    deep = vit_ratios(np.arange(1.0, 25), np.arange(1.0, 25))
+    figure = skips.token_grids(deep, (2, 2), PROVENANCE)
+    assert panels(figure) == 2 * 8 + 2
+    assert {"block 0", "block 23"} <= set(texts(figure))
+
+
 def test_cosines_show_both_readings() -> None:
     figure = skips.cosines(vit_ratios(HIGH_THEN_LOW, LOW_THEN_HIGH), CNN, PROVENANCE)
     assert panels(figure) == 2

@@ -3,7 +3,6 @@
 import xml.etree.ElementTree as ET
 
 import numpy as np
-import pytest
 import xarray as xr
 from similarity_maps import DIAGONAL, PAPER, by_distance, staged
 
@@ -71,7 +70,12 @@ def test_figure_2_has_two_maps_and_two_line_plots() -> None:
     assert "for its last" in figure.alt
 
 
-@pytest.mark.parametrize("wanted", [[0.0, 0.5, 1.0]])
-def test_depths_are_marked_at_the_layers_that_have_them(wanted: list[float]) -> None:
-    depth = np.array([0.0, 0.25, 0.5, 1.0])
-    assert structure._positions(depth, wanted).tolist() == [0, 2, 3]
+def test_depths_are_marked_at_the_layers_that_have_them() -> None:
+    assert structure._positions(np.array([0.0, 0.25, 0.5, 1.0]), [0.0, 0.5, 1.0]).tolist() == [0, 2, 3]
+
+
+def test_a_stage_border_lies_before_its_first_layer() -> None:
+    every_layer, block_outputs = np.linspace(0, 1, 11), np.array([0.2, 0.5, 0.8, 1])
+    assert structure._borders(every_layer, [0.3, 0.6]).tolist() == [2.5, 5.5]
+    # The layer that opens the stage is not among the block outputs.
+    assert structure._borders(block_outputs, [0.3, 0.6]).tolist() == [0.5, 1.5]

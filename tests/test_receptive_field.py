@@ -257,6 +257,8 @@ def test_one_pixel():
     assert found.centre_mass == pytest.approx(1)
     assert found.centre_ratio == pytest.approx(256)
     assert found.participation == pytest.approx(1 / 256)
+    # A square of half a pixel a side covers a quarter of it.
+    assert summarize(field_of(values), side=0.5).centre_mass.item() == pytest.approx(1 / 4)
 
 
 def test_the_patch_of_a_token_is_the_square_around_its_centre():

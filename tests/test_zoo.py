@@ -2,6 +2,11 @@
 
 import io
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +18,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 
+from hub_server import serve
+
 from vitcnn_utils import zoo
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.models import load_model
 from vitcnn_utils.zoo import recipes, trainer
 from vitcnn_utils.zoo.architectures import build
 from vitcnn_utils.zoo.recipes import RECIPES, Recipe
+
+ROOT = Path(zoo.__file__).parents[2]
 
 
 @pytest.fixture
@@ -80,10 +89,30 @@ def test_a_trained_model_is_not_trained_again(small_cifar, tmp_path, monkeypatch
 
 
 def test_unknown_model_and_missing_data(tmp_path):
-    with pytest.raises(VitcnnError, match="no recipe for 'zoo/nothing'; there are: zoo/vit-cls"):
-        trainer.train("zoo/nothing", tmp_path, tmp_path)
+    with pytest.raises(VitcnnError, match="no recipe for 'zoo/vit-clss'; did you mean zoo/vit-cls"):
+        trainer.train("zoo/vit-clss", tmp_path, tmp_path)
     with pytest.raises(VitcnnError, match=r"no train-\*.parquet"):
         trainer.train("zoo/vit-cls", tmp_path, tmp_path / "out")
+
+
+def test_cifar10_comes_from_a_folder_or_from_the_hub(small_cifar, tmp_path):
+    """The hub is one on this machine; a process of its own, as the hub's client reads its address when imported."""
+    repo = tmp_path / "hub" / "uoft-cs" / "cifar10" / "plain_text"
+    repo.mkdir(parents=True)
+    for split in ("train", "test"):
+        name = f"{split}-00000-of-00001.parquet"
+        shutil.copy(small_cifar / name, repo / name)
+
+    def find(**environment):
+        code = "from vitcnn_utils.zoo.trainer import *; print(len(read_cifar10(find_cifar10(), 'train')[0]))"
+        environment = {**os.environ, "HF_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT), **environment}
+        return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    assert find(VITCNN_DATA=str(small_cifar), HF_ENDPOINT="http://127.0.0.1:9").stdout == "200\n"
+    missing = find(HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="1")
+    assert "no CIFAR-10: not in data/cifar10" in missing.stderr.splitlines()[-1]
+    with serve(tmp_path / "hub") as endpoint:
+        assert find(HF_ENDPOINT=endpoint).stdout == "200\n"
 
 
 def test_augmentation_only_shifts_and_flips():

@@ -9,7 +9,6 @@ and both do only what has to be done again.
 """
 
 import ast
-import difflib
 import hashlib
 import json
 import os
@@ -25,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.errors import VitcnnError, near
 
 MAIN_EDITION = "zoo"  # its chapters stand at notebooks/ in the book; those of others at editions/NAME/
 _PACKAGE = Path(__file__).parent
@@ -116,12 +115,6 @@ def parameter_names(notebook: Path) -> set[str]:
         for target in (node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)])
         if isinstance(target, ast.Name)
     }
-
-
-def near(name: str, known: Sequence[str]) -> str:
-    """The end of a message about an unknown name: the names it may have been meant to be."""
-    close = difflib.get_close_matches(name, known)
-    return f"; did you mean {' or '.join(close)}?" if close else f"; there are: {', '.join(known)}"
 
 
 def _sources(root: Path) -> list[Path]:

@@ -1,12 +1,11 @@
 """The `vitcnn` command. Whatever is heavy is loaded by the sub-command that needs it."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.errors import VitcnnError, near
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     which = train.add_mutually_exclusive_group(required=True)
     which.add_argument("name", nargs="?", metavar="NAME", help="such as zoo/vit-cls; `vitcnn zoo` lists them")
     which.add_argument("--all", action="store_true", help="all models of the zoo")
-    train.add_argument("--data", type=Path, metavar="DIR", help="CIFAR-10 as parquet files (default: $VITCNN_DATA)")
+    train.add_argument("--data", type=Path, metavar="DIR", help="CIFAR-10 as parquet files (default: $VITCNN_DATA, ./data/cifar10, or from the hub)")
     train.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the weights of the package)")
     train.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
     train.add_argument("--epochs", type=int, help="passes over 50,000 images (default: the recipe's)")
@@ -79,47 +78,19 @@ def _book(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from vitcnn_utils.book import near
+    from vitcnn_utils.models import find_device
     from vitcnn_utils.zoo import FOLDER
     from vitcnn_utils.zoo.recipes import RECIPES
-    from vitcnn_utils.zoo.trainer import train
+    from vitcnn_utils.zoo.trainer import find_cifar10, train
 
     if not options.all and options.name not in RECIPES:
         raise VitcnnError(f"no zoo model {options.name!r}{near(options.name, list(RECIPES))}")
     if options.epochs is not None and options.epochs < 1:
         raise VitcnnError("--epochs must be at least 1")
-    device = _device(options.device)
-    data = options.data or _find_data()
+    device = str(find_device(options.device))
+    data = options.data or find_cifar10()
     for name in RECIPES if options.all else [options.name]:
         print(train(name, data, options.out or FOLDER, device, options.epochs))
-
-
-def _find_data() -> Path:
-    """The first folder with CIFAR-10 among the usual ones."""
-    candidates = [Path("data/cifar10"), Path("../shared/data/cifar10")]
-    if "VITCNN_DATA" in os.environ:
-        candidates.insert(0, Path(os.environ["VITCNN_DATA"]))
-    for folder in candidates:
-        if any(folder.glob("train-*.parquet")):
-            return folder
-    raise VitcnnError(
-        "no CIFAR-10 found (train-*.parquet and test-*.parquet of uoft-cs/cifar10): give its folder with --data DIR; "
-        f"looked in {', '.join(map(str, candidates))}"
-    )
-
-
-def _device(name: str) -> str:
-    """The device of that name, the best there is for 'auto'."""
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise VitcnnError(f"device {name!r} cannot be used ({reason}); --device auto takes the best there is") from None
-    return name
 
 
 def _zoo(options: argparse.Namespace) -> None:

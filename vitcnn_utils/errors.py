@@ -1,8 +1,19 @@
 """The one kind of error that users cause and can mend."""
 
+import difflib
+from collections.abc import Sequence
+
 
 class VitcnnError(ValueError):
     """Something the caller gave cannot be used; the message says what is wrong and what to do.
 
     The `vitcnn` command prints the message as one line and exits with status 1.
     """
+
+
+def near(name: str, known: Sequence[str]) -> str:
+    """The end of a message about an unknown name: those it may have been meant to be, or all, if they are few."""
+    close = difflib.get_close_matches(name, known, cutoff=0.5)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; there are: {', '.join(known)}" if len(known) <= 20 else ""

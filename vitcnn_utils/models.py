@@ -1,6 +1,5 @@
 """A model as the measures see it: a timm module and the few facts they need of it."""
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.errors import VitcnnError, near
 
 if TYPE_CHECKING:
     from vitcnn_utils.data import Images
@@ -101,7 +100,7 @@ class Model:
         for layer in self.layers:
             if layer.name == name:
                 return layer
-        raise VitcnnError(f"{self.name} has no layer {name!r}{_near(name, [x.name for x in self.layers])}")
+        raise VitcnnError(f"{self.name} has no layer {name!r}{near(name, [x.name for x in self.layers])}")
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) crops to normalised float32 (B, 3, H, W) on the model's device."""
@@ -177,7 +176,7 @@ class Model:
             self.module(torch.zeros(1, 3, *self.image_size, device=self.device))
         for index, tap in enumerate(new):
             if index not in seen:
-                raise VitcnnError(f"{self.name} does not run a {type(tap.module).__name__} asked for: give its own layers")
+                raise VitcnnError(f"{self.name} does not run this {type(tap.module).__name__}: give its own layers")
             tensor, version = seen[index]
             self._overwritten[tap] = tensor._version != version
 
@@ -231,7 +230,7 @@ def load_model(name: str, weights: str | Path | None = None, device: str = "auto
     .safetensors file that fits the model. Only safetensors are read, never a pickle.
     device: 'cpu', 'cuda', 'mps', or 'auto' for the best there is.
     """
-    target = torch.device(_best_device() if device == "auto" else device)
+    target = find_device(device)
     if weights is not None and weights != "untrained":
         _check_safetensors(Path(weights))
     with torch.random.fork_rng(), torch.device("cpu"):
@@ -247,10 +246,15 @@ def load_model(name: str, weights: str | Path | None = None, device: str = "auto
     return model
 
 
-def _best_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def find_device(name: str) -> torch.device:
+    """The device of that name, the best there is for 'auto'; VitcnnError if this machine has none such."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise VitcnnError(f"device {name!r} cannot be used ({reason}); 'auto' takes the best there is") from None
 
 
 def _load_zoo(name: str, weights: str | Path | None) -> tuple[nn.Module, dict[str, Any]]:
@@ -261,7 +265,7 @@ def _load_zoo(name: str, weights: str | Path | None) -> tuple[nn.Module, dict[st
     from vitcnn_utils.zoo.recipes import RECIPES
 
     if name not in RECIPES:
-        raise VitcnnError(f"no zoo model {name!r}{_near(name, list(RECIPES))}")
+        raise VitcnnError(f"no zoo model {name!r}{near(name, list(RECIPES))}")
     module = build(RECIPES[name])
     if weights != "untrained":
         path = zoo.weights_path(name) if weights is None else Path(weights)
@@ -307,7 +311,7 @@ def _repository(name: str) -> str | None:
         return name.removeprefix("hf-hub:")
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        raise VitcnnError(f"timm has no model {name!r}{_near(architecture, timm.list_models())}")
+        raise VitcnnError(f"timm has no model {name!r}{near(architecture, timm.list_models())}")
     try:
         config = timm.get_pretrained_cfg(name)
     except RuntimeError:
@@ -367,12 +371,6 @@ def _check_safetensors(path: Path) -> None:
             pass
     except (SafetensorError, OSError) as error:
         raise VitcnnError(f"{path} is not a safetensors file, and nothing else is loaded: {error}") from error
-
-
-def _near(name: str, names: Sequence[str]) -> str:
-    """': did you mean …?' where some of `names` are near, else a short way on."""
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _describe(model: Model) -> None:

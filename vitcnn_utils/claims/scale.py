@@ -77,8 +77,8 @@ def series_claims(curves: xr.DataArray) -> list[Claim]:
         ),
         Claim(
             f"Higher blocks need much more data ({name}).",
-            f"{smallest} falls short by {_at(missing_low, smallest):.2f} in the lower third, "
-            f"by {_at(missing_high, smallest):.2f} in the upper half",
+            f"{smallest} falls short by {_at(missing_low, smallest):z.2f} in the lower third, "
+            f"by {_at(missing_high, smallest):z.2f} in the upper half",
             decide(_at(missing_high, smallest) - _at(missing_low, smallest), MARGIN),
             f"shortfall from the second seed (or from 1) larger in the upper half by more than {MARGIN}",
             _numbers(top, control),
@@ -173,12 +173,13 @@ def training_note(reference: str, cards: Mapping[str, Mapping[str, Any]]) -> str
             f"The models were trained for different numbers of steps ({reference}: {own['steps']:,}; the others: "
             f"{counts}), so their curves differ by more than the data."
         )
-    same = [name for name, card in others.items() if card["recipe"]["seed"] == own["recipe"]["seed"]]
+    seed = own["recipe"]["seed"]
+    same = [name for name, card in others.items() if card["recipe"]["seed"] == seed]
+    other = [name for name in others if name not in same]
     if same:
-        sentences.append(
-            f"{', '.join(same)} started from the same random weights as {reference} (seed {own['recipe']['seed']}); a "
-            "model with another seed did not, so it may lie lower for that reason alone."
-        )
+        sentences.append(f"{', '.join(same)} started from the same random weights as {reference} (seed {seed}).")
+    if same and other:
+        sentences.append(f"{', '.join(other)} did not, and may lie lower for that reason alone.")
     return " ".join(sentences)
 
 

@@ -151,6 +151,8 @@ def within_table(rows: Mapping[str, tuple[xr.DataArray, xr.DataArray]], starts: 
 
 
 def _both(vit: float, cnn: float) -> str:
+    if np.isnan([vit, cnn]).any():
+        return "not defined for these models"
     return f"ViT {vit:.2f}, CNN {cnn:.2f}"
 
 

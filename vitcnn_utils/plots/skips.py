@@ -41,7 +41,8 @@ def norm_ratios(vit: xr.Dataset, cnn: xr.Dataset, provenance: Provenance, tokens
     shown = vit["ratio"].isel(token=slice(tokens)).transpose("token", "block", "branch")
     for ax, (branch, name) in zip(axes[0], BRANCHES.items(), strict=False):
         image = heat_map(ax, shown.sel(branch=branch), cmap=SEQUENTIAL)
-        ax.set(title=name, xlabel="block", xticks=vit["block"], yticks=range(shown.sizes["token"]))
+        ax.set(title=name, xlabel="block", yticks=range(shown.sizes["token"]))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         drawing.colorbar(image, ax=ax, aspect=22, pad=0.03)
     axes[0, 0].set_ylabel("token (0 = CLS)" if "CLS" in by_part(vit)["part"] else "token")
     _ratio_lines(axes[0, 2], vit, cnn)
@@ -96,16 +97,17 @@ def _ratios_alt(vit: xr.Dataset, cnn: xr.Dataset) -> str:
 def token_grids(vit: xr.Dataset, grid: tuple[int, int], provenance: Provenance) -> Figure:
     """Norm ratios of all tokens at their places in the image, one map for each block and branch (compare E.1).
 
-    grid: (rows, columns) of the spatial tokens.
+    grid: (rows, columns) of the spatial tokens. Of more than eight blocks, eight are shown, evenly spaced.
     """
     parts = by_part(vit)
     spatial = vit["ratio"].isel(token=(vit["part"] == "spatial").values)
-    drawing, axes = panels(len(BRANCHES), vit.sizes["block"], height=2.6)
+    blocks = vit["block"].values[np.linspace(0, vit.sizes["block"] - 1, min(vit.sizes["block"], 8)).round().astype(int)]
+    drawing, axes = panels(len(BRANCHES), len(blocks), height=2.6)
     spans = []
     for row, (branch, name) in zip(axes, BRANCHES.items(), strict=True):
         low, high = float(spatial.sel(branch=branch).min()), float(spatial.sel(branch=branch).max())
         spans.append(f"from {low:.1f} to {high:.1f} ({name})")
-        for ax, block in zip(row, vit["block"].values, strict=True):
+        for ax, block in zip(row, blocks, strict=True):
             values = spatial.sel(branch=branch, block=block).values.reshape(grid)
             image = heat_map(ax, values, cmap=SEQUENTIAL, vmin=low, vmax=high)
             ax.invert_yaxis()  # rows of the image run downwards
@@ -114,11 +116,11 @@ def token_grids(vit: xr.Dataset, grid: tuple[int, int], provenance: Provenance) 
                 ax.set_xlabel(f"CLS {parts.sel(branch=branch, block=block, part='CLS'):.1f}", fontsize=7.5)
         row[0].set_ylabel(name)
         drawing.colorbar(image, ax=list(row), aspect=12, pad=0.01)
-    for ax, block in zip(axes[0], vit["block"].values, strict=True):
+    for ax, block in zip(axes[0], blocks, strict=True):
         ax.set_title(f"block {block}", fontsize=8.5)
     alt = (
         f"Small maps of the image grid, {grid[0]} by {grid[1]} tokens, coloured by norm ratio: a column for each of "
-        f"{vit.sizes['block']} blocks, a row for self-attention and one for the MLP. "
+        f"{len(blocks)} blocks, a row for self-attention and one for the MLP. "
         f"Spatial tokens range {', '.join(spans)}."
     )
     caption = (

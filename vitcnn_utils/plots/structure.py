@@ -54,9 +54,9 @@ def _draw_within(maps: Sequence[xr.DataArray], starts: Sequence[float]) -> MplFi
         image = _similarity_map(ax, similarity)
         ax.set_title(similarity.attrs["model_a"])
         if index % 2:  # the CNN
-            for start in _positions(similarity.depth_a.values, starts):
+            for border in _borders(similarity.depth_a.values, starts):
                 for line in (ax.axhline, ax.axvline):
-                    line(start - 0.5, color=_LINE, linewidth=0.8)
+                    line(border, color=_LINE, linewidth=0.8)
     _colour_bar(drawing, image, axes)
     return drawing
 
@@ -155,6 +155,11 @@ def _note_on_constants(maps: Sequence[xr.DataArray]) -> str:
 def _positions(depth: np.ndarray, wanted: Sequence[float] | np.ndarray) -> np.ndarray:
     """Where on an axis of layer numbers the wanted depths lie."""
     return np.asarray(np.interp(wanted, depth, np.arange(len(depth))))
+
+
+def _borders(depth: np.ndarray, starts: Sequence[float]) -> np.ndarray:
+    """Where on an axis of layer numbers the first layer at or behind each start begins."""
+    return np.searchsorted(depth, np.asarray(starts) - 1e-9) - 0.5
 
 
 def _colour_bar(drawing: MplFigure, image: Any, axes: Any) -> None:

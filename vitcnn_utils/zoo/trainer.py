@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from vitcnn_utils.data import read_parquet
-from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.errors import VitcnnError, near
 from vitcnn_utils.zoo.architectures import CLASSES, MEAN, STD, build
 from vitcnn_utils.zoo.recipes import RECIPES, Recipe
 
@@ -33,7 +33,7 @@ def train(name: str, data: Path, out: Path, device: str = "cpu", epochs: int | N
     Returns the path of the weights, fp16 safetensors.
     """
     if name not in RECIPES:
-        raise VitcnnError(f"no recipe for {name!r}; there are: {', '.join(RECIPES)}")
+        raise VitcnnError(f"no recipe for {name!r}{near(name, list(RECIPES))}")
     recipe = RECIPES[name] if epochs is None else replace(RECIPES[name], epochs=epochs)
     stem = out / name.removeprefix("zoo/")
     out.mkdir(parents=True, exist_ok=True)
@@ -223,6 +223,26 @@ def balanced_subset(labels: Tensor, fraction: float, seed: int) -> Tensor:
         shuffled = members[torch.randperm(len(members), generator=generator)]
         parts.append(shuffled[: round(fraction * len(members))])
     return torch.cat(parts)
+
+
+def find_cifar10() -> Path:
+    """A folder with CIFAR-10 as parquet: $VITCNN_DATA, data/cifar10, ../shared/data/cifar10, else from the hub."""
+    from huggingface_hub import hf_hub_download
+
+    folders = [Path("data/cifar10"), Path("../shared/data/cifar10")]
+    if "VITCNN_DATA" in os.environ:
+        folders.insert(0, Path(os.environ["VITCNN_DATA"]))
+    for folder in folders:
+        if any(folder.glob("train-*.parquet")):
+            return folder
+    try:
+        files = [f"plain_text/{split}-00000-of-00001.parquet" for split in ("train", "test")]
+        return [Path(hf_hub_download("uoft-cs/cifar10", file, repo_type="dataset")).parent for file in files][0]
+    except Exception as error:  # the hub's client raises errors of several libraries, httpx and requests among them
+        raise VitcnnError(
+            f"no CIFAR-10: not in {', '.join(map(str, folders))}, and the hub's uoft-cs/cifar10 could not be had "
+            f"({type(error).__name__}): give the folder of its train-*.parquet and test-*.parquet with --data"
+        ) from error
 
 
 def read_cifar10(folder: Path, split: str) -> tuple[Tensor, Tensor]:
