@@ -5,8 +5,22 @@ import pytest
 import xarray as xr
 from similarity_maps import DIAGONAL, PAPER, by_distance, constant, grid, ridge, similarity, staged
 
-from vitcnn_utils.claims import structure
+from vitcnn_utils.claims import NumberTable, decide, structure
 from vitcnn_utils.models import load_model
+
+
+@pytest.mark.parametrize(
+    ("difference", "verdict"), [(0.06, True), (0.05, None), (-0.05, None), (-0.06, False), (float("nan"), None)]
+)
+def test_a_difference_within_the_margin_decides_nothing(difference: float, verdict: bool | None) -> None:
+    assert decide(difference, 0.05) is verdict
+
+
+def test_a_number_table_shows_two_decimals_text_and_what_is_missing() -> None:
+    table = NumberTable({"a & b": {"x": 0.126, "y": "1,000"}, "c": {"x": float("nan"), "y": "–"}})
+    assert repr(table) == " | x | y\na & b | 0.13 | 1,000\nc | – | –"
+    assert "<td>a &amp; b</td><td>0.13</td>" in table._repr_html_()
+    assert '<th scope="col">x</th>' in table._repr_html_()
 
 
 def test_low_high_is_the_mean_of_the_corner() -> None:

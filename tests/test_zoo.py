@@ -13,12 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hub_server import serve
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
-
-from hub_server import serve
 
 from vitcnn_utils import zoo
 from vitcnn_utils.errors import VitcnnError
@@ -106,7 +105,9 @@ def test_cifar10_comes_from_a_folder_or_from_the_hub(small_cifar, tmp_path):
     def find(**environment):
         code = "from vitcnn_utils.zoo.trainer import *; print(len(read_cifar10(find_cifar10(), 'train')[0]))"
         environment = {**os.environ, "HF_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT), **environment}
-        return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        return subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
 
     assert find(VITCNN_DATA=str(small_cifar), HF_ENDPOINT="http://127.0.0.1:9").stdout == "200\n"
     missing = find(HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="1")

@@ -48,7 +48,12 @@ def _parser() -> argparse.ArgumentParser:
     which = train.add_mutually_exclusive_group(required=True)
     which.add_argument("name", nargs="?", metavar="NAME", help="such as zoo/vit-cls; `vitcnn zoo` lists them")
     which.add_argument("--all", action="store_true", help="all models of the zoo")
-    train.add_argument("--data", type=Path, metavar="DIR", help="CIFAR-10 as parquet files (default: $VITCNN_DATA, ./data/cifar10, or from the hub)")
+    train.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="CIFAR-10 as parquet files (default: $VITCNN_DATA, ./data/cifar10, or from the hub)",
+    )
     train.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the weights of the package)")
     train.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
     train.add_argument("--epochs", type=int, help="passes over 50,000 images (default: the recipe's)")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MplFigure
 
@@ -21,12 +22,12 @@ SIMILARITY, SEQUENTIAL = "magma", "viridis"
 
 # Text and axes are drawn in this colour, which the page's own text colour then replaces.
 _INK = "#010203"
-_RC: dict[str, Any] = {
+_RC: dict[Any, Any] = {
     "axes.edgecolor": _INK, "axes.labelcolor": _INK, "axes.titlecolor": _INK, "text.color": _INK,
     "xtick.color": _INK, "ytick.color": _INK, "legend.labelcolor": _INK, "legend.frameon": False,
     "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "axes.titlelocation": "left",
     "axes.labelsize": 9.5, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "legend.fontsize": 8.5, "font.size": 9.5,
-    "axes.prop_cycle": mpl.cycler(color=CYCLE), "axes.facecolor": "none", "figure.facecolor": "none",
+    "axes.prop_cycle": cycler(color=CYCLE), "axes.facecolor": "none", "figure.facecolor": "none",
     "savefig.facecolor": "none", "image.interpolation": "nearest", "svg.fonttype": "none", "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"], "svg.hashsalt": "vitcnn_utils",
     "lines.linewidth": 1.8, "lines.markersize": 4, "figure.constrained_layout.use": True,
@@ -36,7 +37,9 @@ _RC: dict[str, Any] = {
 styled = mpl.rc_context(_RC)
 
 
-def panels(rows: int = 1, columns: int = 1, width: float = 7.2, height: float = 2.8, **kwargs: Any) -> tuple[MplFigure, Any]:
+def panels(
+    rows: int = 1, columns: int = 1, width: float = 7.2, height: float = 2.8, **kwargs: Any
+) -> tuple[MplFigure, Any]:
     """A figure of the book's style and its axes, (rows, columns) as an array; sizes in inches, 7.2 fills the page.
 
     kwargs go to `matplotlib.figure.Figure.subplots` (sharex, sharey, width_ratios, …).
@@ -45,7 +48,9 @@ def panels(rows: int = 1, columns: int = 1, width: float = 7.2, height: float = 
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
 
-def heat_map(axes: Axes, values: Any, *, cmap: str = SIMILARITY, vmin: float | None = None, vmax: float | None = None) -> Any:
+def heat_map(
+    axes: Axes, values: Any, *, cmap: str = SIMILARITY, vmin: float | None = None, vmax: float | None = None
+) -> Any:
     """A heat map with the origin at the lower left, as in the paper; gives the image, for a colour bar."""
     for spine in axes.spines.values():
         spine.set_visible(False)

@@ -37,7 +37,9 @@ def weights_path(name: str) -> Path:
     path = _path(name, ".safetensors")
     expected = card(name)["sha256"]
     if sha256(path.read_bytes()).hexdigest() != expected:
-        raise VitcnnError(f"{path} is damaged: its sha256 is not that of its card; restore it or run `vitcnn train {name}`")
+        raise VitcnnError(
+            f"{path} is damaged: its sha256 is not that of its card; restore it or run `vitcnn train {name}`"
+        )
     return path
 
 

@@ -1,5 +1,7 @@
 """The shapes of the zoo, all built from timm's own classes."""
 
+from typing import Any
+
 from timm.models.resnet import Bottleneck, ResNet
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
@@ -29,7 +31,7 @@ def build(recipe: Recipe) -> nn.Module:
     model = VisionTransformer(
         img_size=IMAGE_SIZE, patch_size=4, num_classes=CLASSES,
         embed_dim=width, depth=depth, num_heads=heads,
-        class_token=recipe.readout == "token", global_pool=recipe.readout,
+        class_token=recipe.readout == "token", global_pool=recipe.readout,  # type: ignore[arg-type]  # 'token' or 'avg'
         fc_norm=False,  # both read-outs come after the same final norm
     )  # fmt: skip
     if recipe.skipless_block is not None:
@@ -39,9 +41,14 @@ def build(recipe: Recipe) -> nn.Module:
     return model
 
 
-def _build_resnet() -> ResNet:
+def _build_resnet() -> nn.Module:
     """A bottleneck ResNet in four stages (32, 16, 8, 4 pixels a side) with a CIFAR stem."""
-    model = ResNet(Bottleneck, layers=(3, 3, 3, 3), channels=(16, 32, 64, 128), num_classes=CLASSES)
+    model: Any = ResNet(
+        Bottleneck,  # type: ignore[arg-type]  # timm asks for an instance where it takes the class
+        layers=(3, 3, 3, 3),
+        channels=(16, 32, 64, 128),
+        num_classes=CLASSES,
+    )
     # timm's stem halves a 224-pixel image twice; a 32-pixel image keeps its resolution.
     model.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")

@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -86,6 +88,7 @@ class _Run:
         self.model = build(recipe).to(device)
         if recipe.family == "resnet":
             self.model.to(memory_format=torch.channels_last)
+        module: Any
         for module in self.model.modules():
             if hasattr(module, "fused_attn"):
                 # The fused kernel is about twice as slow as plain products for 65 tokens on a CPU.
@@ -160,9 +163,7 @@ class _Run:
         tensors = load_file(self.checkpoint_path)
         step, self.seconds = tensors.pop("progress").tolist()
         self.step = int(step)
-        self.model.load_state_dict(
-            {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-        )
+        self.model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):
@@ -171,7 +172,7 @@ class _Run:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
 
-def _batches(size: int, count: int, batch_size: int, device: torch.device):
+def _batches(size: int, count: int, batch_size: int, device: torch.device) -> Iterator[Tensor]:
     """`count` batches of indices, without replacement until all `size` images have been seen."""
     order = torch.empty(0, dtype=torch.long)
     for _ in range(count):
@@ -236,8 +237,9 @@ def find_cifar10() -> Path:
         if any(folder.glob("train-*.parquet")):
             return folder
     try:
-        files = [f"plain_text/{split}-00000-of-00001.parquet" for split in ("train", "test")]
-        return [Path(hf_hub_download("uoft-cs/cifar10", file, repo_type="dataset")).parent for file in files][0]
+        for split in ("train", "test"):
+            file = hf_hub_download("uoft-cs/cifar10", f"plain_text/{split}-00000-of-00001.parquet", repo_type="dataset")
+        return Path(file).parent
     except Exception as error:  # the hub's client raises errors of several libraries, httpx and requests among them
         raise VitcnnError(
             f"no CIFAR-10: not in {', '.join(map(str, folders))}, and the hub's uoft-cs/cifar10 could not be had "
