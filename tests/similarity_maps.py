@@ -23,8 +23,9 @@ def similarity(values: np.ndarray, kinds: tuple[str, ...] = KINDS) -> xr.DataArr
             f"block_{side}": (dim, [i // len(kinds) for i in range(count)]),
         }
 
+    attrs = {"model_a": "a", "model_b": "b", "n_images": 128}
     both = coords("a", values.shape[0]) | coords("b", values.shape[1])
-    return xr.DataArray(values, dims=("layer_a", "layer_b"), coords=both, attrs={"model_a": "a", "model_b": "b"})
+    return xr.DataArray(values, dims=("layer_a", "layer_b"), coords=both, attrs=attrs)
 
 
 def by_distance(fall: float, count: int = 24) -> xr.DataArray:

@@ -47,6 +47,7 @@ def test_figure_1_has_four_maps_and_a_colour_bar() -> None:
 def test_figure_1_says_its_numbers_to_those_who_cannot_see_it() -> None:
     assert "my-cnn 0.20" in within().alt
     assert "my-vit" in within().caption
+    assert "before training (on 128 images)" in within().caption
 
 
 def test_constant_layers_are_explained_only_where_there_are_any() -> None:

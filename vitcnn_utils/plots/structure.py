@@ -41,8 +41,8 @@ def within_models(
     )
     caption = (
         f"CKA of every layer with every layer of the same model, {entries}: {maps[0].attrs['model_a']} and "
-        f"{maps[1].attrs['model_a']}, above as trained, below before training. Blue lines: where a stage of the CNN "
-        "begins."
+        f"{maps[1].attrs['model_a']}, above as trained, below before training (on {maps[2].attrs['n_images']:,} "
+        "images). Blue lines: where a stage of the CNN begins."
     ) + _note_on_constants(maps)
     return figure(_draw_within(maps, starts), ["fig-1"], alt, caption, provenance, key)
 
@@ -81,10 +81,11 @@ def across_models(trained: xr.DataArray, untrained: xr.DataArray, provenance: Pr
         f"{float(best[last].mean()):.2f} in the last."
     )
     caption = (
-        f"Above: CKA of every layer of {vit} with every layer of {cnn}, trained (left) and untrained (right); dots "
-        "mark the ViT layer most like each CNN layer. Below left: the depth of that ViT layer (dots) and the mean "
-        "depth weighted by similarity (line); on the dashed diagonal both models would be equally far. Below right: "
-        "the highest CKA of each ViT layer with any CNN layer (dots: block outputs), the last third of the ViT shaded."
+        f"Above: CKA of every layer of {vit} with every layer of {cnn}, trained (left) and untrained (right, on "
+        f"{untrained.attrs['n_images']:,} images); dots mark the ViT layer most like each CNN layer. Below left: the "
+        "depth of that ViT layer (dots) and the mean depth weighted by similarity (line); on the dashed diagonal both "
+        "models would be equally far. Below right: the highest CKA of each ViT layer with any CNN layer (dots: block "
+        "outputs), the last third of the ViT shaded."
     ) + _note_on_constants([trained, untrained])
     return figure(_draw_across(trained, untrained), ["fig-2"], alt, caption, provenance)
 
