@@ -17,9 +17,9 @@ def test_a_difference_within_the_margin_decides_nothing(difference: float, verdi
 
 
 def test_a_number_table_shows_two_decimals_text_and_what_is_missing() -> None:
-    table = NumberTable({"a & b": {"x": 0.126, "y": "1,000"}, "c": {"x": float("nan"), "y": "–"}})
-    assert repr(table) == " | x | y\na & b | 0.13 | 1,000\nc | – | –"
-    assert "<td>a &amp; b</td><td>0.13</td>" in table._repr_html_()
+    table = NumberTable({"a & b": {"x": -0.001, "y": "1,000"}, "c": {"x": float("nan"), "y": "–"}})
+    assert repr(table) == " | x | y\na & b | 0.00 | 1,000\nc | – | –"
+    assert "<td>a &amp; b</td><td>0.00</td>" in table._repr_html_()
     assert '<th scope="col">x</th>' in table._repr_html_()
 
 

@@ -129,7 +129,6 @@ def test_train_finds_the_images(
         (["zoo/vit-clss"], "no zoo model 'zoo/vit-clss'; did you mean zoo/vit-cls"),
         (["zoo/vit-cls", "--epochs", "0"], "--epochs must be at least 1"),
         (["zoo/vit-cls", "--device", "abacus"], "device 'abacus' cannot be used"),
-        (["zoo/vit-cls", "--device", "cpu"], "give its folder with --data DIR"),
     ],
 )
 def test_what_cannot_be_trained_ends_in_one_line(

@@ -74,7 +74,7 @@ class NumberTable:
 def _text(value: str | float) -> str:
     if isinstance(value, str):
         return value
-    return "–" if math.isnan(value) else f"{value:.2f}"
+    return "–" if math.isnan(value) else f"{value:z.2f}"
 
 
 def _html_table(css_class: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
