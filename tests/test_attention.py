@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import described, small_vit, stir
 from hypothesis import given
 from hypothesis import strategies as st
+from small_models import described, small_vit, stir
 from textbook import noise_images
 from timm.models.beit import Beit
 from timm.models.cait import Cait

@@ -9,8 +9,8 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
-from conftest import described, small_resnet, small_vit, stir
 from safetensors.torch import save_file
+from small_models import described, small_resnet, small_vit, stir
 from textbook import left_as_it_was, model_of, noise_images
 from timm.models.vision_transformer import ResPostBlock, VisionTransformer
 from torch import nn

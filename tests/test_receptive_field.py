@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import described, small_resnet, small_vit
 from hypothesis import given
 from hypothesis import strategies as st
+from small_models import described, small_resnet, small_vit
 from textbook import model_of, noise_images
 from torch import nn
 

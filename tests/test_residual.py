@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import described, small_vit
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import described, small_vit
 from textbook import left_as_it_was, model_of, noise_images
 from torch import nn
 from torch.nn import functional as F

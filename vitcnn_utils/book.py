@@ -29,7 +29,6 @@ from vitcnn_utils.errors import VitcnnError, near
 MAIN_EDITION = "zoo"  # its chapters stand at notebooks/ in the book; those of others at editions/NAME/
 _PACKAGE = Path(__file__).parent
 _NOT_SEEN_BY_NOTEBOOKS = {"book.py", "cli.py"}
-_EPOCH = "1600000000"  # a date for Sphinx that is the same in every build
 
 
 def find_root() -> Path:
@@ -243,7 +242,7 @@ def build_book(root: Path | None = None, report: Callable[[str], None] = print) 
     with tempfile.TemporaryDirectory(dir=build) as aside:
         staging = Path(aside) / "book"
         _stage(root, executed, staging)
-        html = _jupyter_book(staging, Path(aside))
+        html = _jupyter_book(staging, Path(aside), _date(root))
         stamp.unlink(missing_ok=True)
         if index.parent.exists():
             index.parent.replace(Path(aside) / "old")
@@ -294,11 +293,11 @@ def _for_page(notebook: dict[str, Any]) -> dict[str, Any]:
     return notebook
 
 
-def _jupyter_book(staging: Path, output: Path) -> Path:
+def _jupyter_book(staging: Path, output: Path, date: str) -> Path:
     """Run Jupyter Book, every warning an error; gives the folder of the pages."""
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(staging), "--path-output", str(output)]
     options = ["-W", "--keep-going", "--nitpick", "--quiet"]
-    environment = os.environ | {"SOURCE_DATE_EPOCH": _EPOCH, "PYTHONHASHSEED": "0"}
+    environment = os.environ | {"SOURCE_DATE_EPOCH": date, "PYTHONHASHSEED": "0"}
     result = subprocess.run([*command, *options], env=environment, capture_output=True, encoding="utf-8")
     if result.returncode:
         # The log names files of the staging copy; their sources lie at the same place under book/ or notebooks/.
@@ -306,3 +305,12 @@ def _jupyter_book(staging: Path, output: Path) -> Path:
         print(log, file=sys.stderr)
         raise VitcnnError("the book was not built: Jupyter Book found the faults above")
     return output / "_build" / "html"
+
+
+def _date(root: Path) -> str:
+    """The date that the pages show, the same in every build of one commit: when it was made; in seconds since 1970."""
+    command = ["git", "-C", str(root), "show", "--no-patch", "--format=%ct", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        return str(int((root / "requirements.lock").stat().st_mtime))
