@@ -59,6 +59,20 @@ def test_two_drawings_of_a_page_share_no_id(drawing):
     assert ids[0] and not ids[0] & ids[1]
 
 
+def test_two_equal_colour_bars_share_no_id():
+    @styled
+    def twins():
+        drawing, axes = panels(1, 2)
+        for ax in axes[0]:
+            drawing.colorbar(heat_map(ax, np.eye(3), vmin=0, vmax=1))
+        return drawing
+
+    svg = svg_of(figure(twins(), ["fig-1"], "alt", "caption", PROVENANCE))
+    ids = [element.attrib["id"] for element in svg.iter() if "id" in element.attrib]
+    assert len(ids) == len(set(ids))
+    assert sum(element.tag.endswith("image") for element in svg.iter()) == 4
+
+
 def test_the_same_drawing_gives_the_same_bytes():
     first, second = (figure(draw(), ["fig-1"], "alt", "caption", PROVENANCE)._repr_html_() for _ in range(2))
     assert first == second

@@ -104,6 +104,8 @@ def _inline_svg(drawing: MplFigure, prefix: str, alt: str) -> str:
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
     # Metadata says nothing to a reader, and the style sheet of an inline SVG would hold for the whole page.
     text = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>", "", text, flags=re.S)
+    # Nothing refers to an image's id, and two equal images (colour bars) would share it.
+    text = re.sub(r'(<image [^>]*?)\s+id="[^"]*"', r"\1", text)
     # Ids must be the page's own: two figures of one page would share matplotlib's.
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'(href="#|url\(#)', rf"\1{prefix}-", text)
