@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from vitcnn_utils import book, cli, zoo
 from vitcnn_utils.zoo import trainer
-from vitcnn_utils.zoo.recipes import RECIPES
+from vitcnn_utils.zoo.recipes import RECIPES, SHORT
 
 
 def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -96,15 +97,32 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 
 def test_train_passes_all_on(trained: list[tuple[Any, ...]], tmp_path: Path) -> None:
-    options = ["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--device", "cpu", "--epochs", "2"]
+    options = ["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--device", "cpu"]
     assert cli.main(["train", "zoo/vit-cls", *options]) == 0
-    assert trained == [("zoo/vit-cls", tmp_path, tmp_path / "out", "cpu", 2)]
+    assert cli.main(["train", "zoo/vit-cls", "--short", *options]) == 0
+    rest = (tmp_path, tmp_path / "out", "cpu")
+    assert trained == [("zoo/vit-cls", recipes["zoo/vit-cls"], *rest) for recipes in (RECIPES, SHORT)]
 
 
 def test_train_all_writes_into_the_package(trained: list[tuple[Any, ...]], tmp_path: Path) -> None:
     assert cli.main(["train", "--all", "--data", str(tmp_path), "--device", "cpu"]) == 0
-    assert [call[0] for call in trained] == list(RECIPES)
-    assert {call[2:] for call in trained} == {(zoo.FOLDER, "cpu", None)}
+    assert {call[0]: call[1] for call in trained} == RECIPES
+    assert {call[3:] for call in trained} == {(zoo.FOLDER, "cpu")}
+
+
+def test_tune_changes_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(trainer, "tune", lambda *arguments: seen.append(arguments) or 0.5)
+    changes = ["-p", "learning_rate", "1e-3", "-p", "epochs", "1", "-p", "three_augment", "true"]
+    options = ["--data", str(tmp_path), "--device", "cpu", "--short"]
+    assert cli.main(["tune", "zoo/resnet", *changes, *options]) == 0
+    recipe = replace(SHORT["zoo/resnet"], learning_rate=1e-3, epochs=1, three_augment=True)
+    assert seen == [("zoo/resnet", recipe, tmp_path, zoo.TUNING, "cpu")]
+    assert "50.0% of the 5,000 held-out" in capsys.readouterr().out
+    assert "a recipe has no 'rate'" in fails(["tune", "zoo/resnet", "-p", "rate", "1"], capsys)
+    assert "epochs must be of the kind int, not 'x'" in fails(["tune", "zoo/resnet", "-p", "epochs", "x"], capsys)
 
 
 def test_train_finds_the_images(
@@ -119,15 +137,14 @@ def test_train_finds_the_images(
     cli.main(["train", "zoo/vit-cls"])
     monkeypatch.setenv("VITCNN_DATA", str(tmp_path / "elsewhere"))
     cli.main(["train", "zoo/vit-cls"])
-    assert [call[1] for call in trained] == [Path("data/cifar10"), tmp_path / "elsewhere"]
-    assert {call[3] for call in trained} <= {"cpu", "cuda", "mps"}
+    assert [call[2] for call in trained] == [Path("data/cifar10"), tmp_path / "elsewhere"]
+    assert {call[4] for call in trained} <= {"cpu", "cuda", "mps"}
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["zoo/vit-clss"], "no zoo model 'zoo/vit-clss'; did you mean zoo/vit-cls"),
-        (["zoo/vit-cls", "--epochs", "0"], "--epochs must be at least 1"),
         (["zoo/vit-cls", "--device", "abacus"], "device 'abacus' cannot be used"),
     ],
 )

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.models import load_model
 from vitcnn_utils.zoo import recipes, trainer
 from vitcnn_utils.zoo.architectures import build
-from vitcnn_utils.zoo.recipes import RECIPES, Recipe
+from vitcnn_utils.zoo.recipes import RECIPES, SHORT, Recipe
 
 ROOT = Path(zoo.__file__).parents[2]
 
@@ -45,12 +46,16 @@ def small_cifar(tmp_path, monkeypatch):
         table = pa.table({"img": cells, "label": np.arange(count) % 10})
         pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")
     monkeypatch.setattr(recipes, "TRAINING_IMAGES", 200)
-    monkeypatch.setitem(RECIPES, "zoo/tiny", Recipe(family="vit-small", epochs=3, batch_size=50, data_fraction=0.5))
     return folder
 
 
+TINY = Recipe(family="vit-small", epochs=3, batch_size=50, data_fraction=0.5)
+# Everything that the full recipes may ask for.
+FULL = replace(TINY, optimizer="muon", three_augment=True, mixup=0.8, cutmix=1.0, drop_path=0.1, ema_decay=0.9)
+
+
 def test_training_writes_weights_card_and_log(small_cifar, tmp_path):
-    path = trainer.train("zoo/tiny", small_cifar, tmp_path / "out")
+    path = trainer.train("zoo/tiny", TINY, small_cifar, tmp_path / "out")
     card = json.loads(path.with_suffix(".json").read_text())
     assert card["steps"] == 12 and card["training_images"] == 100
     assert card["command"] == "vitcnn train zoo/tiny"
@@ -62,36 +67,54 @@ def test_training_writes_weights_card_and_log(small_cifar, tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["tiny.json", "tiny.log.jsonl", "tiny.safetensors"]
 
 
-def test_an_interrupted_run_ends_with_the_same_weights(small_cifar, tmp_path, monkeypatch):
-    whole = load_file(trainer.train("zoo/tiny", small_cifar, tmp_path / "whole"))
+@pytest.mark.parametrize(
+    "recipe", [TINY, FULL, replace(FULL, family="resnet", batch_size=10)], ids=["tiny", "full", "cnn"]
+)
+def test_an_interrupted_run_ends_with_the_same_weights(recipe, small_cifar, tmp_path, monkeypatch):
+    whole = load_file(trainer.train("zoo/tiny", recipe, small_cifar, tmp_path / "whole"))
+    steps = recipe.steps // 3
     calls, augment = [], trainer.augment
 
-    def interrupted(images, padding):
+    def interrupted(images, recipe):
         calls.append(1)
-        if len(calls) == 7:  # in the middle of the second epoch
+        if len(calls) == steps + 3:  # in the middle of the second epoch
             raise KeyboardInterrupt
-        return augment(images, padding)
+        return augment(images, recipe)
 
     monkeypatch.setattr(trainer, "augment", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        trainer.train("zoo/tiny", small_cifar, tmp_path / "parts")
+        trainer.train("zoo/tiny", recipe, small_cifar, tmp_path / "parts")
     assert not (tmp_path / "parts" / "tiny.safetensors").exists()
-    resumed = load_file(trainer.train("zoo/tiny", small_cifar, tmp_path / "parts"))
+    resumed = load_file(trainer.train("zoo/tiny", recipe, small_cifar, tmp_path / "parts"))
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
-    assert len(calls) == 7 + 8  # the first epoch was not trained again
+    assert len(calls) == steps + 3 + 2 * steps  # the first epoch was not trained again
 
 
 def test_a_trained_model_is_not_trained_again(small_cifar, tmp_path, monkeypatch):
-    first = trainer.train("zoo/tiny", small_cifar, tmp_path).read_bytes()
+    first = trainer.train("zoo/tiny", TINY, small_cifar, tmp_path).read_bytes()
     monkeypatch.setattr(trainer, "augment", lambda *_: pytest.fail("trained again"))
-    assert trainer.train("zoo/tiny", small_cifar, tmp_path).read_bytes() == first
+    assert trainer.train("zoo/tiny", TINY, small_cifar, tmp_path).read_bytes() == first
 
 
-def test_unknown_model_and_missing_data(tmp_path):
-    with pytest.raises(VitcnnError, match="no recipe for 'zoo/vit-clss'; did you mean zoo/vit-cls"):
-        trainer.train("zoo/vit-clss", tmp_path, tmp_path)
+def test_missing_data(tmp_path):
     with pytest.raises(VitcnnError, match=r"no train-\*.parquet"):
-        trainer.train("zoo/vit-cls", tmp_path, tmp_path / "out")
+        trainer.train("zoo/vit-cls", RECIPES["zoo/vit-cls"], tmp_path, tmp_path / "out")
+
+
+def test_tuning_sees_no_test_image_and_writes_down_what_it_measured(small_cifar, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(trainer, "read_cifar10", lambda folder, split: read.append(split) or original(folder, split))
+    record = tmp_path / "tuning.jsonl"
+    results = [trainer.tune("zoo/tiny", recipe, small_cifar, record) for recipe in (TINY, FULL)]
+    rows = [json.loads(line) for line in record.read_text().splitlines()]
+    assert [row["held_out_accuracy"] for row in rows] == results
+    assert [Recipe(**row["recipe"]) for row in rows] == [TINY, FULL]
+    assert set(read) == {"train"}
+    assert {round(result * 20, 6) % 1 for result in results} == {0}  # shares of the 20 images held out
+    assert list(tmp_path.glob("*.safetensors")) == []
+
+
+original = trainer.read_cifar10
 
 
 def test_cifar10_comes_from_a_folder_or_from_the_hub(small_cifar, tmp_path):
@@ -119,7 +142,7 @@ def test_cifar10_comes_from_a_folder_or_from_the_hub(small_cifar, tmp_path):
 def test_augmentation_only_shifts_and_flips():
     images = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8)
     torch.manual_seed(0)
-    augmented = trainer.augment(images, padding=4)
+    augmented = trainer.augment(images, TINY)
     plain = trainer.normalize(images)
     padded = torch.nn.functional.pad(plain, [4] * 4)
     for i in range(8):
@@ -133,6 +156,37 @@ def test_augmentation_only_shifts_and_flips():
         assert any(torch.equal(augmented[i], c) for c in candidates)
 
 
+def test_three_augment_leaves_greys_solarises_or_blurs():
+    images = torch.randint(0, 256, (64, 32, 32, 3), dtype=torch.uint8)
+    torch.manual_seed(0)
+    augmented = trainer.three_augment(images)
+    assert augmented.shape == images.shape and augmented.dtype == torch.uint8
+    same = (augmented == images).flatten(1).all(1)
+    grey = (augmented == augmented[..., :1]).flatten(1).all(1)
+    solarised = (augmented == torch.where(images >= 128, 255 - images, images)).flatten(1).all(1)
+    # A blur of noise lies closer to the mean.
+    blurred = augmented.float().flatten(1).std(1) < 0.95 * images.float().flatten(1).std(1)
+    kinds = torch.stack([same, grey, solarised, blurred & ~grey])
+    assert kinds.sum(0).tolist() == [1] * 64
+    assert kinds.sum(1).min() > 4
+
+
+def test_the_average_of_the_weights_is_what_is_kept(small_cifar, tmp_path):
+    run = trainer._Run(FULL, tmp_path / "run", "cpu")
+    run.fit("tiny", *trainer.read_cifar10(small_cifar, "train"))
+    last, kept = run.model.state_dict(), run.result().state_dict()
+    assert kept.keys() == last.keys()
+    assert not all(torch.equal(last[key], kept[key]) for key in last)
+
+
+def test_operations_are_those_of_the_matrix_products():
+    # One product of (1, 3072) by (3072, 10) takes 2 * 30,720 operations forward and as many backward for the weights;
+    # the images need no gradient.
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10))
+    assert trainer.operations(model, torch.zeros(4, 32, 32, 3, dtype=torch.uint8)) == 4 * 30_720
+    assert trainer.product_speed("cpu") > 0
+
+
 @given(st.sampled_from([(0.03, 0.1), (0.1, 0.3), (0.3, 1.0)]), st.integers(0, 5))
 def test_smaller_parts_of_the_training_set_are_balanced_and_lie_in_larger_ones(fractions, seed):
     labels = torch.arange(1000) % 10
@@ -141,11 +195,23 @@ def test_smaller_parts_of_the_training_set_are_balanced_and_lie_in_larger_ones(f
     assert labels[small].bincount().tolist() == [round(fractions[0] * 100)] * 10
 
 
-def test_the_data_series_differs_in_data_alone():
-    for series in ("vit-cls-data", "vit-small-data"):
-        members = [recipe for name, recipe in RECIPES.items() if name.startswith(f"zoo/{series}")]
-        assert len({recipe.steps for recipe in members}) == 1
-        assert len({recipe.data_fraction for recipe in members}) == len(members)
+@pytest.mark.parametrize("recipes", [RECIPES, SHORT], ids=["full", "short"])
+def test_models_that_are_compared_differ_in_one_thing_alone(recipes):
+    twin = recipes["zoo/vit-cls-seed-2"]
+    for fraction in (3, 10, 30):
+        for name, whole in (("vit-cls", replace(twin, seed=1)), ("vit-small", recipes["zoo/vit-small-data-100"])):
+            assert recipes[f"zoo/{name}-data-{fraction}"] == replace(whole, data_fraction=fraction / 100)
+    for place in ("early", "middle", "late"):
+        assert replace(recipes[f"zoo/vit-cls-noskip-{place}"], skipless_block=None) == replace(twin, seed=1)
+    assert replace(recipes["zoo/vit-gap"], readout="token") == recipes["zoo/vit-cls"]
+
+
+def test_a_skipless_block_is_never_dropped():
+    model = build(RECIPES["zoo/vit-cls-noskip-late"]).train()
+    rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in model.blocks]
+    assert rates[6] == 0 and rates[7] == pytest.approx(0.1)
+    intact = build(RECIPES["zoo/vit-cls"])
+    assert intact.blocks[6].drop_path1.drop_prob > 0
 
 
 def test_a_skipless_block_is_the_block_minus_its_two_skips():
@@ -170,8 +236,11 @@ def test_every_recipe_has_its_weights_within_the_limits():
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_a_card_describes_the_weights_beside_it(name):
     card = zoo.card(name)
-    recipe = RECIPES[name]
+    recipe = SHORT[name]
     assert Recipe(**card["recipe"]) == recipe
+    assert card["command"] == f"vitcnn train {name} --short"
+    assert abs(card["test_accuracy"] - card["test_accuracy_before_fp16"]) < 0.001
+    assert 0 < card["flops"] < card["flops_of_a_product"]
     assert (card["name"], card["steps"]) == (name, recipe.steps)
     assert zoo.log(name)[-1]["step"] == recipe.steps
     state = load_file(zoo.weights_path(name))
@@ -192,7 +261,7 @@ def test_the_shipped_weights_are_as_accurate_as_their_cards_say(name):
 
 
 def test_damaged_weights_are_refused(tmp_path, monkeypatch, small_cifar):
-    path = trainer.train("zoo/tiny", small_cifar, tmp_path / "zoo")
+    path = trainer.train("zoo/tiny", TINY, small_cifar, tmp_path / "zoo")
     monkeypatch.setattr(zoo, "FOLDER", tmp_path / "zoo")
     assert zoo.weights_path("zoo/tiny") == path
     path.write_bytes(path.read_bytes()[:-1] + b"x")

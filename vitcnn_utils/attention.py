@@ -87,6 +87,36 @@ def head_outputs(model: Model, images: "Images", block: int, batch_size: int = 6
         yield found.pop()
 
 
+def attention_maps(model: Model, images: "Images", batch_size: int = 8) -> xr.DataArray:
+    """Every attention weight of a few images: float32 (image, block, head, query, key), each query's sum to 1.
+
+    Queries and keys are all tokens, prefix tokens first, then the patches row by row. All maps are kept: blocks x heads
+    x T^2 x 4 bytes an image, which is 1 MiB for `zoo/vit-cls` and 21 MiB for ViT-B/16 at 224 pixels.
+    attrs: model, images, grid, patch_size (pixels), prefix (what each prefix token is called, as 'CLS').
+    """
+    model.require("attention", "attention maps")
+    layers = _attention_layers(model)
+    parts: list[list[Tensor]] = [[] for _ in layers]
+    for pixels in images.batches(batch_size):
+        x = model.prepare(pixels)
+        watch_attention(model, x, lambda i, weights, values: parts[i].append(weights.float().cpu()), layers)
+    weights = torch.stack([torch.cat(part) for part in parts], dim=1)  # (N, L, H, T, T)
+    return xr.DataArray(
+        weights.numpy(),
+        dims=("image", "block", "head", "query", "key"),
+        coords={"block": [layer.block for layer in layers], "head": np.arange(weights.shape[2])},
+        attrs={"model": model.name, "images": images.name, "grid": model.grid, "patch_size": model.patch_size,
+               "prefix": _prefix_names(model)},
+    )  # fmt: skip
+
+
+def _prefix_names(model: Model) -> list[str]:
+    """What the tokens before the patches are called, in timm's order."""
+    names = ["CLS"] if getattr(model.module, "cls_token", None) is not None else []
+    names += ["distillation"] if getattr(model.module, "dist_token", None) is not None else []
+    return [*names, *(f"register {i}" for i in range(model.prefix_tokens))][: model.prefix_tokens]
+
+
 def head_distances(model: Model, images: "Images", batch_size: int = 64) -> xr.Dataset:
     """How far each head looks (Figs 3 and 4), over (block, head), as the mean over all spatial queries and images.
 

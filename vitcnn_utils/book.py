@@ -28,7 +28,7 @@ from vitcnn_utils.errors import VitcnnError, near
 
 MAIN_EDITION = "zoo"  # its chapters stand at notebooks/ in the book; those of others at editions/NAME/
 _PACKAGE = Path(__file__).parent
-_NOT_SEEN_BY_NOTEBOOKS = {"book.py", "cli.py"}
+_NOT_SEEN_BY_NOTEBOOKS = {"book.py", "cli.py", "static.py", "runtime.js"}
 
 
 def find_root() -> Path:
@@ -264,15 +264,25 @@ def _executed(root: Path) -> list[Path]:
 def _stage(root: Path, executed: list[Path], staging: Path) -> None:
     """Lay out the book as Jupyter Book takes it: pages, executed notebooks, and a part for each further edition.
 
-    The main edition's notebooks lie at the path of their sources, so that the launch buttons open those.
+    The main edition's notebooks lie at the path of their sources, so that the launch buttons open those. Explorers move
+    from the notebooks into _extra/, whose files go into the book as they are.
     """
+    from vitcnn_utils.explorers import static
+
     shutil.copytree(root / "book", staging, ignore=shutil.ignore_patterns("__pycache__"))
     toc = yaml.safe_load((staging / "_toc.yml").read_text(encoding="utf-8"))
+    explorers = []
     for path in executed:
         edition = path.parent.name
-        place = staging / "notebooks" if edition == MAIN_EDITION else staging / "editions" / edition
-        place.mkdir(parents=True, exist_ok=True)
-        (place / path.name).write_text(json.dumps(_for_page(_read(path)), indent=1), encoding="utf-8")
+        place = f"{'notebooks' if edition == MAIN_EDITION else f'editions/{edition}'}/{path.name}"
+        notebook, found = static.take_out(_for_page(_read(path)), place)
+        explorers += found
+        (staging / place).parent.mkdir(parents=True, exist_ok=True)
+        (staging / place).write_text(json.dumps(notebook, indent=1), encoding="utf-8")
+    static.write(explorers, staging / "_extra" / static.FOLDER)
+    # For the directive `explorer`, which shows the first of each kind.
+    own = {e.kind: e.entry() for e in reversed(explorers) if e.place.startswith("notebooks/")}
+    (staging / "_explorers.json").write_text(json.dumps(own), encoding="utf-8")
     for edition in sorted({path.parent.name for path in executed} - {MAIN_EDITION}):
         toc["parts"].append({"caption": f"Edition {edition}", "chapters": [{"glob": f"editions/{edition}/*"}]})
     (staging / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vitcnn_utils.errors import VitcnnError, near
 
@@ -56,8 +57,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the weights of the package)")
     train.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
-    train.add_argument("--epochs", type=int, help="passes over 50,000 images (default: the recipe's)")
+    train.add_argument("--short", action="store_true", help="the short recipes, for a CPU, of the weights that ship")
     train.set_defaults(command=_train)
+
+    tune = commands.add_parser("tune", help="try a recipe: train without 5,000 training images, and test on these")
+    tune.add_argument("name", metavar="NAME", help="such as zoo/vit-cls; `vitcnn zoo` lists them")
+    tune.add_argument(
+        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="replace a value of the recipe, such as learning_rate 2e-3",
+    )  # fmt: skip
+    tune.add_argument("--data", type=Path, metavar="DIR", help="as for train")
+    tune.add_argument("--device", default="auto", help="as for train")
+    tune.add_argument("--short", action="store_true", help="start from the short recipe")
+    tune.set_defaults(command=_tune)
 
     zoo = commands.add_parser("zoo", help="list the models that ship with the package")
     zoo.set_defaults(command=_zoo)
@@ -65,15 +77,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    import yaml
-
     from vitcnn_utils.book import run_edition
 
+    run_edition(options.edition, options.notebook, _parameters(options))
+
+
+def _parameters(options: argparse.Namespace) -> dict[str, Any]:
+    import yaml
+
     try:
-        overrides = {name: yaml.safe_load(value) for name, value in options.parameter}
+        return {name: yaml.safe_load(value) for name, value in options.parameter}
     except yaml.YAMLError as error:
         raise VitcnnError(f"a value after -p is no YAML: {' '.join(str(error).split())}") from None
-    run_edition(options.edition, options.notebook, overrides)
 
 
 def _book(options: argparse.Namespace) -> None:
@@ -88,14 +103,43 @@ def _train(options: argparse.Namespace) -> None:
     from vitcnn_utils.zoo.recipes import RECIPES
     from vitcnn_utils.zoo.trainer import find_cifar10, train
 
-    if not options.all and options.name not in RECIPES:
-        raise VitcnnError(f"no zoo model {options.name!r}{near(options.name, list(RECIPES))}")
-    if options.epochs is not None and options.epochs < 1:
-        raise VitcnnError("--epochs must be at least 1")
+    names = list(RECIPES) if options.all else [options.name]
+    recipes = [_recipe(name, options.short) for name in names]
     device = str(find_device(options.device))
     data = options.data or find_cifar10()
-    for name in RECIPES if options.all else [options.name]:
-        print(train(name, data, options.out or FOLDER, device, options.epochs))
+    for name, recipe in zip(names, recipes, strict=True):
+        print(train(name, recipe, data, options.out or FOLDER, device))
+
+
+def _tune(options: argparse.Namespace) -> None:
+    from dataclasses import fields, replace
+
+    from vitcnn_utils.models import find_device
+    from vitcnn_utils.zoo import TUNING
+    from vitcnn_utils.zoo.trainer import find_cifar10, tune
+
+    recipe = _recipe(options.name, options.short)
+    types = {field.name: type(getattr(recipe, field.name)) for field in fields(recipe)}
+    changes = _parameters(options)
+    for name, value in changes.items():
+        if name not in types:
+            raise VitcnnError(f"a recipe has no {name!r}{near(name, list(types))}")
+        try:
+            # YAML reads 1e-3 as text and 1 as a whole number.
+            changes[name] = value if types[name] is type(None) else types[name](value)
+        except (TypeError, ValueError):
+            raise VitcnnError(f"{name} must be of the kind {types[name].__name__}, not {value!r}") from None
+    data = options.data or find_cifar10()
+    result = tune(options.name, replace(recipe, **changes), data, TUNING, str(find_device(options.device)))
+    print(f"{result:.1%} of the 5,000 held-out training images right; added to {TUNING}")
+
+
+def _recipe(name: str, short: bool) -> Any:
+    from vitcnn_utils.zoo.recipes import RECIPES, SHORT
+
+    if name not in RECIPES:
+        raise VitcnnError(f"no zoo model {name!r}{near(name, list(RECIPES))}")
+    return (SHORT if short else RECIPES)[name]
 
 
 def _zoo(options: argparse.Namespace) -> None:

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from vitcnn_utils.errors import VitcnnError, near
+from vitcnn_utils.tracing import Call, Skip, Tap, Unit, Value, has_places, is_norm, trace, units
 
 if TYPE_CHECKING:
     from vitcnn_utils.data import Images
@@ -19,18 +20,10 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Tap:
-    """Where an activation is read: what a module takes or gives."""
-
-    module: nn.Module
-    side: Literal["input", "output"] = "output"
-
-
-@dataclass(frozen=True)
 class Layer:
     """A recorded activation.
 
-    kind: 'stem', 'norm', 'attention', 'mlp hidden', 'mlp', 'conv', 'block' or 'final norm'.
+    kind: 'stem', 'norm', 'attention', 'mlp hidden', 'mlp', 'conv', 'linear', 'block' or 'final norm'.
     block: index of the transformer block or residual unit it lies in; None outside them.
     depth: position among all layers of the model, from 0 (first) to 1 (last).
     """
@@ -50,7 +43,8 @@ class Branch:
     shortcut: what the skip adds: z, or its projection where a stage changes shape.
     branch: f(z), what the branch gives, after layer scale.
     sum: z + f(z); in a post-activation ResNet, after the ReLU that follows the addition.
-    kind: 'attention', 'mlp' or 'residual' (the long branch of a CNN's unit).
+    kind: 'attention', 'mlp' (the last of several), 'residual' (the only one of its unit), or what else the block calls the
+    part that it runs through, such as 'mlp_tokens'.
     """
 
     name: str
@@ -136,7 +130,7 @@ class Model:
             name = layers[index].name
             kept[name] = function(name, tensor)
 
-        with torch.no_grad(), _hooks([layer.tap for layer in layers], keep):
+        with torch.no_grad(), _hooks(self.module, [layer.tap for layer in layers], keep):
             self.module(x)
         for layer in layers:
             if layer.name not in kept:
@@ -163,7 +157,7 @@ class Model:
         def keep(index: int, tensor: Tensor) -> None:
             values[index] = tensor.clone() if self._overwritten[taps[index]] else tensor
 
-        with _hooks(taps, keep):
+        with _hooks(self.module, taps, keep):
             yield values
 
     def _find_overwritten(self, taps: Sequence[Tap]) -> None:
@@ -172,7 +166,7 @@ class Model:
         if not new:
             return
         seen: dict[int, tuple[Tensor, int]] = {}
-        with torch.no_grad(), _hooks(new, lambda i, tensor: seen.__setitem__(i, (tensor, tensor._version))):
+        with torch.no_grad(), _hooks(self.module, new, lambda i, tensor: seen.__setitem__(i, (tensor, tensor._version))):
             self.module(torch.zeros(1, 3, *self.image_size, device=self.device))
         for index, tap in enumerate(new):
             if index not in seen:
@@ -207,18 +201,45 @@ class Model:
 
 
 @contextmanager
-def _hooks(taps: Sequence[Tap], keep: Any) -> Iterator[None]:
-    """While open, calls keep(index, tensor) whenever the model passes a tap.
+def _hooks(root: nn.Module, taps: Sequence[Tap], keep: Callable[[int, Tensor], Any]) -> Iterator[None]:
+    """While open, calls keep(index, tensor) whenever `root` passes a tap, maps as (B, C, H, W).
 
     Outputs are seen before any other hook changes them.
     """
     with ExitStack() as stack:
         for index, tap in enumerate(taps):
-            if tap.side == "input":
-                handle = tap.module.register_forward_pre_hook(lambda _, args, i=index: keep(i, args[0]))
-            else:
-                handle = tap.module.register_forward_hook(lambda _, args, out, i=index: keep(i, out), prepend=True)
-            stack.callback(handle.remove)
+
+            def show(tensor: Tensor, index: int = index, last: bool = tap.layout.channels_last) -> None:
+                keep(index, tensor.permute(0, 3, 1, 2) if last and tensor.ndim == 4 else tensor)
+
+            stack.enter_context(hook(root, tap, show, first=True))
+        yield
+
+
+@contextmanager
+def hook(root: nn.Module, tap: Tap, function: Callable[[Tensor], Any], first: bool = False) -> Iterator[None]:
+    """While open, calls function(tensor) in each forward pass of `root` at a tap, with the tensor as it is there.
+
+    What it gives, unless None, takes the place of an output. first: before all hooks that are there already.
+    """
+    calls = 0
+
+    def begin(*_: Any) -> None:
+        nonlocal calls
+        calls = 0
+
+    def at(tensor: Tensor) -> Any:
+        nonlocal calls
+        calls += 1
+        return function(tensor) if calls == tap.call + 1 else None
+
+    with ExitStack() as stack:
+        stack.callback(root.register_forward_pre_hook(begin, prepend=True).remove)
+        if tap.side == "input":
+            handle = tap.module.register_forward_pre_hook(lambda _, args: at(args[0]))
+        else:
+            handle = tap.module.register_forward_hook(lambda _, args, out: at(out), prepend=first)
+        stack.callback(handle.remove)
         yield
 
 
@@ -374,105 +395,168 @@ def _check_safetensors(path: Path) -> None:
 
 
 def _describe(model: Model) -> None:
-    """Fills in what the measures ask for, from the parts that the module has (never from its class name)."""
-    module = model.module
-    found = getattr(module, "blocks", None)
-    blocks = list(found) if isinstance(found, nn.Sequential | nn.ModuleList) else []
-    if blocks and all(hasattr(block, part) for block in blocks for part in ("norm1", "norm2", "mlp")):
-        drafts = _describe_transformer(model, blocks)
-    elif units := _residual_units(module):
-        drafts = _describe_resnet(model, units)
-    else:
-        drafts = [(name, _kind(m), None, Tap(m)) for name, m in module.named_modules() if _kind(m)]
-    last = max(len(drafts) - 1, 1)
-    model.layers = [
-        Layer(name, kind, block, index / last, tap) for index, (name, kind, block, tap) in enumerate(drafts)
-    ]
-    if not _branches_hold(model):
-        model.branches = []
+    """Fills in what the measures ask for, from what the module does with an image (never from its class name)."""
+    root = trace(model.module, torch.zeros(1, 3, *model.image_size, device=model.device))
+    residual_units = units(root)
+    blocks = _blocks(root, residual_units)
+    _describe_tokens(model, blocks)
+    model.branches = _branches(blocks, residual_units)
+    parts = _parts(model, root, blocks)
+    last = max(len(parts) - 1, 1)
+    model.layers = [Layer(p.name, p.kind, p.block, index / last, p.tap) for index, p in enumerate(parts)]
+    model.attentions = [p.module for p in parts if p.kind == "attention"]
 
 
-def _branches_hold(model: Model) -> bool:
-    """Whether each branch and its shortcut add up to the sum: in a post-norm block, say, the parts are other ones."""
-    branches = [branch for branch in model.branches if branch.has_skip]
-    x = torch.randn(1, 3, *model.image_size, generator=torch.Generator().manual_seed(0)).to(model.device)
-    with torch.no_grad(), model.reading([t for b in branches for t in (b.shortcut, b.branch, b.sum)]) as values:
-        model.module(x)
-    for branch, z, f, found in zip(branches, values[::3], values[1::3], values[2::3], strict=True):
-        expected = (z + f).relu() if branch.kind == "residual" else z + f
-        if not torch.allclose(expected, found, rtol=1e-3, atol=1e-4 * found.abs().max().item(), equal_nan=True):
-            return False
-    return True
+def _blocks(root: Call, residual_units: Sequence[Unit]) -> list[Call]:
+    """The residual units, and others of their kind, which have no skip (as at the start of a stage), in order."""
+    kinds = tuple({type(unit.call.module) for unit in residual_units})
+    found: list[Call] = []
+    for call in root.walk():
+        inside = any(call.name.startswith(f"{block.name}.") for block in found)
+        if isinstance(call.module, kinds) and not inside and call.number == 0 and call.given and call.taken:
+            found.append(call)
+    return found
 
 
-Draft = tuple[str, str, int | None, Tap]
-
-
-def _describe_transformer(model: Model, blocks: Sequence[nn.Module]) -> list[Draft]:
+def _describe_tokens(model: Model, blocks: Sequence[Call]) -> None:
+    """Grid, patch size, prefix tokens and read-out, if all blocks work on the same tokens, laid out on one grid."""
     module: Any = model.module
-    model.prefix_tokens = getattr(module, "num_prefix_tokens", 0)
-    model.readout = getattr(module, "global_pool", "avg")
-    patches = module.patch_embed if hasattr(module, "patch_embed") else module.stem
-    model.grid = tuple(patches.grid_size)
-    model.patch_size = patches.patch_size[0]
-    drafts: list[Draft] = [("stem", "stem", None, Tap(blocks[0], "input"))]
-    for i, block in enumerate(blocks):
-        b: Any = block
-        name = f"blocks.{i}"
-        if hasattr(b, "attn"):
-            model.attentions.append(b.attn)
-            drafts += [(f"{name}.norm1", "norm", i, Tap(b.norm1)), (f"{name}.attn", "attention", i, Tap(b.attn))]
-            has_skip = _has_skip(b)
-            z, middle = Tap(b.norm1, "input"), Tap(b.norm2, "input")
-            attention, mlp = (Tap(_last(b, f"drop_path{k}", f"ls{k}", part)) for k, part in ((1, "attn"), (2, "mlp")))
-            model.branches += [
-                Branch(f"{name}.attn", "attention", i, z, z, attention, middle, has_skip),
-                Branch(f"{name}.mlp", "mlp", i, middle, middle, mlp, Tap(b), has_skip),
-            ]
-        hidden = [(f"{name}.mlp.hidden", "mlp hidden", i, Tap(b.mlp.fc2, "input"))] if hasattr(b.mlp, "fc2") else []
-        drafts += [(f"{name}.norm2", "norm", i, Tap(b.norm2)), *hidden,
-                   (f"{name}.mlp", "mlp", i, Tap(b.mlp)), (name, "block", i, Tap(b))]  # fmt: skip
-    if not isinstance(module.norm, nn.Identity):
-        drafts.append(("norm", "final norm", None, Tap(module.norm)))
-    return drafts
+    patches = getattr(module, "patch_embed", getattr(module, "stem", None))
+    shapes = {block.given.shape[1:-1] for block in blocks if block.given}
+    if len(shapes) != 1 or not hasattr(patches, "grid_size"):
+        return
+    (places,) = shapes
+    rows, columns = patches.grid_size
+    prefix = getattr(module, "num_prefix_tokens", 0)
+    if places == (prefix + rows * columns,):
+        model.grid, model.prefix_tokens, model.patch_size = (rows, columns), prefix, patches.patch_size[0]
+        model.readout = getattr(module, "global_pool", "avg")
 
 
-def _has_skip(block: nn.Module) -> bool:
-    from vitcnn_utils.zoo.architectures import SkiplessBlock
-
-    return not isinstance(block, SkiplessBlock)
+# Branches
 
 
-def _last(block: nn.Module, *names: str) -> nn.Module:
-    """The first of the named sub-modules that the block has."""
-    return next(getattr(block, name) for name in names if getattr(block, name, None) is not None)
+def _branches(blocks: Sequence[Call], residual_units: Sequence[Unit]) -> list[Branch]:
+    """The branches of all blocks; none if one of them is nowhere to be read."""
+    own = {unit.call: unit for unit in residual_units}
+    found: list[Branch | None] = []
+    for index, block in enumerate(blocks):
+        if block in own:
+            found += [_branch(own[block], skip, index) for skip in own[block].skips]
+        elif getattr(block.module, "skipless", False):
+            like = next(unit for unit in residual_units if isinstance(block.module, type(unit.call.module)))
+            found += [_without(_branch(like, skip, index), like.call, block) for skip in like.skips]
+    return [] if None in found else [branch for branch in found if branch is not None]
 
 
-def _residual_units(module: nn.Module) -> list[tuple[str, Any]]:
-    """The residual units of a post-activation ResNet: bottleneck or basic."""
-    parts = ("conv1", "bn1", "conv2", "bn2")
-    return [(n, m) for n, m in module.named_modules() if hasattr(m, "downsample") and all(hasattr(m, p) for p in parts)]
+def _branch(unit: Unit, skip: Skip, block: int) -> Branch | None:
+    """None where the stream, the branch or their sum is not what a module takes or gives."""
+    name, kind, part = unit.call.name, "residual", unit.part(skip)
+    if len(unit.skips) > 1:
+        name, last = part.name, skip is unit.skips[-1]
+        kind = "attention" if part.attends else "mlp" if last else name.rpartition(".")[2]
+    inside = set(unit.call.module.modules())
+
+    def taps(value: Value, side: str) -> list[Tap]:
+        return [tap for tap in value.taps if tap.side == side and tap.module in inside]
+
+    # The first module that takes the stream, before anything is made of it; the last that gives the branch.
+    z, f, total = taps(skip.entering, "input")[:1], taps(skip.branch, "output")[-1:], unit.reading(skip)
+    shortcut = z if skip.shortcut is skip.entering else taps(skip.shortcut, "output")[-1:]
+    return Branch(name, kind, block, z[0], shortcut[0], f[0], total) if z and f and shortcut and total else None
 
 
-def _describe_resnet(model: Model, units: list[tuple[str, Any]]) -> list[Draft]:
-    module: Any = model.module
-    drafts: list[Draft] = [("conv1", "conv", None, Tap(module.conv1)), ("bn1", "norm", None, Tap(module.bn1)),
-                           ("stem", "stem", None, Tap(units[0][1], "input"))]  # fmt: skip
-    for i, (name, unit) in enumerate(units):
-        inner = [n for n in ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3") if hasattr(unit, n)]
-        drafts += [(f"{name}.{n}", "conv" if n.startswith("conv") else "norm", i, Tap(getattr(unit, n))) for n in inner]
-        if unit.downsample is not None:
-            drafts.append((f"{name}.downsample", "conv", i, Tap(unit.downsample)))
-        drafts.append((name, "block", i, Tap(unit)))
-        z = Tap(unit, "input")
-        shortcut = z if unit.downsample is None else Tap(unit.downsample)
-        end = _last(unit, "drop_path", "se", inner[-1])
-        model.branches.append(Branch(name, "residual", i, z, shortcut, Tap(end), Tap(unit)))
-    return drafts
+def _without(branch: Branch | None, like: Call, block: Call) -> Branch | None:
+    """The branch of a block without skips that corresponds to one of a block with."""
+    if branch is None:
+        return None
+    names = {module: name for name, module in like.module.named_modules()}
+
+    def moved(tap: Tap) -> Tap:
+        return replace(tap, module=block.module.get_submodule(names[tap.module]))
+
+    name = block.name + branch.name.removeprefix(like.name)
+    taps = (moved(tap) for tap in (branch.skip, branch.shortcut, branch.branch, branch.sum))
+    return Branch(name, branch.kind, branch.block, *taps, has_skip=False)
 
 
-def _kind(module: nn.Module) -> str:
-    """The kind of a layer in a model of no known family; '' for what is not recorded."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        return "conv" if isinstance(module, nn.Conv2d) else "linear"
-    return "norm" if "norm" in type(module).__name__.lower() else ""
+# Layers
+
+
+class _Part(NamedTuple):
+    """A layer to be; `module` is what it is, which need not be where it is read."""
+
+    name: str
+    kind: str
+    block: int | None
+    tap: Tap
+    module: nn.Module
+
+
+def _parts(model: Model, root: Call, blocks: Sequence[Call]) -> list[_Part]:
+    """The layers in the order in which they run; outside the blocks of a model with tokens, only the final norm."""
+    found: list[_Part] = []
+    index = -1
+    for call, kind in _recorded(root, lambda call: "block" if call in blocks else _kind(call)):
+        after = index == len(blocks) - 1 and bool(blocks)
+        if kind == "block":
+            index += 1
+            stem = [_Part("stem", "stem", None, call.tap("input"), call.module)] if index == 0 else []
+            found += [*stem, *_inside(model, call, index), _Part(call.name, kind, index, call.tap("output"), call.module)]
+        elif _has_layout(model, call.given) and (model.grid is None or (after and kind == "norm")):
+            kind = "final norm" if after and kind == "norm" else kind
+            found.append(_Part(call.name, kind, None, call.tap("output"), call.module))
+    return found
+
+
+def _inside(model: Model, block: Call, index: int) -> list[_Part]:
+    """The layers of a block. One that is laid out in another way, such as in windows, is read where it is added."""
+    branches = {branch.name: branch for branch in model.branches if branch.block == index}
+    shortcuts = {branch.shortcut.module for branch in branches.values() if branch.shortcut != branch.skip}
+    found: list[_Part] = []
+    for call, kind in _recorded(block, lambda call: "conv" if call.module in shortcuts else _kind_inside(model, call)):
+        hidden = _hidden(model, call) if kind == "mlp" else None
+        if hidden is not None:
+            found.append(_Part(f"{call.name}.hidden", "mlp hidden", index, hidden, call.module))
+        if _has_layout(model, call.given):
+            found.append(_Part(call.name, kind, index, call.tap("output"), call.module))
+        elif call.name in branches:
+            found.append(_Part(call.name, kind, index, branches[call.name].branch, call.module))
+    return found
+
+
+def _recorded(call: Call, kind_of: Callable[[Call], str]) -> Iterator[tuple[Call, str]]:
+    """The calls in `call` that have a kind, with it; what is inside those is not looked at."""
+    for inner in call.inner:
+        kind = kind_of(inner) if inner.number == 0 else ""
+        if kind:
+            yield inner, kind
+        else:
+            yield from _recorded(inner, kind_of)
+
+
+def _has_layout(model: Model, value: Value | None) -> bool:
+    """Whether an activation is one of places of the image, and, if the model has tokens, of all of them."""
+    if value is None or value.shape[0] != 1 or not has_places(value.shape):
+        return False
+    return model.grid is None or value.shape[1:-1] == (model.prefix_tokens + model.grid[0] * model.grid[1],)
+
+
+def _kind_inside(model: Model, call: Call) -> str:
+    if call.attends:
+        return "attention"
+    is_mlp = call.name.rpartition(".")[2].startswith("mlp") or _hidden(model, call) is not None
+    return "mlp" if is_mlp else _kind(call)
+
+
+def _hidden(model: Model, call: Call) -> Tap | None:
+    """The hidden activation of an MLP, which its second layer takes; a gate's has no places and does not count."""
+    second = [inner for inner in call.inner if inner.module is getattr(call.module, "fc2", None)]
+    return second[0].tap("input") if second and _has_layout(model, second[0].taken) else None
+
+
+def _kind(call: Call) -> str:
+    """The kind of a layer anywhere; '' for what is not recorded."""
+    if isinstance(call.module, nn.Conv2d | nn.Linear):
+        return "conv" if isinstance(call.module, nn.Conv2d) else "linear"
+    return "norm" if is_norm(call) else ""

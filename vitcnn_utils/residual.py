@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.models import Branch, Model, Tap
+from vitcnn_utils.models import Branch, Model, hook
 
 if TYPE_CHECKING:
     from vitcnn_utils.data import Images
@@ -111,8 +111,7 @@ def without_skip(model: Model, block: int, branch: str | None = None) -> Iterato
         pass
     with ExitStack() as stack:
         for one in chosen:
-            for handle in _undo(one):
-                stack.callback(handle.remove)
+            _undo(model, one, stack)
         yield
 
 
@@ -130,17 +129,11 @@ def _chosen(model: Model, block: int, branch: str | None) -> list[Branch]:
     return chosen
 
 
-def _undo(branch: Branch) -> list[Any]:
-    """Handles of the hooks that make a skip add nothing."""
+def _undo(model: Model, branch: Branch, stack: ExitStack) -> None:
+    """Makes a skip add nothing, until the stack is closed."""
     if branch.shortcut != branch.skip:  # a projection: a module of its own, whose output can be zero
-        return [branch.shortcut.module.register_forward_hook(lambda module, args, out: torch.zeros_like(out))]
+        stack.enter_context(hook(model.module, branch.shortcut, torch.zeros_like))
+        return
     held: list[Tensor] = []
-
-    def hold(module: Any, args: tuple[Tensor, ...]) -> None:
-        held[:] = [args[0]]
-
-    def subtract(module: Any, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
-        return out - held.pop()
-
-    assert branch.skip == Tap(branch.skip.module, "input")
-    return [branch.skip.module.register_forward_pre_hook(hold), branch.branch.module.register_forward_hook(subtract)]
+    stack.enter_context(hook(model.module, branch.skip, lambda z: held.append(z)))
+    stack.enter_context(hook(model.module, branch.branch, lambda f: f - held.pop()))

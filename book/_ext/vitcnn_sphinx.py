@@ -1,9 +1,11 @@
-"""What the book's pages need of Sphinx: formulas as MathML, docstrings as plain text, and three directives
-that make the zoo's table, its learning curves and the API reference from the package itself."""
+"""What the book's pages need of Sphinx: formulas as MathML, docstrings as plain text, and directives
+for the zoo's tables and learning curves and the API reference, from the package itself, and for explorers."""
 
 import html
+import json
 import pkgutil
 import re
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -22,7 +24,9 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", _plain_text)
     app.add_directive("zoo-table", ZooTable)
     app.add_directive("zoo-curves", ZooCurves)
+    app.add_directive("zoo-tuning", ZooTuning)
     app.add_directive("api", Api)
+    app.add_directive("explorer", Explorer)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -89,13 +93,10 @@ class ZooTable(SphinxDirective):
 
         rows = [self.row(zoo.card(name)) for name in zoo.names()]
         heads = [
-            "Model", "What differs", "Parameters", "Training images", "Steps", "Test accuracy", "Minutes", "Device",
-            "sha256",
+            "Model", "What differs", "Parameters", "Training images", "Steps", "Test accuracy", "Minutes", "Images/s",
+            "Of a product's speed", "Device", "sha256",
         ]  # fmt: skip
-        head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-        body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-        table = f'<table class="table vitcnn-zoo"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        return [nodes.raw("", f'<div class="vitcnn-scroll" tabindex="0">{table}</div>', format="html")]
+        return [scrolling_table(heads, rows)]
 
     @staticmethod
     def row(card: dict[str, Any]) -> list[str]:
@@ -107,9 +108,44 @@ class ZooTable(SphinxDirective):
             f"{card['steps']:,}",
             f"{card['test_accuracy']:.1%}",
             f"{card['minutes']:g}",
+            f"{card['images_per_second']:,}",
+            f"{card['flops'] / card['flops_of_a_product']:.0%}",
             html.escape(card["device"]),
             f'<code title="{card["sha256"]}">{card["sha256"][:8]}</code>',
         ]
+
+
+def scrolling_table(heads: list[str], rows: list[list[str]]) -> nodes.Node:
+    """A table of HTML cells that scrolls by itself where the page is narrow."""
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    table = f'<table class="table vitcnn-zoo"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return nodes.raw("", f'<div class="vitcnn-scroll" tabindex="0">{table}</div>', format="html")
+
+
+class ZooTuning(SphinxDirective):
+    """What `vitcnn tune` measured, and in which values of the recipe the runs of a model differ."""
+
+    def run(self) -> list[nodes.Node]:
+        from vitcnn_utils import zoo
+
+        runs = [json.loads(line) for line in zoo.TUNING.read_text(encoding="utf-8").splitlines()]
+        keys = [key for key in runs[0]["recipe"] if self.tried(key, runs)]
+        heads = ["Model", "epochs", *(key.replace("_", " ") for key in keys), "Held-out accuracy", "Minutes"]
+        rows = [
+            [f"<code>{run['name']}</code>", *(str(run["recipe"][key]) for key in ("epochs", *keys)),
+             f"{run['held_out_accuracy']:.1%}", f"{run['minutes']:g}"]
+            for run in runs
+        ]  # fmt: skip
+        return [scrolling_table(heads, rows)]
+
+    @staticmethod
+    def tried(key: str, runs: list[dict[str, Any]]) -> bool:
+        """Whether runs of one model differ in this value, which is not just what tells the models apart."""
+        values: dict[str, set[Any]] = {}
+        for run in runs:
+            values.setdefault(run["name"], set()).add(run["recipe"][key])
+        return key != "epochs" and max(map(len, values.values())) > 1
 
 
 def what_differs(recipe: dict[str, Any]) -> str:
@@ -188,3 +224,20 @@ class Api(SphinxDirective):
         names = sorted(module.name for module in found if not module.name.rpartition(".")[2].startswith("_"))
         text = "\n\n".join(f"{name}\n{'-' * len(name)}\n\n.. automodule:: {name}\n   :members:\n" for name in names)
         return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+class Explorer(SphinxDirective):
+    """An explorer of the executed notebooks once more, by its kind, and a link to the chapter; for pages at the top."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        kind = self.arguments[0]
+        # `vitcnn book` lays this beside the pages.
+        found = json.loads((Path(self.env.srcdir) / "_explorers.json").read_text(encoding="utf-8"))
+        if kind not in found:
+            logger.warning("no executed notebook shows an explorer %r", kind, location=self.get_location())
+            return []
+        entry = found[kind]
+        link = f'<a href="{entry["link"]}">In its chapter: {html.escape(entry["chapter"])}</a>'
+        return [nodes.raw("", f'{entry["html"]}<p class="vx-chapter">{link}</p>', format="html")]

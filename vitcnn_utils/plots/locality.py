@@ -16,7 +16,9 @@ from vitcnn_utils.provenance import Provenance
 # The two lowest and the two highest blocks, told apart by shape as well as by colour.
 _BLOCK_STYLES = ((BLUE, "o"), (GREEN, "s"), (ORANGE, "^"), (RED, "D"))
 _UNIT_STYLES = (*_BLOCK_STYLES, (PURPLE, "v"))
-_DARKEST = 1e-3
+FIELD = "inferno"
+"""The colour map of receptive fields: dark far beyond the field, as in the paper."""
+DARKEST = 1e-3
 """The share of a map's largest value from which on down it is drawn in the darkest colour."""
 
 
@@ -247,11 +249,12 @@ def _channels(fields: xr.DataArray) -> str:
 
 
 def _alt_of_maps(rows: Mapping[str, xr.DataArray]) -> str:
-    names = "; ".join(f"{row}: {', '.join(map(_title, fields))}" for row, fields in rows.items())
+    names = "; ".join(f"{row}: {', '.join(map(layer_title, fields))}" for row, fields in rows.items())
     return f"Maps of effective receptive fields, bright at the centre of the image, from low to high layers. {names}."
 
 
-def _title(field: xr.DataArray) -> str:
+def layer_title(field: xr.DataArray) -> str:
+    """What a layer of a receptive field is called: 'stem', 'attention 3', 'MLP 3' or 'unit 3', counted from 1."""
     kind, block = str(field["kind"].item()), int(field["block"]) + 1
     return {"attention": f"attention {block}", "mlp": f"MLP {block}", "residual": f"unit {block}"}.get(kind, kind)
 
@@ -266,13 +269,13 @@ def _draw_maps(rows: Mapping[str, xr.DataArray], side: float) -> MplFigure:
         row[0].set_ylabel(name)
         for ax, field in zip(row, fields, strict=False):
             height, width = field.shape
-            shown = np.maximum(field / field.max(), _DARKEST)
+            shown = np.maximum(field / field.max(), DARKEST)
             image = ax.imshow(
-                shown, cmap="inferno", norm=LogNorm(_DARKEST, 1), extent=(0, width, height, 0), interpolation="none"
+                shown, cmap=FIELD, norm=LogNorm(DARKEST, 1), extent=(0, width, height, 0), interpolation="none"
             )
             corner = (float(field["centre_x"]) - side / 2, float(field["centre_y"]) - side / 2)
             ax.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="white", linewidth=0.7))
-            ax.set_title(_title(field), fontsize=9, loc="center")
+            ax.set_title(layer_title(field), fontsize=9, loc="center")
     bar = drawing.colorbar(image, ax=axes, shrink=0.8, pad=0.01)
     bar.set_label("share of the largest value")
     bar.outline.set_visible(False)

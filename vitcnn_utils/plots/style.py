@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MplFigure
@@ -57,6 +58,11 @@ def heat_map(
     return axes.imshow(values, origin="lower", cmap=cmap, vmin=vmin, vmax=vmax, aspect="auto")
 
 
+def number(value: float, digits: int = 2) -> str:
+    """A number as explorers write it, in Python and in the page: 'none' where there is none."""
+    return f"{value:.{digits}f}" if np.isfinite(value) else "none"
+
+
 @dataclass(frozen=True)
 class Figure:
     """A figure as the page shows it: inline SVG with alt text, caption, and where it comes from."""
@@ -92,10 +98,10 @@ def figure(
     caption: one or two sentences, HTML. key: tells apart several drawings of the same figure on one page.
     """
     prefix = "-".join([*ids, key] if key else ids) or "drawing"
-    return Figure(_inline_svg(drawing, prefix, alt), () if key else tuple(ids), alt, caption, provenance.line)
+    return Figure(inline_svg(drawing, prefix, alt), () if key else tuple(ids), alt, caption, provenance.line)
 
 
-def _inline_svg(drawing: MplFigure, prefix: str, alt: str) -> str:
+def inline_svg(drawing: MplFigure, prefix: str, alt: str) -> str:
     """The drawing as an <svg> element without a ground, in the colour of the text around it."""
     buffer = io.StringIO()
     with mpl.rc_context(_RC):

@@ -9,6 +9,7 @@ from typing import Any
 from vitcnn_utils.errors import VitcnnError
 
 FOLDER = Path(__file__).parent / "weights"
+TUNING = FOLDER / "tuning.jsonl"  # what `vitcnn tune` measured, a line a run
 
 
 def names() -> list[str]:
@@ -22,7 +23,9 @@ def card(name: str) -> dict[str, Any]:
     """How a zoo model was made: recipe, command, steps, seed, device, minutes, test accuracy, sha256."""
     path = _path(name, ".json")
     if not path.exists():
-        raise VitcnnError(f"{name} is not trained yet: run `vitcnn train {name}`; there are: {', '.join(names())}")
+        raise VitcnnError(
+            f"{name} is not trained yet: run `vitcnn train {name} --short`; there are: {', '.join(names())}"
+        )
     return json.loads(path.read_text())
 
 
@@ -38,7 +41,7 @@ def weights_path(name: str) -> Path:
     expected = card(name)["sha256"]
     if sha256(path.read_bytes()).hexdigest() != expected:
         raise VitcnnError(
-            f"{path} is damaged: its sha256 is not that of its card; restore it or run `vitcnn train {name}`"
+            f"{path} is damaged: its sha256 is not that of its card; restore it or run `vitcnn train {name} --short`"
         )
     return path
 

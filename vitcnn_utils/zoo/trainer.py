@@ -3,45 +3,47 @@
 import hashlib
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from timm.data import Mixup
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.transforms.v2 import functional as tv
 from tqdm import tqdm
 
 from vitcnn_utils.data import read_parquet
-from vitcnn_utils.errors import VitcnnError, near
+from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.zoo.architectures import CLASSES, MEAN, STD, build
-from vitcnn_utils.zoo.recipes import RECIPES, Recipe
+from vitcnn_utils.zoo.recipes import SHORT, Recipe
 
 
-def train(name: str, data: Path, out: Path, device: str = "cpu", epochs: int | None = None) -> Path:
+def train(name: str, recipe: Recipe, data: Path, out: Path, device: str = "cpu") -> Path:
     """Train one zoo model and write its weights, card and log into `out`.
 
     Interrupted, it leaves `out/NAME.checkpoint.safetensors`; called again, it goes on from there
     with the random numbers it would have drawn. A model whose card is there is not trained again.
 
     data: folder with CIFAR-10 as parquet, `train-*.parquet` and `test-*.parquet`.
-    epochs: a shorter or longer schedule than the recipe's; the card says so.
     Returns the path of the weights, fp16 safetensors.
     """
-    if name not in RECIPES:
-        raise VitcnnError(f"no recipe for {name!r}{near(name, list(RECIPES))}")
-    recipe = RECIPES[name] if epochs is None else replace(RECIPES[name], epochs=epochs)
     stem = out / name.removeprefix("zoo/")
     out.mkdir(parents=True, exist_ok=True)
     weights_path = stem.with_name(stem.name + ".safetensors")
     card_path = stem.with_name(stem.name + ".json")
-    if card_path.exists() and json.loads(card_path.read_text())["recipe"] == asdict(recipe):
+    if card_path.exists() and Recipe(**json.loads(card_path.read_text())["recipe"]) == recipe:
         return weights_path
 
     images, labels = read_cifar10(data, "train")
@@ -49,25 +51,29 @@ def train(name: str, data: Path, out: Path, device: str = "cpu", epochs: int | N
     images, labels = images[keep].to(device), labels[keep].to(device)
     run = _Run(recipe, stem, device)
     run.fit(name, images, labels)
+    model = run.result()
 
-    half = {key: value.half() if value.is_floating_point() else value for key, value in run.model.state_dict().items()}
+    half = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
     half = {key: value.cpu().contiguous() for key, value in half.items()}
     test_images, test_labels = (t.to(device) for t in read_cifar10(data, "test"))
-    accuracy_fp32 = accuracy(run.model, test_images, test_labels)
-    run.model.load_state_dict(half)
-    accuracy_fp16 = accuracy(run.model, test_images, test_labels)
+    accuracy_fp32 = accuracy(model, test_images, test_labels)
+    model.load_state_dict(half)
+    accuracy_fp16 = accuracy(model, test_images, test_labels)
     _save_atomically(half, weights_path)
+    seen = recipe.steps * recipe.batch_size
     card = {
         "name": name,
-        "command": f"vitcnn train {name}" + (f" --epochs {epochs}" if epochs else ""),
+        "command": f"vitcnn train {name}" + (" --short" if recipe == SHORT.get(name) else ""),
         "recipe": asdict(recipe),
         "training_images": len(labels),
         "steps": recipe.steps,
-        "parameters": sum(p.numel() for p in run.model.parameters()),
+        "parameters": sum(p.numel() for p in model.parameters()),
         "test_accuracy": accuracy_fp16,
         "test_accuracy_before_fp16": accuracy_fp32,
         "minutes": round(run.seconds / 60, 1),
-        "images_per_second": round(recipe.steps * recipe.batch_size / run.seconds),
+        "images_per_second": round(seen / run.seconds),
+        "flops": operations(model, images[: recipe.batch_size]) * seen / run.seconds,
+        "flops_of_a_product": product_speed(device),
         "device": describe_device(device),
         "torch": torch.__version__,
         "timm": timm.__version__,
@@ -76,6 +82,28 @@ def train(name: str, data: Path, out: Path, device: str = "cpu", epochs: int | N
     _write_atomically(json.dumps(card, indent=1) + "\n", card_path)
     run.checkpoint_path.unlink(missing_ok=True)
     return weights_path
+
+
+def tune(name: str, recipe: Recipe, data: Path, record: Path, device: str = "cpu") -> float:
+    """Train with a recipe on 45,000 training images; the accuracy on the other 5,000, which is added to `record`.
+
+    For choices between recipes: the test images play no part in it. Not resumable, writes no weights.
+    """
+    images, labels = read_cifar10(data, "train")
+    # The last tenth of each class in a fixed order of its own, whatever the seed of the recipe.
+    training = balanced_subset(labels, 0.9, seed=0)
+    held_out = torch.ones(len(labels), dtype=torch.bool)
+    held_out[training] = False
+    training = training[balanced_subset(labels[training], recipe.data_fraction, recipe.seed)]
+    with tempfile.TemporaryDirectory() as folder:
+        run = _Run(recipe, Path(folder) / "tune", device)
+        run.fit(name, images[training].to(device), labels[training].to(device))
+    result = accuracy(run.result(), images[held_out].to(device), labels[held_out].to(device))
+    row = {"name": name, "recipe": asdict(recipe), "held_out_accuracy": result, "minutes": round(run.seconds / 60, 1),
+           "device": describe_device(device)}  # fmt: skip
+    with record.open("a") as lines:
+        lines.write(json.dumps(row) + "\n")
+    return result
 
 
 class _Run:
@@ -100,6 +128,12 @@ class _Run:
             self.optimizer, t_initial=recipe.steps, warmup_t=int(recipe.warmup_fraction * recipe.steps),
             warmup_prefix=False, t_in_epochs=False,
         )  # fmt: skip
+        self.ema = ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
+        self.mixup = None
+        if recipe.mixup or recipe.cutmix:
+            self.mixup = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=CLASSES)
+        # Compiling was measured to slow these small models down on a CPU.
+        self.forward = torch.compile(self.model) if device.startswith("cuda") else self.model
         self.checkpoint_path = stem.with_name(stem.name + ".checkpoint.safetensors")
         self.log_path = stem.with_name(stem.name + ".log.jsonl")
         self.step, self.seconds = 0, 0.0
@@ -114,12 +148,13 @@ class _Run:
             epoch = self.step // steps_per_epoch
             # All randomness of an epoch follows from its number, so a resumed run draws the same.
             torch.manual_seed(recipe.seed * 10_000 + epoch)
+            np.random.seed(recipe.seed * 10_000 + epoch)  # timm's Mixup draws from it
             end = recipe.steps if epoch + 1 >= recipe.epochs else (epoch + 1) * steps_per_epoch
             start_time, start = time.perf_counter(), self.step
             loss_sum, correct = (torch.zeros((), device=self.device) for _ in range(2))
             self.model.train()
             for batch in _batches(len(labels), end - self.step, recipe.batch_size, images.device):
-                x = augment(images[batch], recipe.crop_padding)
+                x = augment(images[batch], recipe)
                 loss, hits = self._optimize(x, labels[batch])
                 # Added up on the device: reading them here would make the CPU wait at every step.
                 loss_sum += loss
@@ -132,18 +167,26 @@ class _Run:
             self._checkpoint()
         bar.close()
 
-    def _optimize(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def result(self) -> nn.Module:
+        """The trained model: the average over the steps, where the recipe asks for one."""
+        return self.ema.module if self.ema else self.model
+
+    def _optimize(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One step; the loss and the number of images that were classified right."""
         self.schedule.step_update(self.step)
+        x, target = self.mixup(x, labels) if self.mixup else (x, labels)
+        smoothing = 0.0 if self.mixup else self.recipe.label_smoothing  # Mixup's targets are smooth already
         with torch.autocast(x.device.type, dtype=torch.bfloat16):
-            logits = self.model(x)
-        loss = F.cross_entropy(logits.float(), target, label_smoothing=self.recipe.label_smoothing)
+            logits = self.forward(x)
+        loss = F.cross_entropy(logits.float(), target, label_smoothing=smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad_norm)
         self.optimizer.step()
         self.step += 1
-        return loss.detach(), (logits.argmax(-1) == target).sum()
+        if self.ema:
+            self.ema.update(self.model, step=self.step)
+        return loss.detach(), (logits.argmax(-1) == labels).sum()
 
     def _log(self, epoch: int, loss: float, train_accuracy: float) -> None:
         row = {"epoch": epoch, "step": self.step, "loss": round(loss, 4), "train_accuracy": round(train_accuracy, 4),
@@ -153,6 +196,8 @@ class _Run:
 
     def _checkpoint(self) -> None:
         tensors = {f"model.{k}": v.cpu().contiguous() for k, v in self.model.state_dict().items()}
+        if self.ema:
+            tensors |= {f"ema.{k}": v.cpu().contiguous() for k, v in self.ema.module.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value).cpu().contiguous()
@@ -163,7 +208,9 @@ class _Run:
         tensors = load_file(self.checkpoint_path)
         step, self.seconds = tensors.pop("progress").tolist()
         self.step = int(step)
-        self.model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+        self.model.load_state_dict(_under("model.", tensors))
+        if self.ema:
+            self.ema.module.load_state_dict(_under("ema.", tensors))
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):
@@ -182,9 +229,15 @@ def _batches(size: int, count: int, batch_size: int, device: torch.device) -> It
         order = order[batch_size:]
 
 
-def augment(images: Tensor, padding: int) -> Tensor:
-    """Normalised, randomly shifted and flipped images: uint8 (B, H, W, 3) to float (B, 3, H, W)."""
-    x = normalize(images)
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def augment(images: Tensor, recipe: Recipe) -> Tensor:
+    """Augmented and normalised images, drawn for each one apart: uint8 (B, H, W, 3) to float (B, 3, H, W)."""
+    if recipe.three_augment:
+        images = three_augment(images)
+    x, padding = normalize(images), recipe.crop_padding
     B, _, H, W = x.shape
     if padding:
         x = F.pad(x, [padding] * 4)
@@ -195,6 +248,22 @@ def augment(images: Tensor, padding: int) -> Tensor:
         x = x[torch.arange(B, device=x.device)[:, None, None, None],
               torch.arange(3, device=x.device)[None, :, None, None], rows, columns]  # fmt: skip
     return x
+
+
+def three_augment(images: Tensor) -> Tensor:
+    """Each uint8 (B, H, W, 3) image grey, solarised, blurred or as it is (3-Augment, Touvron et al. 2022)."""
+    x = images.permute(0, 3, 1, 2)
+    sigma = float(torch.empty(()).uniform_(0.1, 2.0))
+    views = [
+        x,
+        tv.rgb_to_grayscale(x, num_output_channels=3),
+        tv.solarize(x, threshold=128),
+        tv.gaussian_blur(x, [3, 3], [sigma, sigma]),
+    ]
+    choice = torch.randint(0, len(views), (len(x), 1, 1, 1)).to(x.device)
+    for index, view in enumerate(views):
+        x = torch.where(choice == index, view, x)
+    return x.permute(0, 2, 3, 1)
 
 
 def normalize(images: Tensor) -> Tensor:
@@ -257,6 +326,26 @@ def read_cifar10(folder: Path, split: str) -> tuple[Tensor, Tensor]:
         torch.cat([torch.from_numpy(images) for images, _ in parts]),
         torch.cat([torch.from_numpy(labels) for _, labels in parts]),
     )
+
+
+def operations(model: nn.Module, images: Tensor) -> float:
+    """Floating-point operations of one training step for one image: matrix products, forward and backward."""
+    with FlopCounterMode(display=False) as counter:
+        model(normalize(images)).sum().backward()
+    model.zero_grad()
+    return counter.get_total_flops() / len(images)
+
+
+def product_speed(device: str) -> float:
+    """Operations a second of one large bf16 matrix product on the device, the best of five: what it could do."""
+    size = 8192 if device.startswith("cuda") else 2048
+    a = torch.ones(size, size, dtype=torch.bfloat16, device=device)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        (a @ a)[0, 0].item()  # waits for the device
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / min(seconds)
 
 
 def describe_device(device: str) -> str:

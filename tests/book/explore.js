@@ -1,0 +1,106 @@
+// What an explorer shows and how it can be worked, as plain data for the tests: window.explore, in every page they open.
+window.explore = (() => {
+  const all = (selector, root) => [...root.querySelectorAll(selector)];
+  const figure = (name) => document.getElementById(`explore-${name}`);
+  const section = (name) => figure(name).querySelector("section.vx");
+  const isVisible = (element) => element.checkVisibility({ visibilityProperty: true });
+
+  function hash(text) {
+    let sum = 0;
+    for (let i = 0; i < text.length; i += 1) sum = (Math.imul(sum, 31) + text.charCodeAt(i)) | 0;
+    return sum;
+  }
+
+  function pixels(canvas) {
+    return new Uint32Array(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer);
+  }
+
+  function seen(name) {
+    const root = section(name);
+    const canvases = all("canvas", root).filter(isVisible).map(pixels);
+    const drawings = all("svg", root).filter(isVisible);
+    return {
+      sentence: root.querySelector(".vx-sentence").textContent,
+      state: root.vitcnn.state(),
+      painted: hash([...canvases.map((one) => one.join()), ...drawings.map((one) => one.outerHTML)].join()),
+      pictures: canvases.length + drawings.length,
+      blank: canvases.filter((one) => new Set(one).size < 2).length + drawings.filter((one) => !one.childElementCount).length,
+      fallback: figure(name).querySelector(".vx-fallback") !== null,
+    };
+  }
+
+  function arrays(name) {
+    return Object.fromEntries(Object.entries(section(name).vitcnn.arrays).map(([key, { shape, codes, flat }]) =>
+      [key, { shape, values: Array.from(codes, (_, i) => (Number.isFinite(flat(i)) ? flat(i) : null)) }]));
+  }
+
+  // --- by keyboard and by mouse -----------------------------------------------------------------------------------
+
+  // All that can be operated, each group of radio buttons once.
+  function controls(name) {
+    const found = all("input, select, button, [tabindex='0']", section(name)).filter(isVisible);
+    return [...new Set(found.map(describe))];
+  }
+
+  function describe(element) {
+    const words = element.type === "radio" ? element.closest("fieldset").querySelector("legend").textContent
+      : element.getAttribute("aria-label") ?? element.labels?.[0]?.textContent ?? element.textContent;
+    return `${element.getAttribute("role") ?? element.type}: ${words}`;
+  }
+
+  // Put the focus right before an explorer.
+  function enter(name) {
+    figure(name).tabIndex = -1;
+    figure(name).focus();
+  }
+
+  // Where the focus is, if inside: which control, keys that change its value, and whether the eye can see the focus.
+  function stop(name) {
+    const element = document.activeElement;
+    if (!section(name).contains(element)) return null;
+    const keys = element.type === "select-one" ? ["ArrowDown", "ArrowUp"] : element.type === "checkbox" ? ["Space"]
+      : element.type === "submit" || element.type === "button" ? [] : ["ArrowRight", "ArrowLeft"];
+    const shown = [element, element.nextElementSibling].filter(Boolean).map((one) => getComputedStyle(one));
+    return {
+      control: describe(element), keys,
+      outlined: shown.some((style) => style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2),
+    };
+  }
+
+  // Points to click, by control; a click at one of them at least changes the control's value.
+  function targets(name) {
+    const at = (element, x, y) => {
+      const box = element.getBoundingClientRect();
+      return [box.left + box.width * x, box.top + box.height * y];
+    };
+    const groups = {};
+    for (const element of all("input, [role=slider]", section(name)).filter(isVisible)) {
+      const points = element.type === "radio" || element.type === "checkbox" ? [at(element.labels[0], 0.5, 0.5)]
+        : element.type === "range" ? [at(element, 0.06, 0.5), at(element, 0.94, 0.5)]
+          : [at(element, 0.1, 0.8), at(element, 0.9, 0.2)];
+      (groups[describe(element)] ??= []).push(...points);
+    }
+    return Object.entries(groups);
+  }
+
+  // --- how it lies on the page --------------------------------------------------------------------------------------
+
+  function look(name) {
+    const root = section(name) ?? figure(name);
+    const page = getComputedStyle(document.body).backgroundColor;
+    const grounds = [];
+    for (let e = root; e && e !== document.body; e = e.parentElement) grounds.push(getComputedStyle(e).backgroundColor);
+    return {
+      text: getComputedStyle(root).color,
+      page,
+      grounds: grounds.filter((colour) => colour !== "rgba(0, 0, 0, 0)" && colour !== page),
+      top: root.getBoundingClientRect().top,
+      overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+      operable: controls(name),
+      pictures: all("canvas, svg", root).filter(isVisible).length,
+      sentence: all(".vx-sentence", root).filter(isVisible).length,
+    };
+  }
+
+  return { seen, arrays, controls, enter, stop, targets, look };
+})();

@@ -1,0 +1,88 @@
+"""The explorer of Figures 1, 2 and 8."""
+
+import gzip
+
+import numpy as np
+import pytest
+import xarray as xr
+from test_explorers import unpack
+
+from vitcnn_utils import cka
+from vitcnn_utils.data import load_images
+from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.explorers import explore_similarity
+from vitcnn_utils.models import load_model
+
+KINDS = ["norm", "attention", "norm", "mlp hidden", "mlp", "block"]
+
+
+def similarity(rows, columns, values=None, names=("one", "other")):
+    """A map of rows × columns layers, of six kinds in turn, evenly over the depth."""
+    values = np.random.default_rng(0).random((rows, columns)) if values is None else values
+    coords = {}
+    for side, count in (("a", rows), ("b", columns)):
+        coords[f"layer_{side}"] = [f"{side}{i}" for i in range(count)]
+        coords[f"kind_{side}"] = (f"layer_{side}", [KINDS[i % 6] for i in range(count)])
+        coords[f"depth_{side}"] = (f"layer_{side}", np.linspace(0, 1, count))
+    attrs = dict(zip(("model_a", "model_b"), names, strict=True))
+    return xr.DataArray(values, dims=("layer_a", "layer_b"), coords=coords, attrs=attrs)
+
+
+def test_arrays_are_those_that_were_given():
+    maps = {"first": similarity(12, 12), "second": similarity(12, 7)}
+    explorer = explore_similarity(maps)
+    found = unpack(explorer.header["arrays"], explorer.data)
+    assert explorer.header["titles"] == ["first", "second"]
+    for i, given in enumerate(maps.values()):
+        assert np.abs(found[f"map{i}"] - given.values).max() <= explorer.header["error"] * 1.0001
+    assert explorer.header["error"] < 0.002
+
+
+def test_the_sentence_names_both_layers_and_the_value():
+    values = np.zeros((12, 7))
+    values[4, 2] = 1
+    explorer = explore_similarity({"pair": similarity(12, 7, values)})
+    explorer.row, explorer.column = 4, 2
+    assert explorer.sentence() == "CKA of layer 5 of 12 in one, a4 (mlp) and layer 3 of 7 in other, b2 (norm): 1.00."
+    explorer.layers = "block"  # the nearest of that kind: a5 and b5
+    assert explorer.sentence() == "CKA of layer 6 of 12 in one, a5 (block) and layer 6 of 7 in other, b5 (block): 0.00."
+
+
+def test_a_layer_without_a_value_is_said_to_have_none():
+    values = np.full((6, 6), np.nan)
+    assert explore_similarity({"constant": similarity(6, 6, values)}).sentence().endswith(": none.")
+
+
+def test_a_map_may_be_smaller_than_the_chosen_cell():
+    explorer = explore_similarity({"large": similarity(12, 12), "small": similarity(3, 3)})
+    explorer.row = 11
+    explorer.pair = 1
+    assert "layer 3 of 3" in explorer.sentence()
+    with pytest.raises(VitcnnError, match="row must be from 0 to 11, not 12"):
+        explorer.row = 12
+
+
+def test_two_models_are_measured():
+    images = load_images("cifar10", 12)
+    vit, cnn = (load_model(f"zoo/{name}", weights="untrained", device="cpu") for name in ("vit-small-data-3", "resnet"))
+    explorer = explore_similarity((vit, cnn), images)
+    assert explorer.header["titles"] == [
+        f"{vit.name} with itself", f"{cnn.name} with itself", f"{vit.name} with {cnn.name}"
+    ]  # fmt: skip
+    found = unpack(explorer.header["arrays"], explorer.data)
+    expected = cka.layer_similarity(vit, cnn, images)
+    np.testing.assert_allclose(found["map2"], np.clip(expected, 0, 1), atol=0.003)
+    with pytest.raises(VitcnnError, match="need images"):
+        explore_similarity((vit, cnn))
+
+
+def test_nothing_to_explore():
+    with pytest.raises(VitcnnError, match="nothing to explore"):
+        explore_similarity({})
+
+
+def test_large_maps_stay_within_the_budget():
+    # ViT-L/16 and ResNet-152: 151 and 361 layers; noise is the worst case for compression.
+    sizes = [(151, 151), (361, 361), (151, 361)]
+    explorer = explore_similarity({str(size): similarity(*size) for size in sizes})
+    assert len(gzip.compress(explorer.data)) < 1e6

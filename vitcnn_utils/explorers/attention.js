@@ -1,0 +1,243 @@
+// Figures 3 and 4: the attention of one query on its picture, all heads of the block beside it, and how far all heads look.
+
+const SIDE = 384; // pixels of the longer side of the large picture
+const CELL = 8; // pixels of a patch in the small maps, at most
+
+function render({ model, el }) {
+  const { models, blocks, heads, grid: [rows, columns], prefix, pictures, n_images, errors, choices } = model.get("header");
+  const values = arrays(model);
+  const table = colors(model, "viridis");
+  const P = prefix.length;
+  const chart = headChart(model, values);
+  let view = null;
+
+  const place = (token) => (token < P ? null : [Math.floor((token - P) / columns), (token - P) % columns]);
+  const word = (token) => (token < P ? prefix[token] : `token (${place(token).join(", ")})`);
+  const picture = picker({
+    label: "Query: the patch that looks", rows, columns, get: (state) => place(state.token),
+    set: (row, column) => change(model, { token: P + row * columns + column }),
+    text: (state) => `${word(state.token)} looks`,
+    hover: (row, column) => {
+      readout.textContent = row === null ? "" : `${word(P + row * columns + column)} gets ${percent(view.weight(row * columns + column))}`;
+    },
+  });
+  const readout = h("p", { class: "vx-readout" });
+  const bar = colorBar(table, { label: "% of the attention", low: 0, high: 1 });
+  const swatches = prefix.map((name, i) => swatch(model, i, () => [view.onPrefix(i) / view.peak, percent(view.onPrefix(i))], table, name));
+  const images = tiles(model, { name: "image", label: "Picture", texts: pictures });
+  const small = tiles(model, { name: "head", label: "Head: what the same query looks at", texts: heads.map((head) => `head ${head}`) });
+  const facts = h("tbody", {});
+
+  function see(state) {
+    const { model: m, image, block, head, token } = state;
+    const relative = (one) => (patch) => values.relative.at(m, image, block, one, token, patch);
+    const peak = values.peak.at(m, image, block, head, token);
+    const shares = prefix.map((_, i) => values.prefix.at(m, image, block, head, token, i));
+    const onPlaceless = shares.reduce((sum, share) => sum + share, 0);
+    const without = token < P ? NaN : values.query_distance.at(m, image, block, head, token - P);
+    const of = (name) => values[name].at(m, block, head);
+    return { state, relative, peak, weight: (patch) => relative(head)(patch) * peak, onPrefix: (i) => shares[i],
+      query: { distance: without * (1 - onPlaceless), without, share: onPlaceless },
+      all: { distance: of("distance"), without: of("distance_renormalized"), share: of("prefix_mass") } };
+  }
+
+  function update(state) {
+    view = see(state);
+    const chosen = place(state.token);
+    paintPicture(picture.pixels, { values, state, rows, columns, table, relative: view.relative(state.head) });
+    frame(picture.marks, rows, columns, chosen ? [{ row: chosen[0], column: chosen[1] }] : []);
+    small.canvases.forEach((canvas, i) => paintSmall(canvas, { rows, columns, table, relative: view.relative(i), chosen }));
+    small.say((i) => `${fixed(values.distance.at(state.model, state.block, i), 1)} px`);
+    bar.set(0, 100 * view.peak);
+    for (const one of swatches) one.paint(state);
+    facts.replaceChildren(...factRows());
+    chart.draw(state);
+    return sentence(state);
+  }
+
+  function factRows() {
+    const words = model.get("header").prefix_words;
+    const row = (name, key, show) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, show(view.query[key])), h("td", {}, show(view.all[key])));
+    const first = row("Mean distance", "distance", pixels);
+    return P ? [first, row(`… without the share of ${words}`, "without", pixels), row(`Share of ${words}`, "share", percent)] : [first];
+  }
+
+  function sentence({ model: m, image, block, head, token }) {
+    const patches = Array.from({ length: rows * columns }, (_, patch) => view.relative(head)(patch));
+    const most = patches.indexOf(Math.max(...patches));
+    const looks = `${models[m]}, block ${blocks[block]}, head ${heads[head]}: from ${word(token)} of ${pictures[image]} it looks most, of all patches, `
+      + `at ${word(P + most)} (${percent(view.weight(most))} of the attention)`;
+    const first = [looks, ...prefix.map((name, i) => `${percent(view.onPrefix(i))} goes to ${name}`)].join("; ");
+    const query = token < P ? "" : ` This query's mean distance is ${pixels(view.query.distance)}.`;
+    const { distance, without, share } = view.all;
+    const counted = P ? ` (${pixels(without)} without the share of ${model.get("header").prefix_words}, which is ${percent(share)})` : "";
+    return `${first}.${query} The head's mean distance is ${pixels(distance)}${counted}, over ${n_images} images.`;
+  }
+
+  images.canvases.forEach((canvas, i) => paintPixels(canvas, values.pixels, i));
+  return mount({
+    model, el, title: "Where does a head look?",
+    controls: [
+      ...(models.length > 1 ? [choice(model, { name: "model", label: "Trained on", options: [[0, "all data"], [1, "little data"]] })] : []),
+      slider(model, { name: "block", label: "Block", text: (i) => `block ${blocks[i]}` }),
+      choice(model, { name: "view", label: "Show", options: choices.view.map((one) => [one, one]) }),
+    ],
+    pickers: [images, picture, small, chart],
+    body: [
+      h("div", {}, images.element, h("p", { class: "vx-head" }, "The framed patch is the query: choose another"), picture.element,
+        h("div", { class: "vx-swatches" }, ...swatches.map((one) => one.element)), bar.element, readout),
+      h("div", {}, small.element,
+        h("table", { class: "vx-facts" }, h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col" }, "this query"),
+          h("th", { scope: "col" }, `head, ${n_images} images`))), facts),
+        h("p", { class: "vx-head" }, "All heads, sorted within each block"), chart.element, chart.readout),
+    ],
+    update,
+    notes: "All numbers count from 0. Colours run from 0 to the largest weight of the query on a patch, in each small map to its own. "
+      + `Shades are within ${fixed(100 * errors.weight, 1)} % of that largest weight, a query's distance within ${fixed(errors.distance, 2)} px; the heads' numbers are those of the figures.`,
+  });
+}
+
+const percent = (share) => `${fixed(100 * share, 1)} %`;
+const pixels = (distance) => `${fixed(distance, 1)} px`;
+
+// --- what is chosen among pictures or heads: native radio buttons, each with a small canvas ---------------------
+
+function tiles(model, { name, label, texts }) {
+  const group = freshId();
+  const canvases = texts.map(() => h("canvas", { "aria-hidden": "true" }));
+  const inputs = texts.map((_, i) => h("input", { type: "radio", name: group, onchange: () => change(model, { [name]: i }) }));
+  const more = texts.map(() => h("small", {}));
+  const element = h("fieldset", { class: "vx-tiles" }, h("legend", {}, label),
+    h("div", {}, ...texts.map((text, i) => h("label", {}, inputs[i], canvases[i], h("span", {}, text, " ", more[i])))));
+  return { element, canvases, say: (text) => more.forEach((one, i) => { one.textContent = text(i); }),
+    sync: (state) => inputs.forEach((input, i) => { input.checked = state[name] === i; }) };
+}
+
+// A token without a place as query; value() gives the share of the scale that its colour shows, and its words.
+function swatch(model, token, value, table, name) {
+  const color = h("canvas", { "aria-hidden": "true" });
+  const text = h("span", {});
+  const element = h("button", { type: "button", class: "vx-button vx-swatch", onclick: () => change(model, { token }) }, color, text);
+  const paint = (state) => {
+    const [share, words] = value();
+    heat(color, { rows: 1, columns: 1, value: () => share, low: 0, high: 1, table });
+    text.textContent = `${name} as query · gets ${words}`;
+    element.setAttribute("aria-pressed", state.token === token);
+  };
+  return { element, paint };
+}
+
+// --- painting -----------------------------------------------------------------------------------------------------
+
+const css = (table, share) => {
+  const color = 3 * Math.min(Math.max(Math.floor(share * 256), 0), 255);
+  return `rgb(${table[color]},${table[color + 1]},${table[color + 2]})`;
+};
+
+function paintPixels(canvas, { shape: [, height, width], codes }, i) {
+  Object.assign(canvas, { width, height });
+  const image = new ImageData(width, height);
+  const from = i * height * width * 3;
+  for (let pixel = 0; pixel < height * width; pixel += 1) {
+    image.data.set(codes.subarray(from + 3 * pixel, from + 3 * pixel + 3), 4 * pixel);
+    image.data[4 * pixel + 3] = 255;
+  }
+  canvas.getContext("2d").putImageData(image, 0, 0);
+}
+
+const scratch = document.createElement("canvas");
+
+// The picture with a square in each patch, so that both can be read; or the colours alone; or the picture alone.
+function paintPicture(canvas, { values, state, rows, columns, table, relative }) {
+  const cell = Math.max(Math.round(SIDE / Math.max(rows, columns)), 4);
+  Object.assign(canvas, { width: columns * cell, height: rows * cell });
+  canvas.style.aspectRatio = `${columns} / ${rows}`;
+  const context = canvas.getContext("2d");
+  paintPixels(scratch, values.pixels, state.image);
+  context.imageSmoothingEnabled = scratch.width > canvas.width;
+  context.drawImage(scratch, 0, 0, canvas.width, canvas.height);
+  if (state.view === "picture") return;
+  const side = state.view === "attention" ? cell : Math.round(0.56 * cell);
+  const gap = Math.floor((cell - side) / 2);
+  for (let row = 0; row < rows; row += 1) {
+    for (let column = 0; column < columns; column += 1) {
+      context.fillStyle = css(table, relative(row * columns + column));
+      context.fillRect(column * cell + gap, row * cell + gap, side, side);
+    }
+  }
+}
+
+function paintSmall(canvas, { rows, columns, table, relative, chosen }) {
+  const cell = Math.max(Math.min(CELL, Math.floor(128 / Math.max(rows, columns))), 2);
+  Object.assign(canvas, { width: columns * cell, height: rows * cell });
+  const context = canvas.getContext("2d");
+  for (let row = 0; row < rows; row += 1) {
+    for (let column = 0; column < columns; column += 1) {
+      context.fillStyle = css(table, relative(row * columns + column));
+      context.fillRect(column * cell, row * cell, cell, cell);
+    }
+  }
+  if (!chosen) return;
+  context.strokeStyle = "#fff";
+  context.strokeRect(chosen[1] * cell + 0.5, chosen[0] * cell + 0.5, cell - 1, cell - 1);
+}
+
+// --- the chart of Figures 3 and 4 ---------------------------------------------------------------------------------
+
+// A dot a head; left and right lead to the next block, up and down to the head that looks farther or nearer.
+function headChart(model, values) {
+  const { blocks, heads, uniform } = model.get("header");
+  const [M, L, H] = values.distance.shape;
+  const order = Array.from({ length: M }, (_, m) => blocks.map((_, b) =>
+    heads.map((_, i) => i).sort((i, j) => values.distance.at(m, b, i) - values.distance.at(m, b, j))));
+  const top = 1.08 * Math.max(uniform, ...values.distance.codes);
+  const box = { width: 340, height: 210, left: 44, right: 8, top: 8, bottom: 36, x0: -0.5, x1: L - 0.5, y0: 0, y1: top };
+  const px = (x) => box.left + ((x + 0.5) / L) * (box.width - box.left - box.right);
+  const py = (y) => box.height - box.bottom - (y / top) * (box.height - box.top - box.bottom);
+  const shift = (rank) => (0.8 * (rank - (H - 1) / 2)) / H;
+  const readout = h("p", { class: "vx-readout" });
+  let m = 0;
+
+  const distance = (b, rank) => values.distance.at(m, b, order[m][b][rank]);
+  const words = (b, rank) => `block ${blocks[b]}, head ${heads[order[m][b][rank]]}: ${pixels(distance(b, rank))}`;
+  const rankOf = (state) => order[state.model][state.block].indexOf(state.head);
+
+  // The dot nearest to a point of the chart, both counted from its lower left corner.
+  function nearest(x, y) {
+    let best = [Infinity];
+    for (let b = 0; b < L; b += 1) {
+      for (let rank = 0; rank < H; rank += 1) {
+        const far = Math.hypot(px(b + shift(rank)) - x * box.width, py(distance(b, rank)) - (1 - y) * box.height);
+        if (far < best[0]) best = [far, rank, b];
+      }
+    }
+    return best.slice(1);
+  }
+
+  const chart = picker({
+    label: "All heads by mean distance", rows: H, columns: L, upward: true, cell: nearest, classes: "vx-plot vx-heads",
+    get: (state) => [rankOf(state), state.block], set: (rank, b) => change(model, { block: b, head: order[m][b][rank] }),
+    text: (state) => words(state.block, rankOf(state)),
+    hover: (rank, b) => { readout.textContent = rank === null ? "" : words(b, rank); },
+  });
+  chart.pixels.style.aspectRatio = `${box.width} / ${box.height}`;
+  chart.marks.setAttribute("viewBox", `0 0 ${box.width} ${box.height}`);
+
+  function draw(state) {
+    m = state.model;
+    const rank = rankOf(state);
+    const every = Math.ceil(L / 12);
+    const rowOf = (b) => line({ points: heads.map((_, i) => [b + shift(i), distance(b, i)]), thin: b !== state.block }, LINES[0], px, py);
+    const dots = blocks.flatMap((_, b) => heads.map((_, i) => svg("circle", { cx: px(b + shift(i)).toFixed(1), cy: py(distance(b, i)).toFixed(1),
+      r: b === state.block ? 2.5 : 1.7, fill: LINES[0] })));
+    chart.marks.replaceChildren(
+      ...axes({ ...box, px, py, xLabel: "block", yLabel: "mean distance (px)", xTicks: blocks.flatMap((block, b) => (b % every ? [] : [[b, String(block)]])) }),
+      ...line({ points: [[box.x0, uniform], [box.x1, uniform]], thin: true, dashed: true }, LINES[5], px, py),
+      svg("text", { x: box.width - box.right, y: py(uniform) - 4, "text-anchor": "end" }, `uniform ${pixels(uniform)}`),
+      ...blocks.flatMap((_, b) => rowOf(b)), ...dots,
+      svg("circle", { cx: px(state.block + shift(rank)), cy: py(distance(state.block, rank)), r: 6, fill: LINES[1], stroke: "currentColor", "stroke-width": 1.5 }));
+  }
+  return { element: chart.element, readout, sync: chart.sync, draw };
+}
+
+export default { render };

@@ -1,0 +1,318 @@
+// What all explorers share. An explorer's own script follows in the same module and ends with `export default { render }`.
+// `model` is anywidget's: get, set, save_changes, on, off. In the static book it is a small stand-in (runtime.js)
+// that also has link(), the address of the present state.
+
+const LINES = ["#2f7fc1", "#d2691e", "#1d9a6c", "#a866b8", "#d04a4a", "#808080"]; // plots/style.py: CYCLE
+
+// --- data ---------------------------------------------------------------------------------------------------
+
+// The arrays that `pack` in base.py laid out: {name: {shape, codes, at(...index), flat(position)}}.
+function arrays(model) {
+  const view = model.get("data");
+  const types = { u1: Uint8Array, u2: Uint16Array, f4: Float32Array };
+  // A copy, as a view may begin anywhere and numbers of 2 or 4 bytes may not.
+  const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength).slice().buffer;
+  const unpacked = {};
+  for (const [name, place] of Object.entries(model.get("header").arrays)) {
+    const size = place.shape.reduce((product, length) => product * length, 1);
+    unpacked[name] = array(new types[place.type](bytes, place.offset, size), place);
+  }
+  return unpacked;
+}
+
+function array(codes, { shape, low, step, type }) {
+  const none = low === undefined ? undefined : 2 ** (8 * Number(type[1])) - 1;
+  const flat = (position) => {
+    const code = codes[position];
+    return none === undefined ? code : code === none ? NaN : low + step * code;
+  };
+  const position = (index) => index.reduce((sum, i, axis) => sum * shape[axis] + i, 0);
+  return { shape, codes, flat, at: (...index) => flat(position(index)), position };
+}
+
+// Where the middle of cell `index` of `cells` lies in a row of `others` cells over the same image: compare.py's place.
+const cellAt = (index, cells, others) => Math.floor(((2 * index + 1) * others) / (2 * cells));
+
+const fixed = (value, digits = 2) => (Number.isFinite(value) ? value.toFixed(digits) : "none");
+
+// --- elements -----------------------------------------------------------------------------------------------
+
+const SVG = "http://www.w3.org/2000/svg";
+
+// h("p", {class: "x", onclick: f}, "text", child): an element; svg(…) the same in SVG's namespace.
+const h = (tag, properties, ...children) => fill(document.createElement(tag), properties, children);
+const svg = (tag, properties, ...children) => fill(document.createElementNS(SVG, tag), properties, children);
+
+function fill(element, properties, children) {
+  for (const [key, value] of Object.entries(properties ?? {})) {
+    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else if (value !== undefined && value !== false) element.setAttribute(key, value === true ? "" : value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+let counter = 0;
+const freshId = () => `vx-${Date.now().toString(36)}-${(counter += 1)}`;
+
+// --- the frame of every explorer ------------------------------------------------------------------------------
+
+// controls: what slider() and choice() made. body: elements. pickers: what picker() made, wherever they stand in the
+// body. update(state): paints all, and returns the sentence. notes: small print. Returns what anywidget calls at the end.
+function mount({ model, el, title, controls, body, pickers = [], update, notes = "" }) {
+  const names = model.get("state_names");
+  const sentence = h("p", { class: "vx-sentence", role: "status", "aria-live": "polite" });
+  const root = h("section", { class: "vx", "aria-label": title },
+    h("p", { class: "vx-title" }, title),
+    h("div", { class: "vx-controls" }, ...controls.map((control) => control.element)),
+    h("div", { class: "vx-body" }, ...body),
+    sentence,
+    h("div", { class: "vx-foot" }, h("small", {}, notes), copyLink(model)));
+  const state = () => Object.fromEntries(names.map((name) => [name, allowed(model, name)]));
+  const paint = () => {
+    const now = state();
+    for (const control of [...controls, ...pickers]) control.sync(now);
+    sentence.textContent = update(now);
+  };
+  for (const name of names) model.on(`change:${name}`, paint);
+  el.append(root);
+  root.vitcnn = { arrays: arrays(model), state };
+  paint();
+  return () => {
+    for (const name of names) model.off(`change:${name}`, paint);
+    root.remove();
+  };
+}
+
+// A state's value within what header.choices allows: a count n (0 to n - 1) or a list of words.
+function allowed(model, name) {
+  const value = model.get(name);
+  const choices = model.get("header").choices[name];
+  if (Array.isArray(choices)) return choices.includes(value) ? value : choices[0];
+  return Math.min(Math.max(Math.round(Number(value)) || 0, 0), choices - 1);
+}
+
+// The only way by which an explorer changes its state.
+function change(model, values) {
+  for (const [name, value] of Object.entries(values)) model.set(name, value);
+  model.save_changes();
+}
+
+function copyLink(model) {
+  if (!model.link) return null;
+  const button = h("button", { type: "button", class: "vx-button", onclick: copy }, "Copy link");
+  async function copy() {
+    const address = model.link();
+    try {
+      await navigator.clipboard.writeText(address);
+      button.textContent = "Copied";
+    } catch {
+      // No clipboard (a page from the disk, an old browser): show the address to copy by hand.
+      window.prompt("The address of this view", address);
+    }
+    setTimeout(() => { button.textContent = "Copy link"; }, 1500);
+  }
+  return button;
+}
+
+// --- controls: {element, sync(state)} ---------------------------------------------------------------------------
+
+// A number from 0 to count - 1. text(value): how it is said, as 'block 3'.
+function slider(model, { name, label, text = String }) {
+  const id = freshId();
+  const count = model.get("header").choices[name];
+  const output = h("output", { for: id });
+  const input = h("input", { type: "range", id, min: 0, max: count - 1, step: 1,
+    oninput: () => change(model, { [name]: Number(input.value) }) });
+  const sync = (state) => {
+    input.value = state[name];
+    output.textContent = text(state[name]);
+    input.setAttribute("aria-valuetext", text(state[name]));
+  };
+  return { element: h("div", { class: "vx-control" }, h("label", { for: id }, label), input, output), sync };
+}
+
+// One of a few: options are [value, text]; buttons up to four of them, else a list.
+function choice(model, { name, label, options }) {
+  const cast = typeof options[0][0] === "number" ? Number : String;
+  return options.length > 4 ? list(model, name, label, options, cast) : buttons(model, name, label, options, cast);
+}
+
+function list(model, name, label, options, cast) {
+  const id = freshId();
+  const select = h("select", { id, onchange: () => change(model, { [name]: cast(select.value) }) },
+    ...options.map(([value, text]) => h("option", { value }, text)));
+  const element = h("div", { class: "vx-control" }, h("label", { for: id }, label), select);
+  return { element, sync: (state) => { select.value = state[name]; } };
+}
+
+function buttons(model, name, label, options, cast) {
+  const group = freshId();
+  const inputs = options.map(([value]) => h("input", { type: "radio", name: group, value, id: freshId(),
+    onchange: (event) => change(model, { [name]: cast(event.target.value) }) }));
+  const element = h("fieldset", { class: "vx-control vx-choice" }, h("legend", {}, label),
+    h("span", {}, ...inputs.flatMap((input, i) => [input, h("label", { for: input.id }, options[i][1])])));
+  return { element, sync: (state) => { for (const input of inputs) input.checked = cast(input.value) === state[name]; } };
+}
+
+// A picture of rows x columns cells in which one is chosen by click, touch or arrow keys. `pixels`: the canvas; `marks`: an
+// SVG on top, one unit a cell. get(state) gives [row, column] or null; set(row, column) changes the state; text(state)
+// says what is chosen. cell(x, y): of a point in fractions of the picture, where cells are not all of one size.
+// hover(row, column | null): what the pointer is over. upward: row 0 is at the bottom.
+function picker({ label, rows, columns, get, set, text, hover, cell, upward = false, classes = "" }) {
+  const size = () => [typeof rows === "function" ? rows() : rows, typeof columns === "function" ? columns() : columns];
+  const pixels = h("canvas", { "aria-hidden": "true" });
+  const marks = svg("svg", { preserveAspectRatio: "none", "aria-hidden": "true" });
+  const element = h("div", { class: `vx-picker ${classes}`, tabindex: 0, role: "slider", "aria-label": label,
+    onpointerdown: pick, onpointermove: move, onpointerleave: () => hover?.(null), onkeydown: key }, pixels, marks);
+  let chosen = null;
+
+  function at(event) {
+    const box = pixels.getBoundingClientRect();
+    const [r, c] = size();
+    const x = Math.min(Math.max((event.clientX - box.left) / box.width, 0), 0.9999);
+    let y = Math.min(Math.max((event.clientY - box.top) / box.height, 0), 0.9999);
+    if (upward) y = 0.9999 - y;
+    return cell ? cell(x, y) : [Math.floor(y * r), Math.floor(x * c)];
+  }
+  function pick(event) {
+    if (event.button === 0) set(...at(event));
+  }
+  function move(event) {
+    if (event.buttons & 1 && event.pointerType === "mouse") set(...at(event));
+    hover?.(...at(event));
+  }
+  function key(event) {
+    const [r, c] = size();
+    const [row, column] = chosen ?? [0, 0];
+    const up = upward ? 1 : -1;
+    const to = { ArrowLeft: [row, column - 1], ArrowRight: [row, column + 1], ArrowUp: [row + up, column],
+      ArrowDown: [row - up, column], Home: [row, 0], End: [row, c - 1], PageUp: [upward ? r - 1 : 0, column],
+      PageDown: [upward ? 0 : r - 1, column] }[event.key];
+    if (!to || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    set(Math.min(Math.max(to[0], 0), r - 1), Math.min(Math.max(to[1], 0), c - 1));
+  }
+  function sync(state) {
+    chosen = get(state);
+    const [r, c] = size();
+    element.setAttribute("aria-valuemin", 0);
+    element.setAttribute("aria-valuemax", r * c - 1);
+    element.setAttribute("aria-valuenow", chosen ? chosen[0] * c + chosen[1] : 0);
+    element.setAttribute("aria-valuetext", text(state));
+  }
+  return { element, pixels, marks, sync };
+}
+
+// --- painting ---------------------------------------------------------------------------------------------------
+
+// The 256 colours of a map, from header.colors, as [r, g, b] one after the other.
+function colors(model, name) {
+  const hex = model.get("header").colors[name];
+  return Uint8Array.from({ length: hex.length / 2 }, (_, i) => parseInt(hex.slice(2 * i, 2 * i + 2), 16));
+}
+
+const BAD = [128, 128, 128]; // where there is no value: style.GREY
+
+// Fill a canvas, one pixel a cell, or `across` and `down` (which cell each pixel shows) where cells differ in size.
+// value(row, column) between low and high takes the colours of `table`; upward: row 0 is at the bottom.
+function heat(canvas, { rows, columns, value, low, high, table, across, down, upward = false }) {
+  const width = across?.length ?? columns;
+  const height = down?.length ?? rows;
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+  const image = new ImageData(width, height);
+  for (let y = 0; y < height; y += 1) {
+    const line = upward ? height - 1 - y : y;
+    for (let x = 0; x < width; x += 1) {
+      const shown = value(down ? down[line] : line, across ? across[x] : x);
+      const place = 4 * (y * width + x);
+      if (Number.isFinite(shown)) {
+        const color = 3 * Math.min(Math.max(Math.floor(((shown - low) / (high - low || 1)) * 256), 0), 255);
+        for (let i = 0; i < 3; i += 1) image.data[place + i] = table[color + i];
+      } else image.data.set(BAD, place);
+      image.data[place + 3] = 255;
+    }
+  }
+  canvas.getContext("2d").putImageData(image, 0, 0);
+}
+
+// A frame around one cell, light with a dark edge, so that it is seen on every colour. For `marks` of a picker.
+function frame(marks, rows, columns, cells, upward = false) {
+  marks.setAttribute("viewBox", `0 0 ${columns} ${rows}`);
+  marks.replaceChildren(...cells.flatMap(({ row, column, width = 1, height = 1, dashed = false }) =>
+    ["vx-edge", "vx-frame"].map((name) => svg("rect", { class: dashed ? `${name} vx-dashed` : name, x: column,
+      y: upward ? rows - row - height : row, width, height }))));
+}
+
+// A colour bar with its ends and what it means.
+function colorBar(table, { label, low, high, digits = 1 }) {
+  const canvas = h("canvas", { "aria-hidden": "true" });
+  const ends = [h("span", {}), h("span", {})];
+  const name = h("span", { class: "vx-bar-label" }, label);
+  const set = (from, to, what = label) => {
+    ends[0].textContent = fixed(from, digits);
+    ends[1].textContent = fixed(to, digits);
+    name.textContent = what;
+  };
+  heat(canvas, { rows: 1, columns: 256, value: (_, x) => x, low: 0, high: 256, table });
+  set(low, high);
+  return { element: h("div", { class: "vx-bar" }, ends[0], canvas, ends[1], name), set };
+}
+
+// Lines over x. series: {label, points: [[x, y], …], color, thin, dashed, dots, band: [[x, low, high], …]}. marks: x where a thin upright line stands.
+// xTicks, yTicks: [[x, text], …] in place of even ones. Redrawn whole: {element, draw(series, marks, options)}.
+function plot({ label, xLabel, yLabel, x, y, height = 200, xTicks }) {
+  const width = 340, left = 44, right = 8, top = 8, bottom = 36;
+  const element = h("figure", { class: "vx-plot", role: "img", "aria-label": label });
+  const draw = (series, marks = [], range = {}) => {
+    const [x0, x1] = range.x ?? x, [y0, y1] = range.y ?? y;
+    const px = (value) => left + ((value - x0) / (x1 - x0 || 1)) * (width - left - right);
+    const py = (value) => height - bottom - ((value - y0) / (y1 - y0 || 1)) * (height - top - bottom);
+    const chart = svg("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" },
+      ...axes({ x0, x1, y0, y1, px, py, width, height, left, right, bottom, top, xLabel: range.xLabel ?? xLabel, yLabel: range.yLabel ?? yLabel,
+        xTicks: range.xTicks ?? xTicks, yTicks: range.yTicks }),
+      ...marks.map((value) => svg("line", { class: "vx-mark", x1: px(value), x2: px(value), y1: top, y2: height - bottom })),
+      ...series.flatMap((one, i) => line(one, one.color ?? LINES[i % LINES.length], px, py)));
+    const legend = series.filter((one) => one.label).map((one) => h("span", {},
+      h("i", { style: `border-top:3px ${one.dashed ? "dashed" : "solid"} ${one.color ?? LINES[series.indexOf(one) % LINES.length]}` }), one.label));
+    element.replaceChildren(chart, h("figcaption", {}, ...legend));
+  };
+  return { element, draw };
+}
+
+function line({ points, thin, dashed, dots, band = [] }, color, px, py) {
+  // A gap in the values is a gap in the line.
+  const steps = points.map(([a, b], i) => Number.isFinite(b)
+    ? `${i && Number.isFinite(points[i - 1][1]) ? "L" : "M"}${px(a).toFixed(1)} ${py(b).toFixed(1)}` : "");
+  const path = svg("path", { d: steps.join(""), fill: "none", stroke: color, "stroke-width": thin ? 1 : 2,
+    "stroke-dasharray": dashed ? "4 3" : undefined });
+  const circles = points.flatMap(([a, b], i) => (dots && Number.isFinite(b)
+    ? [svg("circle", { cx: px(a).toFixed(1), cy: py(b).toFixed(1), r: 3, fill: hollow?.[i] ? "none" : color, stroke: color })] : []));
+  const known = band.filter(([, low, high]) => Number.isFinite(low) && Number.isFinite(high));
+  const edge = [...known.map(([a, low]) => [a, low]), ...known.reverse().map(([a, , high]) => [a, high])];
+  const area = svg("polygon", { points: edge.map(([a, b]) => `${px(a).toFixed(1)},${py(b).toFixed(1)}`).join(" "), fill: color, "fill-opacity": 0.2 });
+  return [edge.length ? area : null, path, ...circles].filter(Boolean);
+}
+
+function axes({ x0, x1, y0, y1, px, py, width, height, left, right, bottom, top, xLabel, yLabel, xTicks, yTicks }) {
+  const base = height - bottom;
+  const text = (words, options) => svg("text", options, words);
+  const even = (a, b) => ticks(a, b).map((value) => [value, String(value)]);
+  return [
+    svg("path", { class: "vx-axis", fill: "none", d: `M${left} ${top}V${base}H${width - right}` }),
+    ...(xTicks ?? even(x0, x1)).map(([value, words]) => text(words, { x: px(value), y: base + 14, "text-anchor": "middle" })),
+    ...(yTicks ?? even(y0, y1)).map(([value, words]) => text(words, { x: left - 5, y: py(value) + 4, "text-anchor": "end" })),
+    text(xLabel, { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }),
+    text(yLabel, { transform: `translate(11 ${(top + base) / 2}) rotate(-90)`, "text-anchor": "middle" }),
+  ];
+}
+
+// Round numbers between two ends, four to seven of them.
+function ticks(low, high) {
+  const span = high - low || 1;
+  const power = 10 ** Math.floor(Math.log10(span / 4));
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => span / size <= 6) ?? 10 * power;
+  const found = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * span; i += 1) found.push(Number((i * step).toPrecision(6)));
+  return found;
+}

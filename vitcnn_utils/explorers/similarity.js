@@ -1,0 +1,116 @@
+// Figures 1, 2 and 8: a heat map of CKA, one cell chosen, and the whole row of its layer beside it.
+
+const PIXELS = 480; // a side of the map: fine enough for layers of unequal depth
+
+function render({ model, el }) {
+  const { titles, sides, choices, error } = model.get("header");
+  const maps = arrays(model);
+  const table = colors(model, "magma");
+  let view = null;
+
+  const map = picker({
+    label: "One pair of layers in the map of CKA", upward: true,
+    rows: () => view.rows.length, columns: () => view.columns.length,
+    get: () => [view.rows.indexOf(view.row), view.columns.indexOf(view.column)],
+    set: (row, column) => change(model, { row: view.rows[row], column: view.columns[column] }),
+    cell: (x, y) => [view.down[Math.floor(y * PIXELS)], view.across[Math.floor(x * PIXELS)]],
+    text: () => view.sentence,
+    hover: (row, column) => hover(row, column),
+  });
+  const readout = h("p", { class: "vx-readout" });
+  const profile = plot({ label: "CKA of the chosen row's layer with every layer of the other axis",
+    xLabel: "", yLabel: "CKA", x: [0, 1], y: [0, 1] });
+  const bar = colorBar(table, { label: "CKA", low: 0, high: 1, digits: 0 });
+  const xName = h("span", { class: "vx-x" });
+  const yName = h("p", { class: "vx-head" });
+  const profileName = h("p", { class: "vx-head" });
+
+  function update(state) {
+    view = see(state);
+    heat(map.pixels, { rows: view.rows.length, columns: view.columns.length, low: 0, high: 1, table, upward: true,
+      across: view.across, down: view.down, value: (i, j) => view.values.at(view.rows[i], view.columns[j]) });
+    cross(map.marks, view);
+    map.sync(state);
+    yName.textContent = `↑ ${view.a.model}`;
+    xName.textContent = `${view.b.model} →`;
+    profileName.textContent = `The row of ${view.a.names[view.row]}`;
+    drawProfile();
+    return view.sentence;
+  }
+
+  // Everything that follows from the state: which layers are shown, where their cells lie, what is chosen.
+  function see(state) {
+    const [a, b] = sides[state.pair];
+    const shown = (side) => {
+      const found = side.kinds.flatMap((kind, i) => (state.layers === "all" || kind === state.layers ? [i] : []));
+      return found.length ? found : side.kinds.map((_, i) => i);
+    };
+    const rows = shown(a), columns = shown(b);
+    const row = nearest(rows, state.row), column = nearest(columns, state.column);
+    const values = maps[`map${state.pair}`];
+    const byDepth = state.axes === "depth";
+    return { a, b, rows, columns, row, column, values, byDepth, down: cells(rows, a.depths, byDepth),
+      across: cells(columns, b.depths, byDepth),
+      sentence: `CKA of ${words(a, row)} and ${words(b, column)}: ${fixed(values.at(row, column))}.` };
+  }
+
+  function drawProfile(over = null) {
+    const { a, b, rows, columns, row, column, values, byDepth } = view;
+    const place = (j) => (byDepth ? b.depths[columns[j]] : columns[j] + 1);
+    const points = (i) => columns.map((layer, j) => [place(j), values.at(i, layer)]);
+    const series = [{ label: a.names[row], points: points(row) }];
+    if (over !== null && rows[over] !== row) series.push({ label: a.names[rows[over]], points: points(rows[over]), thin: true });
+    profile.draw(series, [place(columns.indexOf(column))], {
+      x: byDepth ? [0, 1] : [1, b.names.length], xLabel: `${byDepth ? "depth" : "layer"} in ${b.model}` });
+  }
+
+  function hover(row, column) {
+    if (row !== null) {
+      const [i, j] = [view.rows[row], view.columns[column]];
+      readout.textContent = `${view.a.names[i]} and ${view.b.names[j]}: ${fixed(view.values.at(i, j))}`;
+    } else readout.textContent = "";
+    drawProfile(row);
+  }
+
+  return mount({
+    model, el, title: "Which layers are alike?",
+    controls: [
+      choice(model, { name: "pair", label: "Map", options: titles.map((title, i) => [i, title]) }),
+      choice(model, { name: "layers", label: "Layers", options: choices.layers.map((kind) => [kind, kind]) }),
+      choice(model, { name: "axes", label: "Axes", options: [["number", "number"], ["depth", "depth"]] }),
+    ],
+    body: [
+      h("div", {}, yName, map.element, h("p", { class: "vx-head vx-end" }, xName), bar.element),
+      h("div", {}, profileName, profile.element, readout),
+    ],
+    update,
+    notes: `Choose a cell by click or arrow keys; point at another row to compare. Values within ${fixed(error, 3)} of the measured ones.`,
+  });
+}
+
+const nearest = (found, index) => found.reduce((best, i) => (Math.abs(i - index) < Math.abs(best - index) ? i : best));
+
+const words = ({ model, names, kinds }, i) => `layer ${i + 1} of ${names.length} in ${model}, ${names[i]} (${kinds[i]})`;
+
+// Which cell each pixel of an axis shows: all of one width, or each reaching halfway to its neighbours in depth.
+function cells(shown, depths, byDepth) {
+  const at = shown.map((i) => depths[i]);
+  return Uint16Array.from({ length: PIXELS }, (_, pixel) => {
+    const x = (pixel + 0.5) / PIXELS;
+    if (!byDepth) return Math.floor(x * shown.length);
+    return at.reduce((best, depth, i) => (Math.abs(depth - x) < Math.abs(at[best] - x) ? i : best), 0);
+  });
+}
+
+// The chosen row and cell, framed where their pixels lie.
+function cross(marks, { rows, columns, row, column, down, across }) {
+  const span = (cellOf, index) => [cellOf.indexOf(index), cellOf.lastIndexOf(index) + 1];
+  const [bottom, top] = span(down, rows.indexOf(row));
+  const [left, right] = span(across, columns.indexOf(column));
+  frame(marks, PIXELS, PIXELS, [
+    { row: bottom, column: 0, width: PIXELS, height: Math.max(top - bottom, 1), dashed: true },
+    { row: bottom, column: left, width: Math.max(right - left, 1), height: Math.max(top - bottom, 1) },
+  ], true);
+}
+
+export default { render };
