@@ -13,6 +13,7 @@ from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import nn
 
 from vitcnn_utils.attention import (
+    attention_maps,
     attention_weights,
     head_distances,
     head_outputs,
@@ -159,6 +160,37 @@ def test_weights_are_those_that_timm_forms_without_fusing(variant, fused):
         assert found.std() > 1e-3
 
 
+def test_maps_of_all_blocks_are_those_that_timm_forms_without_fusing(variant):
+    images = noise_images(5)
+    found = attention_maps(variant, images, batch_size=2)
+    expected = []
+    for attention in variant.attentions:
+        attention.fused_attn = False
+        attention.attn_drop.register_forward_hook(lambda module, args, out: expected.append(out))
+    variant.module(variant.prepare(torch.from_numpy(images.pixels)))
+    assert found.dims == ("image", "block", "head", "query", "key")
+    assert found.block.values.tolist() == list(range(len(variant.attentions)))
+    by_block = np.stack([weights.detach().numpy() for weights in expected[: len(variant.attentions)]], axis=1)
+    np.testing.assert_allclose(found, by_block, rtol=1e-4, atol=1e-6)
+    assert found.attrs["grid"] == variant.grid
+    assert len(found.attrs["prefix"]) == variant.prefix_tokens
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ["CLS"]),
+        ({"reg_tokens": 2}, ["CLS", "register 0", "register 1"]),
+        ({"class_token": False, "global_pool": "avg"}, []),
+        ({"class_token": False, "global_pool": "avg", "reg_tokens": 1}, ["register 0"]),
+    ],
+)
+def test_maps_name_the_tokens_before_the_patches(changes, expected):
+    found = attention_maps(described(small_vit(**changes)), noise_images(1))
+    assert found.attrs["prefix"] == expected
+    assert found.sizes["key"] == 16 + len(expected)
+
+
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("name", ["plain", "relative positions", "relative positions, as in BEiT"])
 def test_head_outputs_projected_are_the_output_of_the_module(name, fused):
@@ -185,7 +217,7 @@ def test_head_outputs_projected_are_the_output_of_the_module(name, fused):
 )
 def test_other_attention_is_named(module, named):
     model = described(module())
-    with pytest.raises(VitcnnError, match=f"{named} is not plain softmax attention"):
+    with pytest.raises(VitcnnError, match=f"no plain softmax attention over all.*{named} is none"):
         head_distances(model, noise_images(2))
 
 

@@ -34,7 +34,7 @@ def noisy(layer_count: int, grid: int, seed: int = 0) -> xr.DataArray:
     values = 0.5 * near[:, None, :, None] * near[None, :, None, :]
     values = values * np.linspace(1, 0.3, layer_count)[:, None, None, None, None]
     values = values + 0.01 * rng.standard_normal((layer_count, *[grid] * 4))
-    coords: dict[str, Any] = {dim: at for dim in DIMS}
+    coords: dict[str, Any] = dict.fromkeys(DIMS, at)
     coords |= {"layer": [f"b{i}" for i in range(layer_count)], "depth": ("layer", np.linspace(0.1, 1, layer_count))}
     return xr.DataArray(values, dims=("layer", *DIMS), coords=coords)
 

@@ -59,11 +59,11 @@ def test_it_says_the_accuracy_of_each_model_and_of_the_token() -> None:
     assert explorer.sentence() == (
         f"Mean of tokens, near depth 0.60: ViT (b1) {percent(vit['accuracy'].sel(readout='mean')[1])}; "
         f"CNN (b1) {percent(cnn['accuracy'].sel(readout='mean')[1])}. Chance: 10.0 %. "
-        f"Beside: ViT (b1), token (3, 0) of 4 × 4 {percent(vit['token_accuracy'][1, 3, 0])}, "
+        f"Beside: ViT (b1), token (3, 0) of 4 × 4: {percent(vit['token_accuracy'][1, 3, 0])}, "
         f"all tokens {float(by_token.min()):.1f} to {float(by_token.max()):.1f} %; each map its own scale."
     )
     explorer.model = 1
-    assert f"Beside: CNN (b1), token (1, 0) of 2 × 2 {percent(cnn['token_accuracy'][1, 1, 0])}" in explorer.sentence()
+    assert f"Beside: CNN (b1), token (1, 0) of 2 × 2: {percent(cnn['token_accuracy'][1, 1, 0])}" in explorer.sentence()
 
 
 def test_a_token_of_the_map_is_a_read_out_too() -> None:

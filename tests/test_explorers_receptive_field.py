@@ -150,7 +150,9 @@ def test_models_without_cls_or_with_registers():
     plain = described(small_vit(**shape, class_token=False, global_pool="avg"), "plain", 28)
     registers = described(small_vit(**shape, reg_tokens=3), "registers", 28)
     explorer = explore_receptive_field({"plain": plain, "registers": registers}, noise_images(1, size=28), channels=1)
+    explorer.layer = 1
     assert "plain (attention 1, blocks.0.attn)" in explorer.sentence()
+    assert "registers (attention 1, blocks.0.attn)" in explorer.sentence()
 
 
 def test_payload_of_large_models_is_small_enough():

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import traitlets
 import xarray as xr
-from small_models import described, small_vit
 from textbook import noise_images
 
 from vitcnn_utils.errors import VitcnnError
@@ -126,12 +125,10 @@ def test_models_are_measured(vit, resnet):
     assert explorer.header["units"][0]["projected"] == [True, False] * 4  # each stage of the small ResNet changes shape
 
 
-def test_a_model_knows_a_grid_that_is_not_square():
-    wide = described(small_vit(img_size=(16, 32), depth=1), "wide", 32)
-    wide.image_size = (16, 32)
-    images = noise_images(2)
-    images = type(images)("wide", images.pixels[:, :16])
-    assert explore_skip_ratios({"wide": wide}, images).header["grids"] == [[2, 4]]
+def test_the_grid_is_the_model_s_own(vit):
+    vit.grid = (2, 8)  # as of a picture four times as wide as it is high; the ratios do not ask for it
+    explorer = explore_skip_ratios({"ViT": vit}, noise_images(2))
+    assert explorer.header["grids"] == [[2, 8]] and "of 2 × 8" in explorer.sentence()
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from small_models import described, small_resnet, small_vit
-from textbook import model_of, noise_images
+from textbook import noise_images
 from torch import nn
 
 from vitcnn_utils.errors import VitcnnError
@@ -14,9 +16,14 @@ from vitcnn_utils.receptive_field import effective_receptive_fields, radius_of_m
 
 
 def convolutions(*layers):
-    """Convolutions in a row, each (in, out, kernel, stride), as a model with a layer each; colours have std 0.5."""
-    stack = nn.Sequential(*[nn.Conv2d(i, o, k, s, padding=k // 2, bias=False) for i, o, k, s in layers])
-    return model_of(stack, {f"conv{i}": layer for i, layer in enumerate(stack)})
+    """Convolutions in a row, each (in, out, kernel, stride), as a model with a layer each; colours have std 0.5.
+
+    Odd kernels are padded to the size of what they take, even ones not at all, as in patch embeddings.
+    """
+    stack = [nn.Conv2d(i, o, k, s, padding=k // 2 * (k % 2), bias=False) for i, o, k, s in layers]
+    model = described(nn.Sequential(OrderedDict((f"conv{i}", layer) for i, layer in enumerate(stack))))
+    model.std = (0.5, 0.5, 0.5)
+    return model
 
 
 def field_of(values, centre=(8.5, 8.5)):
@@ -31,8 +38,7 @@ def field_of(values, centre=(8.5, 8.5)):
 
 
 def test_linear_map_is_exact():
-    model = convolutions((3, 5, 4, 4))  # as a patch embedding, but for the padding
-    model.module[0].padding = (0, 0)
+    model = convolutions((3, 5, 4, 4))  # a patch embedding
     found = effective_receptive_fields(model, noise_images(3, size=16), layers=["conv0"])
     W = model.module[0].weight.detach().double().numpy()  # (channel, colour, y, x)
     expected = np.zeros((16, 16))
@@ -68,24 +74,25 @@ def test_ones_convolved_make_a_tent():
 
 
 @pytest.mark.parametrize(
-    ("layers", "fields"),
+    ("layers", "fields", "centres"),
     [
-        ([(3, 4, 3, 1), (4, 4, 5, 1), (4, 4, 3, 1)], [3, 7, 9]),
-        ([(3, 4, 7, 2), (4, 4, 3, 2), (4, 4, 3, 1)], [7, 11, 19]),
-        ([(3, 4, 1, 1), (4, 4, 3, 2), (4, 4, 1, 2)], [1, 3, 3]),
+        ([(3, 4, 3, 1), (4, 4, 5, 1), (4, 4, 3, 1)], [3, 7, 9], [16.5, 16.5, 16.5]),
+        ([(3, 4, 7, 2), (4, 4, 3, 2), (4, 4, 3, 1)], [7, 11, 19], [16.5, 16.5, 16.5]),
+        ([(3, 4, 1, 1), (4, 4, 3, 2), (4, 4, 1, 2)], [1, 3, 3], [16.5, 16.5, 16.5]),
+        ([(3, 4, 4, 4), (4, 4, 3, 1), (4, 4, 2, 2)], [4, 12, 16], [18, 18, 20]),  # as in a ConvNeXt
     ],
 )
-def test_support_is_the_computed_receptive_field(layers, fields):
+def test_support_is_the_computed_receptive_field(layers, fields, centres):
     model = convolutions(*layers)
     for conv in model.module:
         nn.init.uniform_(conv.weight, 0.1, 1)
     found = effective_receptive_fields(model, noise_images(1), layers=[layer.name for layer in model.layers])
-    for i, (field, side) in enumerate(zip(found, fields, strict=True)):
+    for i, (field, side, middle) in enumerate(zip(found, fields, centres, strict=True)):
         rows, columns = (field > 0).any("x").values.nonzero()[0], (field > 0).any("y").values.nonzero()[0]
         for seen, centre in ((rows, field.centre_y), (columns, field.centre_x)):
             assert len(seen) == seen[-1] - seen[0] + 1 == side
             # It lies around the place that the coordinates name.
-            assert seen.mean() + 0.5 == centre == 16.5
+            assert seen.mean() + 0.5 == centre == middle
         assert found.layer[i] == f"conv{i}"
 
 

@@ -136,7 +136,7 @@ def test_a_block_trained_without_skips_has_no_ratio(noise):
 
 def test_no_residual_stream(noise):
     plain = model_of(nn.Conv2d(3, 4, 3), {})
-    with pytest.raises(VitcnnError, match="hand-made has no residual stream, which skip ratios needs"):
+    with pytest.raises(VitcnnError, match="hand-made has no residual stream that can be read, which skip ratios needs"):
         skip_ratios(plain, noise)
     with pytest.raises(VitcnnError, match="has no residual stream"), without_skip(plain, 0):
         pass

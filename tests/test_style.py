@@ -9,7 +9,7 @@ import pytest
 
 from vitcnn_utils import provenance
 from vitcnn_utils.claims import Claim, table
-from vitcnn_utils.plots.style import CYCLE, figure, heat_map, panels, styled
+from vitcnn_utils.plots.style import CYCLE, figure, heat_map, number, panels, styled
 from vitcnn_utils.provenance import Provenance
 
 PROVENANCE = Provenance("zoo", "cifar10", 2500, 0, "cpu")
@@ -123,3 +123,12 @@ def test_the_commit_is_that_of_the_checkout_and_marks_changes(tmp_path, monkeypa
     source.write_text("2")
     assert commit() == clean + "+"
     provenance.commit.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "words"),
+    [(0.125, 2, "0.13"), (-0.125, 2, "-0.13"), (2.675, 2, "2.67"), (-0.001, 2, "0.00"), (7, 0, "7"), (np.nan, 2, "none"),
+     (-np.inf, 1, "none"), (np.float32(0.5), 1, "0.5")],
+)  # fmt: skip
+def test_numbers_are_written_as_in_the_page(value, digits, words):
+    assert number(value, digits) == words

@@ -301,10 +301,8 @@ class _Watch(TorchFunctionMode):
         T = self.model.prefix_tokens + self.model.grid[0] * self.model.grid[1]
         weights, values = found[0] if len(found) == 1 else (None, None)
         if weights is None or values is None or weights.shape[::2] != (self.batch, T) or weights.shape[-1] != T:
-            raise VitcnnError(
-                f"{self.model.name}: {type(module).__name__} is not plain softmax attention over all {T} tokens, "
-                "so it has no weights to measure: choose a model with standard attention, such as a timm vit_* model"
-            )
+            missing = f"plain softmax attention over all its {T} tokens ({type(module).__name__} is none)"
+            raise self.model.refusal(missing, "any measure of attention", of_attention=True)
         self.visit(index, weights, values)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

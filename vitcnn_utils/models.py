@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vitcnn_utils.data import Images
 
 T = TypeVar("T")
+Fact = Literal["attention", "tokens", "residual stream"]
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,11 @@ class Model:
         with _hooks(self.module, taps, keep):
             yield values
 
+    def _blank(self) -> Tensor:
+        """One image of the size and precision that the module takes."""
+        dtype = next((p.dtype for p in self.module.parameters()), torch.float32)
+        return torch.zeros(1, 3, *self.image_size, device=self.device, dtype=dtype)
+
     def _find_overwritten(self, taps: Sequence[Tap]) -> None:
         """Notes which of `taps` the model overwrites after the tap, as its tensors' version counters tell."""
         new = [tap for tap in taps if tap not in self._overwritten]
@@ -167,7 +173,7 @@ class Model:
             return
         seen: dict[int, tuple[Tensor, int]] = {}
         with torch.no_grad(), _hooks(self.module, new, lambda i, tensor: seen.__setitem__(i, (tensor, tensor._version))):
-            self.module(torch.zeros(1, 3, *self.image_size, device=self.device))
+            self.module(self._blank())
         for index, tap in enumerate(new):
             if index not in seen:
                 raise VitcnnError(f"{self.name} does not run this {type(tap.module).__name__}: give its own layers")
@@ -175,29 +181,47 @@ class Model:
             self._overwritten[tap] = tensor._version != version
 
     def spatial(self, activation: Tensor) -> Tensor:
-        """An activation on its grid, channels last: (B, T, D) or (B, C, H, W) to (B, rows, columns, channels)."""
+        """An activation on its grid, channels last: (B, T, D) or (B, C, H, W) to (B, rows, columns, channels).
+
+        Tokens of a model whose grid changes on the way lie on the grid of the image's proportions, if there is one.
+        """
         if activation.ndim == 4:
             return activation.permute(0, 2, 3, 1)
-        if activation.ndim == 3 and self.grid is not None:
-            B, _, D = activation.shape
-            return activation[:, self.prefix_tokens :].reshape(B, *self.grid, D)
+        if activation.ndim == 3:
+            B, T, D = activation.shape
+            H, W = self.image_size
+            rows = round((T * H / W) ** 0.5)
+            rows, columns = self.grid or (rows, T // rows)
+            if T == self.prefix_tokens + rows * columns:
+                return activation[:, self.prefix_tokens :].reshape(B, rows, columns, D)
         raise VitcnnError(f"an activation of shape {tuple(activation.shape)} of {self.name} has no spatial grid")
 
-    def require(self, fact: Literal["attention", "tokens", "residual stream"], measure: str) -> None:
+    def require(self, fact: Fact, measure: str) -> None:
         """VitcnnError if the model lacks what a measure needs; it names what is missing and what does work."""
-        has = {
-            "attention": bool(self.attentions),
-            "tokens": self.grid is not None,
-            "residual stream": bool(self.branches),
+        missing = {
+            "attention": "attention over one grid of tokens, one a block" if self.attentions else "attention module",
+            "tokens": "one grid of tokens in all its blocks",
+            "residual stream": "residual stream that can be read",
         }
-        if has[fact]:
-            return
+        if not self._has(fact):
+            raise self.refusal(missing[fact], measure)
+
+    def _has(self, fact: Fact) -> bool:
+        if fact == "residual stream":
+            return bool(self.branches)
+        a_block = [layer.block for layer in self.layers if layer.kind == "attention"]
+        return self.grid is not None and (fact == "tokens" or (bool(a_block) and len(set(a_block)) == len(a_block)))
+
+    def refusal(self, missing: str, measure: str, of_attention: bool = False) -> VitcnnError:
+        """What to raise where a model lacks what a measure needs. of_attention: so no measure of attention works."""
         works = ["layer similarity", "linear probes", "token-patch similarity"]
-        if has["attention"]:
-            works += ["attention distance"]
-        if has["residual stream"]:
+        if self._has("attention") and not of_attention:
+            works.append("attention distance")
+        if self._has("residual stream"):
             works += ["effective receptive fields", "skip ratios"]
-        raise VitcnnError(f"{self.name} has no {fact}, which {measure} needs; what works with it: {', '.join(works)}")
+        else:
+            works.append("effective receptive fields of layers you name")
+        return VitcnnError(f"{self.name} has no {missing}, which {measure} needs; what works with it: {', '.join(works)}")
 
 
 @contextmanager
@@ -396,7 +420,7 @@ def _check_safetensors(path: Path) -> None:
 
 def _describe(model: Model) -> None:
     """Fills in what the measures ask for, from what the module does with an image (never from its class name)."""
-    root = trace(model.module, torch.zeros(1, 3, *model.image_size, device=model.device))
+    root = trace(model.module, model._blank())
     residual_units = units(root)
     blocks = _blocks(root, residual_units)
     _describe_tokens(model, blocks)
@@ -427,7 +451,8 @@ def _describe_tokens(model: Model, blocks: Sequence[Call]) -> None:
         return
     (places,) = shapes
     rows, columns = patches.grid_size
-    prefix = getattr(module, "num_prefix_tokens", 0)
+    # Not every model that says it has prefix tokens has them in its blocks.
+    prefix = getattr(module, "num_prefix_tokens", 0) if places != (rows * columns,) else 0
     if places == (prefix + rows * columns,):
         model.grid, model.prefix_tokens, model.patch_size = (rows, columns), prefix, patches.patch_size[0]
         model.readout = getattr(module, "global_pool", "avg")
@@ -537,7 +562,7 @@ def _recorded(call: Call, kind_of: Callable[[Call], str]) -> Iterator[tuple[Call
 
 def _has_layout(model: Model, value: Value | None) -> bool:
     """Whether an activation is one of places of the image, and, if the model has tokens, of all of them."""
-    if value is None or value.shape[0] != 1 or not has_places(value.shape):
+    if value is None or not has_places(value.shape):
         return False
     return model.grid is None or value.shape[1:-1] == (model.prefix_tokens + model.grid[0] * model.grid[1],)
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.models import Branch, Model, Tap
+from vitcnn_utils.models import Branch, Model
+from vitcnn_utils.tracing import Layout, Tap
 
 if TYPE_CHECKING:
     from vitcnn_utils.data import Images
@@ -41,8 +42,9 @@ def effective_receptive_fields(
     attrs['channels'] says what was done.
 
     Coordinates over layer: kind, depth, block (-1 outside blocks), n_channels, and centre_y, centre_x, where in the
-    image the place lies, in pixels from the corner: the middle of its patch for tokens; for maps index * stride + 0.5,
-    where convolutions with odd kernels, those of every ResNet, look.
+    image the place lies, in pixels from the corner: where the convolutions and poolings up to there are centred (the
+    middle of its patch for tokens; index * stride + 0.5 in a ResNet, whose kernels are odd). A map that was made smaller
+    in another way, such as by merging patches, counts as one of square cells.
     """
     if channels is not None and channels < 1:
         raise VitcnnError(f"channels={channels} of each layer: give 1 or more, or None for all")
@@ -57,12 +59,12 @@ def effective_receptive_fields(
             x = model.prepare(pixels).requires_grad_()
             with model.reading([tap for *_, tap in places]) as values:
                 model.module(x)
-            for i, z in enumerate(values):
+            for i, (z, (*_, tap)) in enumerate(zip(values, places, strict=True)):
                 grid = model.spatial(z)
                 centre = grid[:, grid.shape[1] // 2, grid.shape[2] // 2]  # (B, C)
                 total[i] += _absolute_gradients(centre, x, channels, rng) * len(pixels)
                 if len(facts) < len(places):
-                    facts.append((centre.shape[1], *_centre(model, z, (H, W))))
+                    facts.append((centre.shape[1], *_centre(tap, grid, (H, W))))
     # x = (pixel - mean) / std, so d z / d pixel = d z / d x / std.
     fields = (total / torch.tensor(model.std, dtype=torch.float64).view(3, 1, 1)).mean(1) / len(images)
     names, kinds, blocks, depths, _ = zip(*places, strict=True)
@@ -106,8 +108,9 @@ def _places(model: Model, names: Sequence[str] | None, before_addition: bool) ->
 
 def _depth(model: Model, branch: Branch) -> float:
     """That of the layer a branch's sum comes right after, or is."""
-    name = branch.name if branch.kind == "attention" else branch.name.removesuffix(".mlp")
-    return model.layer(name).depth
+    of_block = [layer for layer in model.layers if layer.block == branch.block]
+    is_last = branch is [b for b in model.branches if b.block == branch.block][-1]
+    return next((x.depth for x in of_block if x.name == branch.name and not is_last), of_block[-1].depth)
 
 
 @contextmanager
@@ -140,12 +143,17 @@ def _absolute_gradients(centre: Tensor, x: Tensor, channels: int | None, rng: np
     return (total / K).mean(0).cpu().double()
 
 
-def _centre(model: Model, activation: Tensor, image: tuple[int, int]) -> tuple[float, float]:
-    """Row and column, in pixels, where the middle place (index n // 2) of an activation lies in the image."""
-    n = model.spatial(activation).shape[1:3]
-    offset = 0.5 * image[0] / n[0] if activation.ndim == 3 else 0.5
-    y, x = (places // 2 * side / places + offset for side, places in zip(image, n, strict=True))
+def _centre(tap: Tap, grid: Tensor, image: tuple[int, int]) -> tuple[float, float]:
+    """Row and column, in pixels, where the middle place (index n // 2) of a grid (B, rows, columns, C) lies."""
+    y, x = (_middle(tap.layout, side, places) for side, places in zip(image, grid.shape[1:3], strict=True))
     return y, x
+
+
+def _middle(layout: Layout, side: int, places: int) -> float:
+    offset, step = layout.offset, layout.step
+    if not 2 / 3 < side / places / step < 3 / 2:  # not convolutions alone have made the map smaller
+        offset, step = side / places / 2, side / places
+    return offset + places // 2 * step
 
 
 def summarize(fields: xr.DataArray, side: float) -> xr.Dataset:

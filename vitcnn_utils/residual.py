@@ -27,9 +27,9 @@ def skip_ratios(model: Model, images: "Images", batch_size: int = 64) -> xr.Data
     cosine_branch, cosine_sum: mean cosine of z with f(z), and with z + f(z), before any ReLU (E.2; the paper's caption
     and axis differ).
 
-    branch is 'attention' or 'mlp', or, in a CNN, 'residual'. Coordinate part (token): 'prefix' (CLS and the like) or
-    'spatial'. The places of a CNN's map differ in number from stage to stage: they are averaged, image by image, into
-    one spatial token. A branch that gives exactly 0, as in a ResNet that starts training, has ratio infinity and no
+    branch is 'attention' or 'mlp', or, in a CNN, 'residual'; see `models.Branch`. Coordinate part (token): 'prefix' (CLS
+    and the like) or 'spatial'. The places of a CNN's map differ in number from stage to stage, and so do the tokens of
+    a Swin: they are averaged, image by image, into one spatial token. A branch that gives exactly 0, as in a ResNet that starts training, has ratio infinity and no
     cosine_branch (NaN); one without a skip is NaN in all. Coordinate projected (block): z is a projection.
     """
     model.require("residual stream", "skip ratios")
@@ -41,20 +41,20 @@ def skip_ratios(model: Model, images: "Images", batch_size: int = 64) -> xr.Data
         with torch.no_grad(), model.reading(taps) as values:
             model.module(model.prepare(pixels))
         for part, z, f in zip(parts, values[::2], values[1::2], strict=True):
-            part.append(_compare(z, f))
+            part.append(_compare(z, f, by_token=model.grid is not None))
     summaries = [_summarize(torch.cat(part, dim=1).numpy()) for part in parts]
     return _label(model, branches, summaries, images)
 
 
-def _compare(z: Tensor, f: Tensor) -> Tensor:
-    """|z|, |f|, |z| / |f|, cos(z, f) and cos(z, z + f) of each token: (5, B, T); maps (B, C, H, W) have T = 1."""
+def _compare(z: Tensor, f: Tensor, by_token: bool) -> Tensor:
+    """|z|, |f|, |z| / |f|, cos(z, f) and cos(z, z + f) of each token, or on average over tokens or places: (5, B, T)."""
     over = 1 if z.ndim == 4 else -1
     s = z + f
     z_norm, f_norm, s_norm = (v.norm(dim=over) for v in (z, f, s))
     cosines = (z * f).sum(over) / (z_norm * f_norm), (z * s).sum(over) / (z_norm * s_norm)
     values = torch.stack([z_norm, f_norm, z_norm / f_norm, *cosines])
     # A place whose channels are all 0 after a ReLU has no direction: it is left out of the mean cosine.
-    return (values.flatten(2).nanmean(-1, keepdim=True) if z.ndim == 4 else values).cpu().double()
+    return (values if by_token else values.flatten(2).nanmean(-1, keepdim=True)).cpu().double()
 
 
 def _summarize(values: np.ndarray) -> dict[str, np.ndarray]:

@@ -173,7 +173,7 @@ class _Trace(TorchFunctionMode):
 
 
 def trace(module: nn.Module, x: Tensor) -> Call:
-    """One forward pass of prepared images x (B, 3, H, W), without gradients, as the call of the module."""
+    """One forward pass of one prepared image x (1, 3, H, W), without gradients, as the call of the module."""
     seen = _Trace(module)
     with torch.no_grad(), ExitStack() as stack:
         for name, part in module.named_modules():
@@ -251,15 +251,16 @@ class Unit:
     skips: list[Skip]
 
     def part(self, skip: Skip) -> Call:
-        """Which part of the unit a branch is: of those that only it runs through, norms apart, that with most weights.
+        """Which part of the unit a branch is: of those that it alone runs through, norms apart, that with most weights.
 
-        A unit without parts of its own is its own part.
+        Without weights (pooling) the first of them; a unit that has no parts is its own.
         """
         own = [
             call for call in self.call.inner
             if call.given is not None and skip.branch.comes_from(call.given) and not skip.entering.comes_from(call.given)
         ]  # fmt: skip
-        size = {call: sum(parameter.numel() for parameter in call.module.parameters()) for call in own}
+        # Matrices only: what scales channels is no part in its own right.
+        size = {call: sum(p.numel() for p in call.module.parameters() if p.ndim > 1) for call in own}
         return max(own, key=lambda call: (not is_norm(call), size[call]), default=self.call)
 
     def reading(self, skip: Skip) -> Tap | None:
@@ -313,5 +314,6 @@ def _skip(addition: Addition, start: Value) -> Skip | None:
 
 
 def has_places(shape: tuple[int, ...]) -> bool:
-    """Whether an activation of that shape has several tokens, (B, T, D), or places, (B, C, H, W)."""
-    return (len(shape) == 3 and shape[1] > 1) or (len(shape) == 4 and shape[2:] != (1, 1))
+    """Whether an activation of one image has several tokens, (1, T, D), or places, (1, C, H, W)."""
+    several = (len(shape) == 3 and shape[1] > 1) or (len(shape) == 4 and shape[2:] != (1, 1))
+    return several and shape[0] == 1

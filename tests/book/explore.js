@@ -15,8 +15,10 @@ window.explore = (() => {
     return new Uint32Array(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer);
   }
 
-  function seen(name) {
-    const root = section(name);
+  const seen = (name) => ({ ...seenIn(figure(name)), fallback: figure(name).querySelector(".vx-fallback") !== null });
+
+  function seenIn(place) {
+    const root = place.querySelector("section.vx");
     const canvases = all("canvas", root).filter(isVisible).map(pixels);
     const drawings = all("svg", root).filter(isVisible);
     return {
@@ -25,7 +27,7 @@ window.explore = (() => {
       painted: hash([...canvases.map((one) => one.join()), ...drawings.map((one) => one.outerHTML)].join()),
       pictures: canvases.length + drawings.length,
       blank: canvases.filter((one) => new Set(one).size < 2).length + drawings.filter((one) => !one.childElementCount).length,
-      fallback: figure(name).querySelector(".vx-fallback") !== null,
+      text: root.innerText,
     };
   }
 
@@ -42,7 +44,8 @@ window.explore = (() => {
     return [...new Set(found.map(describe))];
   }
 
-  function describe(element) {
+  function describe(place) {
+    const element = place.control ?? place; // of a label, what it stands for
     const words = element.type === "radio" ? element.closest("fieldset").querySelector("legend").textContent
       : element.getAttribute("aria-label") ?? element.labels?.[0]?.textContent ?? element.textContent;
     return `${element.getAttribute("role") ?? element.type}: ${words}`;
@@ -67,20 +70,29 @@ window.explore = (() => {
     };
   }
 
-  // Points to click, by control; a click at one of them at least changes the control's value.
+  // Places to click, by control; a click at one of them at least changes the control's value: [control, how many].
   function targets(name) {
-    const at = (element, x, y) => {
-      const box = element.getBoundingClientRect();
-      return [box.left + box.width * x, box.top + box.height * y];
-    };
     const groups = {};
-    for (const element of all("input, [role=slider]", section(name)).filter(isVisible)) {
-      const points = element.type === "radio" || element.type === "checkbox" ? [at(element.labels[0], 0.5, 0.5)]
-        : element.type === "range" ? [at(element, 0.06, 0.5), at(element, 0.94, 0.5)]
-          : [at(element, 0.1, 0.8), at(element, 0.9, 0.2)];
-      (groups[describe(element)] ??= []).push(...points);
-    }
+    for (const [element] of places(name)) groups[describe(element)] = (groups[describe(element)] ?? 0) + 1;
     return Object.entries(groups);
+  }
+
+  // Scroll to a control's place; where in the window it then is.
+  function aim(name, control, index) {
+    const [element, x, y] = places(name).filter(([one]) => describe(one) === control)[index];
+    element.scrollIntoView({ block: "center" });
+    const box = element.getBoundingClientRect();
+    return [box.left + box.width * x, box.top + box.height * y];
+  }
+
+  // Elements, and points in fractions of their boxes.
+  function places(name) {
+    const found = all("input, [role=slider]", section(name)).filter(isVisible);
+    return found.flatMap((element) => {
+      if (element.type === "radio" || element.type === "checkbox") return [[element.labels[0], 0.5, 0.5]];
+      const points = element.type === "range" ? [[0.06, 0.5], [0.94, 0.5]] : [[0.1, 0.8], [0.9, 0.2]];
+      return points.map((point) => [element, ...point]);
+    });
   }
 
   // --- how it lies on the page --------------------------------------------------------------------------------------
@@ -102,5 +114,5 @@ window.explore = (() => {
     };
   }
 
-  return { seen, arrays, controls, enter, stop, targets, look };
+  return { seen, seenIn, arrays, controls, enter, stop, targets, aim, look };
 })();

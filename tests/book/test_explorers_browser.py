@@ -202,11 +202,10 @@ def _walk(page: Any, kind: str) -> Iterator[Step]:
 
 def _point(page: Any, kind: str, click: Any) -> Iterator[Step]:
     """Click at, or tap, every control but lists."""
-    for index, (control, points) in enumerate(page.evaluate("kind => explore.targets(kind)", kind)):
+    for control, count in page.evaluate("kind => explore.targets(kind)", kind):
         before = after = page.evaluate("kind => explore.seen(kind)", kind)
-        for i in range(len(points)):
-            # Where a thing lies may have changed with what was clicked before.
-            click(*page.evaluate("kind => explore.targets(kind)", kind)[index][1][i])
+        for index in range(count):
+            click(*page.evaluate("place => explore.aim(...place)", [kind, control, index]))
             after = page.evaluate("kind => explore.seen(kind)", kind)
             if after["state"] != before["state"]:
                 break

@@ -4,7 +4,7 @@ const SIDE = 384; // pixels of the longer side of the large picture
 const CELL = 8; // pixels of a patch in the small maps, at most
 
 function render({ model, el }) {
-  const { models, blocks, heads, grid: [rows, columns], prefix, pictures, n_images, errors, choices } = model.get("header");
+  const { models, blocks, heads, grid: [rows, columns], prefix, pictures, over, uniform, errors, choices } = model.get("header");
   const values = arrays(model);
   const table = colors(model, "viridis");
   const P = prefix.length;
@@ -30,7 +30,10 @@ function render({ model, el }) {
 
   function see(state) {
     const { model: m, image, block, head, token } = state;
-    const relative = (one) => (patch) => values.relative.at(m, image, block, one, token, patch);
+    const relative = (one) => {
+      const first = values.relative.position([m, image, block, one, token, 0]);
+      return (patch) => values.relative.flat(first + patch);
+    };
     const peak = values.peak.at(m, image, block, head, token);
     const shares = prefix.map((_, i) => values.prefix.at(m, image, block, head, token, i));
     const onPlaceless = shares.reduce((sum, share) => sum + share, 0);
@@ -44,7 +47,7 @@ function render({ model, el }) {
   function update(state) {
     view = see(state);
     const chosen = place(state.token);
-    paintPicture(picture.pixels, { values, state, rows, columns, table, relative: view.relative(state.head) });
+    paintPicture(picture.pixels, images.canvases[state.image], { show: state.view, rows, columns, table, relative: view.relative(state.head) });
     frame(picture.marks, rows, columns, chosen ? [{ row: chosen[0], column: chosen[1] }] : []);
     small.canvases.forEach((canvas, i) => paintSmall(canvas, { rows, columns, table, relative: view.relative(i), chosen }));
     small.say((i) => `${fixed(values.distance.at(state.model, state.block, i), 1)} px`);
@@ -57,7 +60,8 @@ function render({ model, el }) {
 
   function factRows() {
     const words = model.get("header").prefix_words;
-    const row = (name, key, show) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, show(view.query[key])), h("td", {}, show(view.all[key])));
+    const cell = (value, show) => h("td", {}, Number.isFinite(value) ? show(value) : "none");
+    const row = (name, key, show) => h("tr", {}, h("th", { scope: "row" }, name), cell(view.query[key], show), cell(view.all[key], show));
     const first = row("Mean distance", "distance", pixels);
     return P ? [first, row(`… without the share of ${words}`, "without", pixels), row(`Share of ${words}`, "share", percent)] : [first];
   }
@@ -65,13 +69,13 @@ function render({ model, el }) {
   function sentence({ model: m, image, block, head, token }) {
     const patches = Array.from({ length: rows * columns }, (_, patch) => view.relative(head)(patch));
     const most = patches.indexOf(Math.max(...patches));
-    const looks = `${models[m]}, block ${blocks[block]}, head ${heads[head]}: from ${word(token)} of ${pictures[image]} it looks most, of all patches, `
-      + `at ${word(P + most)} (${percent(view.weight(most))} of the attention)`;
-    const first = [looks, ...prefix.map((name, i) => `${percent(view.onPrefix(i))} goes to ${name}`)].join("; ");
+    const looks = `${models[m]}, block ${blocks[block]}, head ${heads[head]}: from ${word(token)} of ${pictures[image]}, the patch that gets most `
+      + `is ${word(P + most)}, ${percent(view.weight(most))} of the attention`;
+    const first = [looks, ...prefix.map((name, i) => `${name} gets ${percent(view.onPrefix(i))}`)].join("; ");
     const query = token < P ? "" : ` This query's mean distance is ${pixels(view.query.distance)}.`;
     const { distance, without, share } = view.all;
     const counted = P ? ` (${pixels(without)} without the share of ${model.get("header").prefix_words}, which is ${percent(share)})` : "";
-    return `${first}.${query} The head's mean distance is ${pixels(distance)}${counted}, over ${n_images} images.`;
+    return `${first}.${query} The head's mean distance is ${pixels(distance)}${counted}, over ${over}.`;
   }
 
   images.canvases.forEach((canvas, i) => paintPixels(canvas, values.pixels, i));
@@ -79,20 +83,20 @@ function render({ model, el }) {
     model, el, title: "Where does a head look?",
     controls: [
       ...(models.length > 1 ? [choice(model, { name: "model", label: "Trained on", options: [[0, "all data"], [1, "little data"]] })] : []),
-      slider(model, { name: "block", label: "Block", text: (i) => `block ${blocks[i]}` }),
+      slider(model, { name: "block", label: "Block", text: (i) => String(blocks[i]) }),
       choice(model, { name: "view", label: "Show", options: choices.view.map((one) => [one, one]) }),
     ],
     pickers: [images, picture, small, chart],
     body: [
-      h("div", {}, images.element, h("p", { class: "vx-head" }, "The framed patch is the query: choose another"), picture.element,
+      h("div", {}, images.element, h("p", { class: "vx-head" }, "Choose the query: the patch that looks"), picture.element,
         h("div", { class: "vx-swatches" }, ...swatches.map((one) => one.element)), bar.element, readout),
       h("div", {}, small.element,
         h("table", { class: "vx-facts" }, h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col" }, "this query"),
-          h("th", { scope: "col" }, `head, ${n_images} images`))), facts),
-        h("p", { class: "vx-head" }, "All heads, sorted within each block"), chart.element, chart.readout),
+          h("th", { scope: "col" }, `head, ${over}`))), facts),
+        h("p", { class: "vx-head" }, `All heads, sorted within each block; dashed: uniform attention, ${pixels(uniform)}`), chart.element, chart.readout),
     ],
     update,
-    notes: "All numbers count from 0. Colours run from 0 to the largest weight of the query on a patch, in each small map to its own. "
+    notes: "All numbers count from 0. Colours run from 0 to the largest weight of the query on a patch, in each small map to its own; squares grow with the weight. "
       + `Shades are within ${fixed(100 * errors.weight, 1)} % of that largest weight, a query's distance within ${fixed(errors.distance, 2)} px; the heads' numbers are those of the figures.`,
   });
 }
@@ -145,39 +149,47 @@ function paintPixels(canvas, { shape: [, height, width], codes }, i) {
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-const scratch = document.createElement("canvas");
+// The colours alone, over a whole canvas.
+function spread(canvas, { rows, columns, table, relative }) {
+  heat(scratch, { rows, columns, value: (row, column) => relative(row * columns + column), low: 0, high: 1, table });
+  const context = canvas.getContext("2d");
+  context.imageSmoothingEnabled = false;
+  context.drawImage(scratch, 0, 0, canvas.width, canvas.height);
+}
 
-// The picture with a square in each patch, so that both can be read; or the colours alone; or the picture alone.
-function paintPicture(canvas, { values, state, rows, columns, table, relative }) {
+const scratch = document.createElement("canvas"); // a pixel a patch
+
+// The picture with a square in each patch, larger and brighter with the weight, so that both can be read; or the colours
+// alone; or the picture alone.
+function paintPicture(canvas, image, { show, rows, columns, table, relative }) {
   const cell = Math.max(Math.round(SIDE / Math.max(rows, columns)), 4);
   Object.assign(canvas, { width: columns * cell, height: rows * cell });
   canvas.style.aspectRatio = `${columns} / ${rows}`;
   const context = canvas.getContext("2d");
-  paintPixels(scratch, values.pixels, state.image);
-  context.imageSmoothingEnabled = scratch.width > canvas.width;
-  context.drawImage(scratch, 0, 0, canvas.width, canvas.height);
-  if (state.view === "picture") return;
-  const side = state.view === "attention" ? cell : Math.round(0.56 * cell);
-  const gap = Math.floor((cell - side) / 2);
-  for (let row = 0; row < rows; row += 1) {
-    for (let column = 0; column < columns; column += 1) {
-      context.fillStyle = css(table, relative(row * columns + column));
-      context.fillRect(column * cell + gap, row * cell + gap, side, side);
-    }
+  if (show === "attention") {
+    spread(canvas, { rows, columns, table, relative });
+    return;
+  }
+  context.imageSmoothingEnabled = image.width > canvas.width;
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  if (show === "picture") return;
+  context.strokeStyle = "#0008"; // tells a square from a picture of like colour
+  for (let patch = 0; patch < rows * columns; patch += 1) {
+    const share = relative(patch);
+    const side = cell * (0.16 + 0.5 * Math.sqrt(share));
+    const x = (patch % columns + 0.5) * cell - side / 2, y = (Math.floor(patch / columns) + 0.5) * cell - side / 2;
+    context.fillStyle = css(table, share);
+    context.fillRect(x, y, side, side);
+    context.strokeRect(x, y, side, side);
   }
 }
 
 function paintSmall(canvas, { rows, columns, table, relative, chosen }) {
   const cell = Math.max(Math.min(CELL, Math.floor(128 / Math.max(rows, columns))), 2);
   Object.assign(canvas, { width: columns * cell, height: rows * cell });
-  const context = canvas.getContext("2d");
-  for (let row = 0; row < rows; row += 1) {
-    for (let column = 0; column < columns; column += 1) {
-      context.fillStyle = css(table, relative(row * columns + column));
-      context.fillRect(column * cell, row * cell, cell, cell);
-    }
-  }
+  spread(canvas, { rows, columns, table, relative });
   if (!chosen) return;
+  const context = canvas.getContext("2d");
   context.strokeStyle = "#fff";
   context.strokeRect(chosen[1] * cell + 0.5, chosen[0] * cell + 0.5, cell - 1, cell - 1);
 }
@@ -223,19 +235,31 @@ function headChart(model, values) {
   chart.pixels.style.aspectRatio = `${box.width} / ${box.height}`;
   chart.marks.setAttribute("viewBox", `0 0 ${box.width} ${box.height}`);
 
+  let drawn = "";
+  const lines = svg("g", {});
+  const mark = svg("circle", { r: 6, fill: LINES[1], stroke: "currentColor", "stroke-width": 1.5 });
+  chart.marks.replaceChildren(lines, mark);
+
   function draw(state) {
     m = state.model;
     const rank = rankOf(state);
+    mark.setAttribute("cx", px(state.block + shift(rank)));
+    mark.setAttribute("cy", py(distance(state.block, rank)));
+    if (drawn === `${m} ${state.block}`) return; // choosing a query must not wait for all heads
+    drawn = `${m} ${state.block}`;
     const every = Math.ceil(L / 12);
-    const rowOf = (b) => line({ points: heads.map((_, i) => [b + shift(i), distance(b, i)]), thin: b !== state.block }, LINES[0], px, py);
-    const dots = blocks.flatMap((_, b) => heads.map((_, i) => svg("circle", { cx: px(b + shift(i)).toFixed(1), cy: py(distance(b, i)).toFixed(1),
-      r: b === state.block ? 2.5 : 1.7, fill: LINES[0] })));
-    chart.marks.replaceChildren(
+    lines.replaceChildren(
       ...axes({ ...box, px, py, xLabel: "block", yLabel: "mean distance (px)", xTicks: blocks.flatMap((block, b) => (b % every ? [] : [[b, String(block)]])) }),
       ...line({ points: [[box.x0, uniform], [box.x1, uniform]], thin: true, dashed: true }, LINES[5], px, py),
-      svg("text", { x: box.width - box.right, y: py(uniform) - 4, "text-anchor": "end" }, `uniform ${pixels(uniform)}`),
-      ...blocks.flatMap((_, b) => rowOf(b)), ...dots,
-      svg("circle", { cx: px(state.block + shift(rank)), cy: py(distance(state.block, rank)), r: 6, fill: LINES[1], stroke: "currentColor", "stroke-width": 1.5 }));
+      ...blocks.flatMap((_, b) => headsOf(b, b === state.block)));
+  }
+
+  // A line, and all dots in one path: round ends of strokes without length.
+  function headsOf(b, chosen) {
+    const points = heads.map((_, rank) => [b + shift(rank), distance(b, rank)]);
+    const dots = points.map(([x, y]) => `M${px(x).toFixed(1)} ${py(y).toFixed(1)}h0`).join("");
+    return [...line({ points, thin: !chosen }, LINES[0], px, py),
+      svg("path", { d: dots, fill: "none", stroke: LINES[0], "stroke-width": chosen ? 5 : 3.5, "stroke-linecap": "round" })];
   }
   return { element: chart.element, readout, sync: chart.sync, draw };
 }

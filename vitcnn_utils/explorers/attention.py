@@ -1,7 +1,7 @@
 """The explorer of Figures 3 and 4: where a head looks, query by query, and how far it looks among all heads."""
 
 import gzip
-from bisect import bisect_right
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import traitlets
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MplFigure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from vitcnn_utils.attention import attention_maps, head_distances, patch_distances
@@ -22,7 +23,7 @@ _OF_HEADS = ("distance", "distance_renormalized", "prefix_mass")
 # How finely weights are stored, in steps from 0 to the largest weight of a query: as finely as the room allows.
 _STEPS = (15, 18, 21, 24, 27, 31, 40, 63, 127, 254)
 _ROOM = 950_000  # bytes of an explorer's arrays after gzip
-_PICTURE_ROOM = 150_000  # bytes of all pictures
+_PICTURE_ROOM = 160_000  # bytes of all pictures
 
 
 def explore_attention(
@@ -64,6 +65,7 @@ class AttentionExplorer(Explorer):
     """See `explore_attention`. Its state: model, picture, head and query."""
 
     kind = "attention"
+    color_maps = (style.SEQUENTIAL,)
 
     model = traitlets.Int(0).tag(sync=True, state=True)  # 0; 1: the one trained on little data
     image = traitlets.Int(0).tag(sync=True, state=True)
@@ -88,42 +90,44 @@ class AttentionExplorer(Explorer):
             choices={"model": len(measured), "image": n, "block": L, "head": H, "token": T,
                      "view": ["overlay", "attention", "picture"]},
             # The head of the lowest block that looks nearest, from the middle of the picture.
-            start={"head": int(self._heads["distance"][0, 0].argmin()), "token": T - rows * columns + rows // 2 * columns + columns // 2},
+            start={"head": int(self._heads["distance"][0, 0].argmin()),
+                   "token": len(self._prefix) + rows // 2 * columns + columns // 2},
             name=name,
             models=[str(one.attrs["model"]) for one in measured],
             blocks=self._labels["block"], heads=self._labels["head"], grid=[rows, columns], prefix=self._prefix,
-            prefix_words=_words_for(self._prefix), pictures=self._picture_names, n_images=int(first.attrs["n_images"]),
-            uniform=first.attrs["uniform_distance"],
+            prefix_words=_words_for(self._prefix), pictures=self._picture_names,
+            over=_count(int(first.attrs["n_images"])), uniform=first.attrs["uniform_distance"],
             errors={"weight": self._stored["relative"].error, "distance": self._stored["query_distance"].error},
         )  # fmt: skip
 
     def sentence(self) -> str:
-        P = len(self._prefix)
-        here = self.model, self.image, self.block, self.head, self.token
-        relative = self._stored["relative"].values[here]
+        P, here = len(self._prefix), (self.image, self.block, self.head, self.token)
+        relative, peak, on_prefix = (self._at(key, here) for key in ("relative", "peak", "prefix"))
         most = int(relative.argmax())
-        weight = relative[most] * self._stored["peak"].values[here]
-        on_prefix = self._stored["prefix"].values[here]
-        shares = [f"{_percent(share)} goes to {name}" for share, name in zip(on_prefix, self._prefix, strict=True)]
-        looks = (
-            f"{self._head_words()}: from {self._token_words(self.token)} of {self._picture_names[self.image]} it looks "
-            f"most, of all patches, at {self._token_words(P + most)} ({_percent(weight)} of the attention)"
-        )
-        mean = [self._head_sentence()]
+        parts = [
+            f"{self._head_words()}: from {self._token_words(self.token)} of {self._picture_names[self.image]}, the "
+            f"patch that gets most is {self._token_words(P + most)}, {_percent(relative[most] * peak)} of the attention"
+        ]
+        parts += [f"{name} gets {_percent(share)}" for share, name in zip(on_prefix, self._prefix, strict=True)]
+        text = f"{'; '.join(parts)}."
         if self.token >= P:
-            distance = self._stored["query_distance"].values[(*here[:-1], self.token - P)] * (1 - on_prefix.sum())
-            mean.insert(0, f"This query's mean distance is {style.number(distance, 1)} px.")
-        return " ".join(["; ".join([looks, *shares]) + ".", *mean])
+            distance = self._at("query_distance", (*here[:-1], self.token - P)) * (1 - sum(on_prefix))
+            text += f" This query's mean distance is {style.number(distance, 1)} px."
+        return f"{text} {self._head_sentence()}"
 
     def _head_sentence(self) -> str:
         """What holds for the head over all queries and images: the numbers of Figures 3 and 4."""
-        here = self.model, self.block, self.head
-        distance, without, share = (float(self._heads[key][here]) for key in _OF_HEADS)
+        distance, without, share = (float(self._heads[key][self.model, self.block, self.head]) for key in _OF_HEADS)
         text = f"The head's mean distance is {style.number(distance, 1)} px"
         if self._prefix:
             words = self.header["prefix_words"]
             text += f" ({style.number(without, 1)} px without the share of {words}, which is {_percent(share)})"
-        return f"{text}, over {self.header['n_images']} images."
+        return f"{text}, over {self.header['over']}."
+
+    def _at(self, key: str, index: tuple[int, ...]) -> np.ndarray:
+        """Of the model shown, what the script reads there; without turning all codes into numbers."""
+        stored = self._stored[key]
+        return Quantized(stored.codes[(self.model, *index)], stored.low, stored.step).values
 
     def _head_words(self) -> str:
         block, head = self._labels["block"][self.block], self._labels["head"][self.head]
@@ -137,13 +141,11 @@ class AttentionExplorer(Explorer):
         return f"token ({row}, {column})"
 
     def still(self) -> MplFigure:
-        here = self.model, self.image, self.block, self.head, self.token
-        weights = self._stored["relative"].values[here] * self._stored["peak"].values[here]
-        query = divmod(self.token - len(self._prefix), self.header["grid"][1]) if self.token >= len(self._prefix) else None
-        return _draw(
-            self._pictures[self.image], weights.reshape(self.header["grid"]), query, self._measured[self.model],
-            (self.block, self.head), self._head_words(),
-        )  # fmt: skip
+        here, P = (self.image, self.block, self.head, self.token), len(self._prefix)
+        weights = (self._at("relative", here) * self._at("peak", here)).reshape(self.header["grid"])
+        query = divmod(self.token - P, weights.shape[1]) if self.token >= P else None
+        heads, chosen = self._measured[self.model], (self.block, self.head)
+        return _draw(self._pictures[self.image], weights, query, heads, chosen, self._head_words())
 
 
 @style.styled
@@ -165,9 +167,8 @@ def _draw(
         ax.set(xticks=[], yticks=[])
         if query:
             row, column = query
-            corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5), (-0.5, -0.5)]) + (column, row)
-            ax.plot(*corners.T, color="white", linewidth=2.5)
-            ax.plot(*corners.T, color="black", linewidth=1)
+            for color, width in (("black", 3), ("white", 1.5)):
+                ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, color=color, linewidth=width))
     axes[0, 0].set_title(title, fontsize=8.5)
     _draw_heads(axes[0, 2], heads, chosen)
     return drawing
@@ -201,7 +202,9 @@ def _alike(measured: list[xr.Dataset], images: Images) -> xr.Dataset:
             f"{columns} grid: give it as `attention_maps` does"
         )
     if len(images) < n:
-        raise VitcnnError(f"attention was measured on {n} images, not {len(images)}: give the images it was measured on")
+        raise VitcnnError(
+            f"attention was measured on {n} images, not {len(images)}: give the images it was measured on"
+        )
     return measured[0]
 
 
@@ -217,9 +220,8 @@ def _store(measured: list[xr.Dataset], room: int) -> dict[str, Quantized]:
     on_patches = weights[..., P:]
     peak = on_patches.max(-1)
     far = patch_distances(tuple(measured[0].attrs["grid"]), measured[0].attrs["patch_size"]).numpy()
-    spatial = on_patches[..., P:, :].astype(np.float64)
     with np.errstate(invalid="ignore"):  # no attention to patches at all: no distance, no shares
-        distance = (spatial * far).sum(-1) / spatial.sum(-1)
+        distance = np.einsum("...ij,ij->...i", on_patches[..., P:, :], far) / on_patches[..., P:, :].sum(-1)
         relative = np.nan_to_num(on_patches / peak[..., None])
     small = {
         "peak": quantize(peak, 0, 1, bits=16),
@@ -236,8 +238,8 @@ def _as_fine_as_fits(relative: np.ndarray, room: int) -> Quantized:
     def codes(steps: int) -> np.ndarray:
         return np.rint(relative * steps).astype(np.uint8)
 
-    found = bisect_right(_STEPS, room, key=lambda steps: _zipped(codes(steps)))
-    steps = _STEPS[max(found - 1, 0)]
+    fitting = list(takewhile(lambda steps: _zipped(codes(steps)) <= room, _STEPS))
+    steps = fitting[-1] if fitting else _STEPS[0]
     return Quantized(codes(steps), 0.0, 1 / steps)
 
 
@@ -247,7 +249,7 @@ def _zipped(codes: np.ndarray) -> int:
 
 def _pictures(pixels: np.ndarray) -> np.ndarray:
     """uint8 (n, h, w, 3), made smaller together if they take too much room."""
-    n, H, W, _ = pixels.shape
+    H, W = pixels.shape[1:3]
     scale = min(1.0, (_PICTURE_ROOM / pixels.size) ** 0.5)
     size = max(1, int(W * scale)), max(1, int(H * scale))
     return np.stack([np.asarray(Image.fromarray(one).resize(size, Image.Resampling.BOX)) for one in pixels])
@@ -261,6 +263,10 @@ def _words_for(prefix: list[str]) -> str:
     """All tokens without a place, in words: 'CLS', or 'CLS and 4 more tokens'."""
     more = len(prefix) - 1
     return "" if not prefix else prefix[0] if not more else f"{prefix[0]} and {more} more token{'s' * (more > 1)}"
+
+
+def _count(images: int) -> str:
+    return f"{images} image{'s' * (images != 1)}"
 
 
 def _percent(share: Any) -> str:

@@ -33,7 +33,8 @@ function array(codes, { shape, low, step, type }) {
 // Where the middle of cell `index` of `cells` lies in a row of `others` cells over the same image: compare.py's place.
 const cellAt = (index, cells, others) => Math.floor(((2 * index + 1) * others) / (2 * cells));
 
-const fixed = (value, digits = 2) => (Number.isFinite(value) ? value.toFixed(digits) : "none");
+// A number in words, as style.number in Python: no minus before zero, 'none' where there is no value.
+const fixed = (value, digits = 2) => (Number.isFinite(value) ? value.toFixed(digits).replace(/^-(?=0\.?0*$)/, "") : "none");
 
 // --- elements -----------------------------------------------------------------------------------------------
 
@@ -259,7 +260,8 @@ function colorBar(table, { label, low, high, digits = 1 }) {
   return { element: h("div", { class: "vx-bar" }, ends[0], canvas, ends[1], name), set };
 }
 
-// Lines over x. series: {label, points: [[x, y], …], color, thin, dashed, dots, band: [[x, low, high], …]}. marks: x where a thin upright line stands.
+// Lines over x. series: {label, points: [[x, y], …], color, thin, dashed, dots, hollow (which dots are), band: [[x, low, high], …]}.
+// marks: x where a thin upright line stands.
 // xTicks, yTicks: [[x, text], …] in place of even ones. Redrawn whole: {element, draw(series, marks, options)}.
 function plot({ label, xLabel, yLabel, x, y, height = 200, xTicks }) {
   const width = 340, left = 44, right = 8, top = 8, bottom = 36;
@@ -280,7 +282,7 @@ function plot({ label, xLabel, yLabel, x, y, height = 200, xTicks }) {
   return { element, draw };
 }
 
-function line({ points, thin, dashed, dots, band = [] }, color, px, py) {
+function line({ points, thin, dashed, dots, hollow, band = [] }, color, px, py) {
   // A gap in the values is a gap in the line.
   const steps = points.map(([a, b], i) => Number.isFinite(b)
     ? `${i && Number.isFinite(points[i - 1][1]) ? "L" : "M"}${px(a).toFixed(1)} ${py(b).toFixed(1)}` : "");

@@ -234,7 +234,7 @@ def _draw(
     curve: str,
     limits: tuple[float, float] | None,
 ) -> MplFigure:
-    drawing = MplFigure(figsize=(7.2, 4.8))
+    drawing = MplFigure(figsize=(7.2, 5.2))
     axes = drawing.subplot_mosaic([list(range(len(models))), ["lines"] * len(models)])
     maps, lines = [axes[i] for i in range(len(models))], axes["lines"]
     lines.axhline(0, color=style.GREY, linewidth=0.8)
@@ -262,4 +262,4 @@ def _draw_map(
         row, column = (int(one) for one in m.peak[layer, *at])
         if row != _NONE:
             ax.add_patch(Circle((column, row), 0.25, **line))
-    drawing.colorbar(image, ax=ax, label="CKA", aspect=14, pad=0.03)
+    drawing.colorbar(image, ax=ax, label="CKA", orientation="horizontal", aspect=14, pad=0.03)

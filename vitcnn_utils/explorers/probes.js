@@ -39,7 +39,7 @@ function render({ model, el }) {
     const [mean, spread] = measured(...which);
     return `${fixed(100 * mean, 1)}${Number.isFinite(spread) ? ` ± ${fixed(100 * spread, 1)}` : ""} %`;
   }
-  const tokenInWords = (row, column) => `token (${row}, ${column}) of ${grids[view.model].join(" × ")} `
+  const tokenInWords = (row, column) => `token (${row}, ${column}) of ${grids[view.model].join(" × ")}: `
     + percent(view.model, "chosen", view.layers[view.model], [row, column]);
 
   function update(state) {

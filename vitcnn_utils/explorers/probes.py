@@ -124,7 +124,7 @@ class ProbesExplorer(Explorer):
         at, (rows, columns) = self._at(m), m.grid
         low, high = (style.number(100 * end, 1) for end in _limits([m.by_token.values[layer]]))
         return (
-            f" Beside: {m.label} ({m.layers[layer]}), token ({at[0]}, {at[1]}) of {rows} × {columns} "
+            f" Beside: {m.label} ({m.layers[layer]}), token ({at[0]}, {at[1]}) of {rows} × {columns}: "
             f"{m.percent('chosen', layer, at)}, all tokens {low} to {high} %; {_SCALES[self.scale]}."
         )
 
@@ -269,7 +269,7 @@ def _draw(
         lines.fill_between(m.depths, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
     lines.set(title=title, xlabel="depth of the layer, 0 to 1", ylabel="test accuracy, %", xlim=(0, 1.03))
     lines.set_ylim(0, 100 * top)
-    drawing.legend(*lines.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    drawing.legend(*lines.get_legend_handles_labels(), loc="outside lower center", ncols=4 if shown else 2)
     if shown:
         _draw_map(drawing, axes[0, 1], *shown, limits)
     return drawing

@@ -24,6 +24,7 @@ from vitcnn_utils.receptive_field import effective_receptive_fields, radius_of_m
 MOST = 4  # models side by side
 _BYTES = 800_000  # of all maps together, a byte for each of their cells
 _CALL = "explore_receptive_field"
+_KINDS = {"mlp": "MLP", "residual": "units"}
 _SCALES = {"log": "logarithmic", "linear": "linear"}
 
 
@@ -36,8 +37,8 @@ def explore_receptive_field(
 ) -> "ReceptiveFieldExplorer":
     """Effective receptive fields of one to four models side by side, by depth (Figs 6 and C.4).
 
-    fields: by label, `receptive_field.effective_receptive_fields` after the residual addition; or models, which are then
-    measured on `images`, after and before it, by `channels` channels an image (see there; None is exact, and slow).
+    fields: by label, `receptive_field.effective_receptive_fields` after the residual addition; or models, which are
+    then measured on `images`, after and before it, by `channels` channels an image (see there; None is exact and slow).
     before: by the same labels, the fields before the addition; None: only those after it are shown.
     name: tells apart two of these on one page. Raises VitcnnError for no model, more than four, models without images,
     arrays that are no receptive fields, or other labels in `before`.
@@ -167,7 +168,7 @@ def _measured(fields: xr.DataArray, most: int) -> _Measured:
         size=(share.shape[1], share.shape[2]),
         centre=np.stack([fields["centre_y"].values, fields["centre_x"].values], axis=1).astype(np.float32),
         depths=[float(depth) for depth in fields["depth"].values],
-        kinds=[str(kind) for kind in fields["kind"].values],
+        kinds=[_KINDS.get(kind, str(kind)) for kind in fields["kind"].values],
         words=[_words(field) for field in fields],
     )
 

@@ -1,7 +1,6 @@
 // Figure 7: how much longer what the skip carries is than what the branch adds: token by token, and block by block.
 
-const GAP = 2; // pixels between the small maps; a token is PIXELS a side in them
-const PIXELS = 2;
+const GAP = 1; // between the small maps, in tokens
 const OTHERS = [LINES[2], LINES[4], LINES[5]]; // models without tokens
 
 function render({ model, el }) {
@@ -92,12 +91,12 @@ function render({ model, el }) {
   // All blocks from left to right, a branch a row.
   function paintOverview() {
     const { rows, columns, ratio, prefix: first } = view;
-    const [high, wide] = [rows * PIXELS + GAP, columns * PIXELS + GAP];
+    const [high, wide] = [rows + GAP, columns + GAP];
     const [height, width] = [kinds.length * high - GAP, view.blocks.length * wide - GAP];
     const scales = kinds.map((kind) => limits[view.i][view.average][kind]);
     const value = (y, x) => {
       const branch = Math.floor(y / high);
-      const [row, column] = [Math.floor((y % high) / PIXELS), Math.floor((x % wide) / PIXELS)];
+      const [row, column] = [y % high, x % wide];
       if (row >= rows || column >= columns) return NaN;
       const [from, to] = scales[branch];
       return (ratio.at(Math.floor(x / wide), branch, first + row * columns + column) - from) / (to - from || 1);
@@ -139,7 +138,7 @@ function render({ model, el }) {
       choices.average.length > 1 && choice(model, { name: "average", label: "Average", options: options("average", averages) }),
     ].filter(Boolean),
     body: [
-      h("div", { class: "vx-wide" }, h("p", { class: "vx-head" }, "All blocks: self-attention above, MLP below"), overview.element, numbers),
+      h("div", { class: "vx-wide" }, h("p", { class: "vx-head" }, `All blocks: ${branches[kinds[0]]} above, ${branches[kinds[1]]} below`), overview.element, numbers),
       h("div", {}, head, map.element, h("div", { class: "vx-swatches" }, ...swatches.map((one) => one.element)), bar.element, readout),
       h("div", {}, linesHead, lines.element),
     ],

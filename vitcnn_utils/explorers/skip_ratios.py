@@ -119,7 +119,7 @@ class SkipRatiosExplorer(Explorer):
 
 @dataclass(frozen=True)
 class _Measured:
-    """The ratios of one model with tokens: B blocks, the branches of BRANCHES, T tokens of which `prefix` come first."""
+    """The ratios of one model with tokens: B blocks, the branches of BRANCHES, T tokens, `prefix` of them first."""
 
     label: str
     grid: tuple[int, int]

@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 import matplotlib as mpl
@@ -60,7 +61,10 @@ def heat_map(
 
 def number(value: float, digits: int = 2) -> str:
     """A number as explorers write it, in Python and in the page: 'none' where there is none."""
-    return f"{value:.{digits}f}" if np.isfinite(value) else "none"
+    if not np.isfinite(value):
+        return "none"
+    # JavaScript's toFixed rounds halves away from zero, Python's format to even.
+    return f"{Decimal(float(value)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):zf}"
 
 
 @dataclass(frozen=True)
