@@ -83,7 +83,7 @@ def probes() -> tuple[Explorer, Given]:
     models = {"ViT": _probes(5, ["cls", "mean"], 4), "CNN": _probes(3, ["mean"], 0)}
     order = ["cls", "mean"]
     given = {
-        f"accuracy{i}": one["accuracy"].sel(readout=[r for r in order if r in one["readout"]]).mean("draw").values
+        f"accuracy{i}": one["accuracy"].sel(readout=[r for r in order if r in one["readout"]]).mean("draw").values.T
         for i, one in enumerate(models.values())
     }
     return explorers.explore_probes(models), given | {"by_token0": models["ViT"]["token_accuracy"].mean("draw").values}

@@ -77,7 +77,7 @@ FAMILIES = [
     Family("VGG", "vgg11_bn", 64, {"mlp_ratio": 0.01}),
 ]
 
-WINDOWS = "its attention looks at windows, each over a grid of its own"
+WINDOWS = "attention looks at windows, each over a grid of its own"
 SCALED = "branches are scaled on the way to the addition, where no module gives them"
 SUMMED = "the branch is a sum of two parts, which no module gives"
 UNSUPPORTED = {

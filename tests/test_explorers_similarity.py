@@ -43,14 +43,16 @@ def test_the_sentence_names_both_layers_and_the_value():
     values[4, 2] = 1
     explorer = explore_similarity({"pair": similarity(12, 7, values)})
     explorer.row, explorer.column = 4, 2
-    assert explorer.sentence() == "CKA of layer 5 of 12 in one, a4 (mlp) and layer 3 of 7 in other, b2 (norm): 1.00."
+    said = "CKA of layer 5 of 12 in one, a4 (mlp) and layer 3 of 7 in other, b2 (norm): 1.00."
+    assert explorer.sentence() == f"{said} Shown: all layers, by number."
     explorer.layers = "block"  # the nearest of that kind: a5 and b5
-    assert explorer.sentence() == "CKA of layer 6 of 12 in one, a5 (block) and layer 6 of 7 in other, b5 (block): 0.00."
+    said = "CKA of layer 6 of 12 in one, a5 (block) and layer 6 of 7 in other, b5 (block): 0.00."
+    assert explorer.sentence() == f"{said} Shown: block layers, by number."
 
 
 def test_a_layer_without_a_value_is_said_to_have_none():
     values = np.full((6, 6), np.nan)
-    assert explore_similarity({"constant": similarity(6, 6, values)}).sentence().endswith(": none.")
+    assert ": none." in explore_similarity({"constant": similarity(6, 6, values)}).sentence()
 
 
 def test_a_map_may_be_smaller_than_the_chosen_cell():

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from small_models import described, small_resnet, small_vit, stir
 from textbook import left_as_it_was, model_of, noise_images
-from timm.models.vision_transformer import ResPostBlock, VisionTransformer
+from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
 from torch import nn
 
 from vitcnn_utils import attention, cka, localization, probes, receptive_field, residual, zoo
@@ -183,14 +183,78 @@ def test_a_skipless_block_says_so():
     assert [branch.has_skip for branch in described(module).branches] == [True, True, False, False, True, True]
 
 
-def test_parts_that_do_not_add_up_are_no_residual_stream(noise):
-    # In a post-norm block z + norm(attn(z)): what `attn` gives is not what is added.
+class Halved(Block):
+    """Scales its attention on the way to the addition, where no module gives the result."""
+
+    def forward(self, x, attn_mask=None, is_causal=False):
+        x = x + 0.5 * self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+def vit_of(block):
     shape = {"img_size": 32, "patch_size": 8, "num_classes": 10, "embed_dim": 24, "depth": 2, "num_heads": 4}
-    model = described(stir(VisionTransformer(**shape, block_fn=ResPostBlock)))
+    return described(stir(VisionTransformer(**shape, block_fn=block)))
+
+
+def test_a_branch_that_no_module_gives_is_no_residual_stream(noise):
+    model = vit_of(Halved)
     assert model.branches == []
+    assert [layer.name for layer in model.blocks] == ["blocks.0", "blocks.1"]
     with pytest.raises(VitcnnError, match=r"no residual stream.*what works with it: .*attention distance"):
         residual.skip_ratios(model, noise)
     assert attention.head_distances(model, noise).sizes == {"block": 2, "head": 4}
+
+
+def test_norms_after_the_parts_are_in_the_branch():
+    model = vit_of(ResPostBlock)
+    first, second = model.branches[:2]
+    block = model.module.blocks[0]
+    assert first.skip.module is block
+    assert (second.skip.module, second.skip.side) == (block.mlp, "input")
+    names = [layer.name for layer in model.layers if layer.block == 0]
+    assert names == [f"blocks.0{part}" for part in (".attn", ".norm1", ".mlp.hidden", ".mlp", ".norm2", "")]
+
+
+class Stages(nn.Module):
+    """Channels last in the middle; one module is used for two activations."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(3, 8, 4, 4), nn.ReLU()
+        self.norm, self.fc = nn.LayerNorm(8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        x = self.act(self.conv(x)).permute(0, 2, 3, 1)
+        return self.act(self.fc(self.norm(x)))
+
+
+def test_maps_are_read_with_channels_first_however_they_lie(noise):
+    model = described(Stages())
+    x = model.prepare(torch.from_numpy(noise.pixels))
+    norm = model.record(x, model.layers)["norm"]
+    module = model.module
+    with torch.no_grad():
+        expected = module.norm(module.act(module.conv(x)).permute(0, 2, 3, 1))
+    assert torch.equal(norm, expected.permute(0, 3, 1, 2))
+    assert torch.equal(model.spatial(norm), expected)
+
+
+def test_a_module_that_runs_twice_is_read_at_the_call_that_is_asked_for(noise):
+    model = described(Stages())
+    module = model.module
+    for _ in range(2):  # of each forward pass, whatever was before it
+        with torch.no_grad(), model.reading([Tap(module.act, "output", 0), Tap(module.act, "output", 1)]) as values:
+            last = module(model.prepare(torch.from_numpy(noise.pixels)))
+        assert values[0].shape == (10, 8, 8, 8)
+        assert torch.equal(values[1], last)
+        assert not torch.equal(values[0], values[1])
+
+
+def test_tokens_without_one_grid_lie_on_that_of_the_images_proportions(resnet):
+    tokens = torch.arange(16.0)[None, :, None].expand(2, 16, 5)
+    assert resnet.spatial(tokens)[1, 2, 3, 0] == 11
+    with pytest.raises(VitcnnError, match=r"shape \(2, 15, 5\) of small ResNet has no spatial grid"):
+        resnet.spatial(tokens[:, :15])
 
 
 # Loading
@@ -292,7 +356,7 @@ def test_zoo_weights_are_checked_against_their_card(monkeypatch, tmp_path):
     monkeypatch.setattr(zoo, "FOLDER", tmp_path)
     zoo.weights_path.cache_clear()
     name = "zoo/vit-small-data-3"
-    with pytest.raises(VitcnnError, match=f"{name} is not trained yet: run `vitcnn train {name}`"):
+    with pytest.raises(VitcnnError, match=f"{name} is not trained yet: run `vitcnn train {name} --short`"):
         load_model(name, device="cpu")
     source = load_model(name, "untrained", "cpu", seed=5)
     half = {key: value.half() for key, value in source.module.state_dict().items()}

@@ -127,8 +127,8 @@ def test_the_commit_is_that_of_the_checkout_and_marks_changes(tmp_path, monkeypa
 
 @pytest.mark.parametrize(
     ("value", "digits", "words"),
-    [(0.125, 2, "0.13"), (-0.125, 2, "-0.13"), (2.675, 2, "2.67"), (-0.001, 2, "0.00"), (7, 0, "7"), (np.nan, 2, "none"),
-     (-np.inf, 1, "none"), (np.float32(0.5), 1, "0.5")],
+    [(0.125, 2, "0.13"), (-0.125, 2, "-0.13"), (2.675, 2, "2.67"), (-0.001, 2, "0.00"), (7, 0, "7"),
+     (np.nan, 2, "none"), (-np.inf, 1, "none"), (np.float32(0.5), 1, "0.5")],
 )  # fmt: skip
 def test_numbers_are_written_as_in_the_page(value, digits, words):
     assert number(value, digits) == words

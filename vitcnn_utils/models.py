@@ -24,7 +24,8 @@ Fact = Literal["attention", "tokens", "residual stream"]
 class Layer:
     """A recorded activation.
 
-    kind: 'stem', 'norm', 'attention', 'mlp hidden', 'mlp', 'conv', 'linear', 'block' or 'final norm'.
+    kind: 'stem', 'norm', 'attention', 'mlp hidden', 'mlp', 'conv', 'linear', 'block' or 'final norm'; of another part
+    that has a branch of its own, that branch's kind.
     block: index of the transformer block or residual unit it lies in; None outside them.
     depth: position among all layers of the model, from 0 (first) to 1 (last).
     """
@@ -44,8 +45,8 @@ class Branch:
     shortcut: what the skip adds: z, or its projection where a stage changes shape.
     branch: f(z), what the branch gives, after layer scale.
     sum: z + f(z); in a post-activation ResNet, after the ReLU that follows the addition.
-    kind: 'attention', 'mlp' (the last of several), 'residual' (the only one of its unit), or what else the block calls the
-    part that it runs through, such as 'mlp_tokens'.
+    kind: 'attention', 'mlp' (the last of several), 'residual' (the only one of its unit), or what else the block calls
+    the part that it runs through, such as 'mlp_tokens'.
     """
 
     name: str
@@ -172,7 +173,11 @@ class Model:
         if not new:
             return
         seen: dict[int, tuple[Tensor, int]] = {}
-        with torch.no_grad(), _hooks(self.module, new, lambda i, tensor: seen.__setitem__(i, (tensor, tensor._version))):
+
+        def note(index: int, tensor: Tensor) -> None:
+            seen[index] = tensor, tensor._version
+
+        with torch.no_grad(), _hooks(self.module, new, note):
             self.module(self._blank())
         for index, tap in enumerate(new):
             if index not in seen:
@@ -192,7 +197,7 @@ class Model:
             H, W = self.image_size
             rows = round((T * H / W) ** 0.5)
             rows, columns = self.grid or (rows, T // rows)
-            if T == self.prefix_tokens + rows * columns:
+            if self.prefix_tokens + rows * columns == T:
                 return activation[:, self.prefix_tokens :].reshape(B, rows, columns, D)
         raise VitcnnError(f"an activation of shape {tuple(activation.shape)} of {self.name} has no spatial grid")
 
@@ -221,7 +226,8 @@ class Model:
             works += ["effective receptive fields", "skip ratios"]
         else:
             works.append("effective receptive fields of layers you name")
-        return VitcnnError(f"{self.name} has no {missing}, which {measure} needs; what works with it: {', '.join(works)}")
+        works_with_it = ", ".join(works)
+        return VitcnnError(f"{self.name} has no {missing}, which {measure} needs; what works with it: {works_with_it}")
 
 
 @contextmanager
@@ -445,7 +451,7 @@ def _blocks(root: Call, residual_units: Sequence[Unit]) -> list[Call]:
 def _describe_tokens(model: Model, blocks: Sequence[Call]) -> None:
     """Grid, patch size, prefix tokens and read-out, if all blocks work on the same tokens, laid out on one grid."""
     module: Any = model.module
-    patches = getattr(module, "patch_embed", getattr(module, "stem", None))
+    patches: Any = getattr(module, "patch_embed", getattr(module, "stem", None))
     shapes = {block.given.shape[1:-1] for block in blocks if block.given}
     if len(shapes) != 1 or not hasattr(patches, "grid_size"):
         return
@@ -500,9 +506,8 @@ def _without(branch: Branch | None, like: Call, block: Call) -> Branch | None:
     def moved(tap: Tap) -> Tap:
         return replace(tap, module=block.module.get_submodule(names[tap.module]))
 
-    name = block.name + branch.name.removeprefix(like.name)
-    taps = (moved(tap) for tap in (branch.skip, branch.shortcut, branch.branch, branch.sum))
-    return Branch(name, branch.kind, branch.block, *taps, has_skip=False)
+    taps: dict[str, Any] = {side: moved(getattr(branch, side)) for side in ("skip", "shortcut", "branch", "sum")}
+    return replace(branch, name=block.name + branch.name.removeprefix(like.name), has_skip=False, **taps)
 
 
 # Layers
@@ -526,8 +531,10 @@ def _parts(model: Model, root: Call, blocks: Sequence[Call]) -> list[_Part]:
         after = index == len(blocks) - 1 and bool(blocks)
         if kind == "block":
             index += 1
-            stem = [_Part("stem", "stem", None, call.tap("input"), call.module)] if index == 0 else []
-            found += [*stem, *_inside(model, call, index), _Part(call.name, kind, index, call.tap("output"), call.module)]
+            if index == 0:
+                found.append(_Part("stem", "stem", None, call.tap("input"), call.module))
+            found += _inside(model, call, index)
+            found.append(_Part(call.name, kind, index, call.tap("output"), call.module))
         elif _has_layout(model, call.given) and (model.grid is None or (after and kind == "norm")):
             kind = "final norm" if after and kind == "norm" else kind
             found.append(_Part(call.name, kind, None, call.tap("output"), call.module))
@@ -539,7 +546,13 @@ def _inside(model: Model, block: Call, index: int) -> list[_Part]:
     branches = {branch.name: branch for branch in model.branches if branch.block == index}
     shortcuts = {branch.shortcut.module for branch in branches.values() if branch.shortcut != branch.skip}
     found: list[_Part] = []
-    for call, kind in _recorded(block, lambda call: "conv" if call.module in shortcuts else _kind_inside(model, call)):
+
+    def kind_of(call: Call) -> str:
+        if call.module in shortcuts:
+            return "conv"
+        return _kind_inside(model, call) or (branches[call.name].kind if call.name in branches else "")
+
+    for call, kind in _recorded(block, kind_of):
         hidden = _hidden(model, call) if kind == "mlp" else None
         if hidden is not None:
             found.append(_Part(f"{call.name}.hidden", "mlp hidden", index, hidden, call.module))

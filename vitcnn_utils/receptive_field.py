@@ -42,9 +42,9 @@ def effective_receptive_fields(
     attrs['channels'] says what was done.
 
     Coordinates over layer: kind, depth, block (-1 outside blocks), n_channels, and centre_y, centre_x, where in the
-    image the place lies, in pixels from the corner: where the convolutions and poolings up to there are centred (the
-    middle of its patch for tokens; index * stride + 0.5 in a ResNet, whose kernels are odd). A map that was made smaller
-    in another way, such as by merging patches, counts as one of square cells.
+    image the place lies, in pixels from the corner: where the convolutions and poolings up to there are centred (for
+    tokens, the middle of the patch; in a ResNet, whose kernels are odd, index * stride + 0.5). A map that was made
+    smaller in another way, such as by merging patches, counts as one of square cells.
     """
     if channels is not None and channels < 1:
         raise VitcnnError(f"channels={channels} of each layer: give 1 or more, or None for all")

@@ -27,10 +27,11 @@ def skip_ratios(model: Model, images: "Images", batch_size: int = 64) -> xr.Data
     cosine_branch, cosine_sum: mean cosine of z with f(z), and with z + f(z), before any ReLU (E.2; the paper's caption
     and axis differ).
 
-    branch is 'attention' or 'mlp', or, in a CNN, 'residual'; see `models.Branch`. Coordinate part (token): 'prefix' (CLS
-    and the like) or 'spatial'. The places of a CNN's map differ in number from stage to stage, and so do the tokens of
-    a Swin: they are averaged, image by image, into one spatial token. A branch that gives exactly 0, as in a ResNet that starts training, has ratio infinity and no
-    cosine_branch (NaN); one without a skip is NaN in all. Coordinate projected (block): z is a projection.
+    branch is 'attention' or 'mlp', or, in a CNN, 'residual'; see `models.Branch`. Coordinate part (token): 'prefix'
+    (CLS and the like) or 'spatial'. The places of a CNN's map differ in number from stage to stage, and so do the
+    tokens of a Swin: they are averaged, image by image, into one spatial token. A branch that gives exactly 0, as in a
+    ResNet that starts training, has ratio infinity and no cosine_branch (NaN); one without a skip is NaN in all.
+    Coordinate projected (block): z is a projection.
     """
     model.require("residual stream", "skip ratios")
     branches = [branch for branch in model.branches if branch.has_skip]
@@ -47,7 +48,7 @@ def skip_ratios(model: Model, images: "Images", batch_size: int = 64) -> xr.Data
 
 
 def _compare(z: Tensor, f: Tensor, by_token: bool) -> Tensor:
-    """|z|, |f|, |z| / |f|, cos(z, f) and cos(z, z + f) of each token, or on average over tokens or places: (5, B, T)."""
+    """|z|, |f|, |z| / |f|, cos(z, f) and cos(z, z + f), by token or as a mean over tokens or places: (5, B, T)."""
     over = 1 if z.ndim == 4 else -1
     s = z + f
     z_norm, f_norm, s_norm = (v.norm(dim=over) for v in (z, f, s))

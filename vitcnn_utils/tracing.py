@@ -28,6 +28,9 @@ class Layout(NamedTuple):
     step: float = 1
 
 
+AS_THE_IMAGE = Layout()
+
+
 @dataclass(frozen=True)
 class Tap:
     """Where an activation is read: what a module takes or gives, at which of its calls in a forward pass."""
@@ -35,7 +38,7 @@ class Tap:
     module: nn.Module
     side: Literal["input", "output"] = "output"
     call: int = 0
-    layout: Layout = Layout()
+    layout: Layout = AS_THE_IMAGE
 
 
 @dataclass(eq=False)
@@ -181,7 +184,7 @@ def trace(module: nn.Module, x: Tensor) -> Call:
             leave = part.register_forward_hook(lambda m, args, out: seen.leave(out))
             stack.callback(enter.remove)
             stack.callback(leave.remove)
-        seen.add(x, [], "", Layout())
+        seen.add(x, [], "", AS_THE_IMAGE)
         stack.enter_context(seen)
         module(x)
     return seen.running[0].inner[0]
@@ -255,10 +258,8 @@ class Unit:
 
         Without weights (pooling) the first of them; a unit that has no parts is its own.
         """
-        own = [
-            call for call in self.call.inner
-            if call.given is not None and skip.branch.comes_from(call.given) and not skip.entering.comes_from(call.given)
-        ]  # fmt: skip
+        z, f = skip.entering, skip.branch
+        own = [c for c in self.call.inner if c.given and f.comes_from(c.given) and not z.comes_from(c.given)]
         # Matrices only: what scales channels is no part in its own right.
         size = {call: sum(p.numel() for p in call.module.parameters() if p.ndim > 1) for call in own}
         return max(own, key=lambda call: (not is_norm(call), size[call]), default=self.call)

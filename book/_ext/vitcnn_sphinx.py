@@ -21,11 +21,14 @@ logger = logging.getLogger(__name__)
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_html_math_renderer("mathml", inline_renderers=(_inline_math, None), block_renderers=(_block_math, None))
     app.connect("config-inited", _without_thebe)
+    # In _config.yml this would replace the list, and with it the themes' own templates.
+    app.config.templates_path.insert(0, "_templates")
     app.connect("autodoc-process-docstring", _plain_text)
     app.add_directive("zoo-table", ZooTable)
     app.add_directive("zoo-curves", ZooCurves)
     app.add_directive("zoo-tuning", ZooTuning)
     app.add_directive("api", Api)
+    app.add_directive("families-table", FamiliesTable)
     app.add_directive("explorer", Explorer)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -109,7 +112,7 @@ class ZooTable(SphinxDirective):
             f"{card['test_accuracy']:.1%}",
             f"{card['minutes']:g}",
             f"{card['images_per_second']:,}",
-            f"{card['flops'] / card['flops_of_a_product']:.0%}",
+            f"{card['flops'] / card['flops_of_a_product']:.0%}" if "flops" in card else "not measured",
             html.escape(card["device"]),
             f'<code title="{card["sha256"]}">{card["sha256"][:8]}</code>',
         ]
@@ -241,3 +244,31 @@ class Explorer(SphinxDirective):
         entry = found[kind]
         link = f'<a href="{entry["link"]}">In its chapter: {html.escape(entry["chapter"])}</a>'
         return [nodes.raw("", f'{entry["html"]}<p class="vx-chapter">{link}</p>', format="html")]
+
+
+class FamiliesTable(SphinxDirective):
+    """Families of models × measures, from families.json, which `python tests/families.py` writes; reasons below it."""
+
+    def run(self) -> list[nodes.Node]:
+        path = Path(self.env.srcdir) / "families.json"
+        self.env.note_dependency(str(path))
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        cells = [text for row in rows for column, text in row.items() if column not in ("family", "model")]
+        # What is no short word is a reason, which a column would be too narrow for.
+        reasons = list(dict.fromkeys(text for text in cells if len(text) > len("no residual stream")))
+        head = "".join(f'<th scope="col">{html.escape(name.capitalize())}</th>' for name in rows[0])
+        body = "".join(f"<tr>{''.join(self.cell(*item, reasons) for item in row.items())}</tr>" for row in rows)
+        table = f'<table class="table vitcnn-zoo"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        notes = "".join(f'<li id="family-note-{i}">{html.escape(text)}</li>' for i, text in enumerate(reasons, 1))
+        return [nodes.raw("", f'<div class="vitcnn-scroll" tabindex="0">{table}</div><ol>{notes}</ol>', format="html")]
+
+    @staticmethod
+    def cell(column: str, text: str, reasons: list[str]) -> str:
+        if column == "family":
+            return f'<th scope="row">{html.escape(text)}</th>'
+        if column == "model":
+            return f"<td><code>{html.escape(text)}</code></td>"
+        if text not in reasons:
+            return f"<td>{html.escape(text)}</td>"
+        note = reasons.index(text) + 1
+        return f'<td>no <sup><a href="#family-note-{note}">{note}</a></sup></td>'

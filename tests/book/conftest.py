@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import browser
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 HTML = Path(__file__).parents[2] / "_build" / "html"
 LOOK = (Path(__file__).parent / "look.js").read_text(encoding="utf-8")
@@ -28,6 +29,9 @@ class Visit:
     foreign: list[str] = field(default_factory=list)  # requests to other hosts
     console: list[str] = field(default_factory=list)  # errors
     failed: list[str] = field(default_factory=list)  # requests without an answer, or with one of 400 and more
+    asked: list[str] = field(default_factory=list)  # all requests
+    at_load: list[str] = field(default_factory=list)  # those before anything was scrolled
+    barriers: list[str] = field(default_factory=list)  # what axe-core finds
     seen: dict[str, Any] = field(default_factory=dict)  # see look.js
     phone: dict[str, Any] = field(default_factory=dict)  # the same at a width of 360 pixels
 
@@ -105,13 +109,34 @@ def _visit(chromium: Any, urls: dict[str, str]) -> list[Visit]:
             page.wait_for_load_state("networkidle")
         opened[0][1].wait_for_timeout(SETTLE_MS)
         for visit, page in opened:
+            visit.at_load = list(visit.asked)
+            _load_explorers(page)
             visit.seen = page.evaluate(LOOK)
+            visit.barriers = _barriers(page)
             page.set_viewport_size({"width": 360, "height": 740})
             page.wait_for_timeout(200)
             visit.phone = page.evaluate(LOOK)
             page.context.close()
             visits.append(visit)
     return visits
+
+
+def _load_explorers(page: Any) -> None:
+    """Scroll to one after the other, as a reader does."""
+    for figure in page.locator("figure.vx-static").all():
+        figure.scroll_into_view_if_needed()
+        figure.locator("section.vx, .vx-failed").wait_for()
+
+
+def _barriers(page: Any) -> list[str]:
+    """What axe-core finds in dark mode, and which colours it cannot tell apart in light mode."""
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    page.emulate_media(color_scheme="light")
+    page.wait_for_function("document.documentElement.dataset.theme !== 'dark'")
+    only = {"resultTypes": ["violations"], "runOnly": ["color-contrast"]}
+    found += Axe().run(page, options=only).response["violations"]
+    page.emulate_media(color_scheme="dark")
+    return [f"{one['id']}: {node['html'][:200]}" for one in found for node in one["nodes"]]
 
 
 def _open(chromium: Any, name: str, url: str) -> tuple[Visit, Any]:
@@ -121,6 +146,7 @@ def _open(chromium: Any, name: str, url: str) -> tuple[Visit, Any]:
     page = chromium.new_context(viewport={"width": 1280, "height": 900}, color_scheme="dark").new_page()
 
     def request(event: Any) -> None:
+        visit.asked.append(event.url)
         parts = urlsplit(event.url)
         if parts.scheme not in ("data", "blob", "file") and parts.netloc != home:
             visit.foreign.append(event.url)

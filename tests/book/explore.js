@@ -26,7 +26,9 @@ window.explore = (() => {
       state: root.vitcnn.state(),
       painted: hash([...canvases.map((one) => one.join()), ...drawings.map((one) => one.outerHTML)].join()),
       pictures: canvases.length + drawings.length,
-      blank: canvases.filter((one) => new Set(one).size < 2).length + drawings.filter((one) => !one.childElementCount).length,
+      // Drawings over a canvas may be without marks.
+      blank: canvases.filter((one) => !one.some(Boolean) || new Set(one).size < Math.min(2, one.length)).length
+        + drawings.filter((one) => one.closest(".vx-plot") && !one.childElementCount).length,
       text: root.innerText,
     };
   }
@@ -48,7 +50,7 @@ window.explore = (() => {
     const element = place.control ?? place; // of a label, what it stands for
     const words = element.type === "radio" ? element.closest("fieldset").querySelector("legend").textContent
       : element.getAttribute("aria-label") ?? element.labels?.[0]?.textContent ?? element.textContent;
-    return `${element.getAttribute("role") ?? element.type}: ${words}`;
+    return `${element.getAttribute("role") ?? element.type}: ${words.replace(/[\d.]+/g, "#")}`; // numbers change
   }
 
   // Put the focus right before an explorer.
@@ -57,12 +59,13 @@ window.explore = (() => {
     figure(name).focus();
   }
 
-  // Where the focus is, if inside: which control, keys that change its value, and whether the eye can see the focus.
+  // Where the focus is, if inside: which control, keys that change its value and change it back, is the focus seen.
   function stop(name) {
     const element = document.activeElement;
     if (!section(name).contains(element)) return null;
-    const keys = element.type === "select-one" ? ["ArrowDown", "ArrowUp"] : element.type === "checkbox" ? ["Space"]
-      : element.type === "submit" || element.type === "button" ? [] : ["ArrowRight", "ArrowLeft"];
+    const there = { "select-one": "ArrowDown", checkbox: "Space", button: "Enter" }[element.type] ?? "ArrowRight";
+    const back = { "select-one": "ArrowUp", checkbox: "Space" }[element.type] ?? "ArrowLeft";
+    const keys = element.type === "button" ? [[there, null]] : [[there, back], [back, there]];
     const shown = [element, element.nextElementSibling].filter(Boolean).map((one) => getComputedStyle(one));
     return {
       control: describe(element), keys,
@@ -85,11 +88,19 @@ window.explore = (() => {
     return [box.left + box.width * x, box.top + box.height * y];
   }
 
+  // Which place of a control puts it back where it is now: the button that is pressed; null where there is none.
+  function restoring(name, control) {
+    const inputs = places(name).map(([one]) => one.control ?? one).filter((one) => describe(one) === control);
+    const index = inputs.findIndex((one) => one.type === "checkbox" || (one.type === "radio" && one.checked));
+    return index < 0 ? null : index;
+  }
+
   // Elements, and points in fractions of their boxes.
   function places(name) {
-    const found = all("input, [role=slider]", section(name)).filter(isVisible);
+    const found = all("input, [role=slider], .vx-body button", section(name)).filter(isVisible);
     return found.flatMap((element) => {
       if (element.type === "radio" || element.type === "checkbox") return [[element.labels[0], 0.5, 0.5]];
+      if (element.type === "button") return [[element, 0.5, 0.5]];
       const points = element.type === "range" ? [[0.06, 0.5], [0.94, 0.5]] : [[0.1, 0.8], [0.9, 0.2]];
       return points.map((point) => [element, ...point]);
     });
@@ -111,8 +122,9 @@ window.explore = (() => {
       operable: controls(name),
       pictures: all("canvas, svg", root).filter(isVisible).length,
       sentence: all(".vx-sentence", root).filter(isVisible).length,
+      toWorkWith: all(".vx-controls, .vx-foot button", root).filter(isVisible).length,
     };
   }
 
-  return { seen, seenIn, arrays, controls, enter, stop, targets, aim, look };
+  return { seen, seenIn, arrays, controls, enter, stop, targets, aim, restoring, look };
 })();

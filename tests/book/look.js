@@ -21,6 +21,11 @@
       provenance: (figure.querySelector(".vitcnn-provenance")?.innerText ?? "").trim(),
       grounds: [...new Set(grounds(figure))],
     })),
+    explorers: all("figure.vx-static").map((figure) => ({
+      kind: figure.dataset.kind,
+      sentence: figure.querySelector("section.vx .vx-sentence")?.innerText ?? "",
+      grounds: [...new Set(grounds(figure))],
+    })),
     faults: all(".stderr, .traceback, .system-message, .admonition.error").map((e) => e.innerText.slice(0, 300)),
     ids: all("[id]").map((element) => element.id),
     links: all("a[href]").map((link) => link.getAttribute("href")),

@@ -21,19 +21,18 @@ CELLS = [
     "explorer.pair, explorer.row = 1, 2\nprint(explorer.sentence())",
     "print(explorer.sentence())\nprint(explorer.row, explorer.column, explorer.layers)",
 ]
-# Nothing that asks another host, and nothing of the user's own settings.
-OPTIONS = [
-    "--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root", "--IdentityProvider.token=sesame",
-    "--LabApp.extension_manager=readonly", "--LabApp.news_url=None",
-    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdates", "--ServerApp.terminals_enabled=False",
-]  # fmt: skip
+OPTIONS = ["--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root", "--IdentityProvider.token=sesame"]
+# JupyterLab is to ask no other host.
+SETTINGS = {"@jupyterlab/apputils-extension:notification": {"checkForUpdates": False, "fetchNews": "false"}}
 PATIENCE = 180  # seconds for the server, and for the kernel to import torch on a busy machine
 
 
 @contextmanager
 def jupyter_lab(folder: Path) -> Iterator[str]:
-    """The address of a JupyterLab that serves the folder."""
+    """The address of a JupyterLab that serves the folder, and knows nothing of the user's own settings."""
     places = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    (folder / "config" / "labconfig").mkdir(parents=True)
+    (folder / "config" / "labconfig" / "default_setting_overrides.json").write_text(json.dumps(SETTINGS))
     command = [sys.executable, "-m", "jupyterlab", *OPTIONS, f"--ServerApp.root_dir={folder}"]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(command, env=os.environ | places, stdout=log, stderr=log, cwd=folder)

@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from conftest import Visit
+from weight import requested, zipped
 
 CHAPTERS = {1: {1, 2}, 2: {3, 4, 5, 6}, 3: {7, 8}, 4: {9, 10, 11}, 5: {12, 13}}
 
@@ -73,6 +74,40 @@ def test_figures_have_alt_text_caption_and_origin(served: list[Visit]) -> None:
 def test_figures_lie_on_the_pages_ground_in_dark_mode(served: list[Visit]) -> None:
     assert {v.seen["theme"] for v in served if v.name != "index.html"} == {"dark"}
     assert [(v.name, f["ids"], f["grounds"]) for v in served for f in v.seen["figures"] if f["grounds"]] == []
+
+
+# --- explorers ---------------------------------------------------------------------------------------------------
+
+EXPLORERS = {
+    1: {"similarity"}, 2: {"attention", "receptive_field"}, 3: {"skip_ratios", "similarity"},
+    4: {"localization", "probes"}, 5: {"probes"},
+}  # fmt: skip
+
+
+def test_explorers_are_in_their_chapters_and_all_in_the_gallery(served: list[Visit]) -> None:
+    kinds = {v.name: [explorer["kind"] for explorer in v.seen["explorers"]] for v in served}
+    assert {int(n[10]): set(found) for n, found in kinds.items() if n.startswith("notebooks/")} == EXPLORERS
+    assert sorted(kinds["explorers.html"]) == sorted(set.union(*EXPLORERS.values()))
+
+
+def test_explorers_work_in_the_book(visits: list[Visit]) -> None:
+    assert [(v.name, e["kind"]) for v in visits for e in v.seen["explorers"] if not e["sentence"]] == []
+    assert [(v.name, e["kind"], e["grounds"]) for v in visits for e in v.seen["explorers"] if e["grounds"]] == []
+
+
+def test_a_page_is_light_and_so_are_the_explorers(served: list[Visit], html: Path) -> None:
+    pages = {v.name: requested(html, v.at_load) for v in served}
+    assert min(pages[name] for name in pages if name != "index.html") > 50_000  # the theme alone weighs more
+    assert {name: size for name, size in pages.items() if size > 1_500_000} == {}
+    files = {file.name: zipped(file) for file in (html / "explorers").iterdir()}
+    assert {name: size for name, size in files.items() if size > 1_000_000} == {}
+
+
+# --- for all readers ----------------------------------------------------------------------------------------------
+
+
+def test_axe_finds_no_barrier(visits: list[Visit]) -> None:
+    assert [(v.name, v.barriers) for v in visits if v.barriers] == []
 
 
 def test_ids_are_unique(served: list[Visit]) -> None:

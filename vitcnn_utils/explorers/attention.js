@@ -4,12 +4,13 @@ const SIDE = 384; // pixels of the longer side of the large picture
 const CELL = 8; // pixels of a patch in the small maps, at most
 
 function render({ model, el }) {
-  const { models, blocks, heads, grid: [rows, columns], prefix, pictures, over, uniform, errors, choices } = model.get("header");
+  const { models, blocks, heads, grid: [rows, columns], prefix, pictures, over, uniform, errors, views, choices } = model.get("header");
   const values = arrays(model);
   const table = colors(model, "viridis");
   const P = prefix.length;
   const chart = headChart(model, values);
   let view = null;
+  let lastPatch = P + Math.floor(rows / 2) * columns + Math.floor(columns / 2); // to come back to after CLS
 
   const place = (token) => (token < P ? null : [Math.floor((token - P) / columns), (token - P) % columns]);
   const word = (token) => (token < P ? prefix[token] : `token (${place(token).join(", ")})`);
@@ -23,7 +24,8 @@ function render({ model, el }) {
   });
   const readout = h("p", { class: "vx-readout" });
   const bar = colorBar(table, { label: "% of the attention", low: 0, high: 1 });
-  const swatches = prefix.map((name, i) => swatch(model, i, () => [view.onPrefix(i) / view.peak, percent(view.onPrefix(i))], table, name));
+  const query = queries(model, { prefix, table, patch: () => lastPatch,
+    chips: (i) => [view.onPrefix(i) / view.peak, `gets ${percent(view.onPrefix(i))}`] });
   const images = tiles(model, { name: "image", label: "Picture", texts: pictures });
   const small = tiles(model, { name: "head", label: "Head: what the same query looks at", texts: heads.map((head) => `head ${head}`) });
   const facts = h("tbody", {});
@@ -39,7 +41,7 @@ function render({ model, el }) {
     const onPlaceless = shares.reduce((sum, share) => sum + share, 0);
     const without = token < P ? NaN : values.query_distance.at(m, image, block, head, token - P);
     const of = (name) => values[name].at(m, block, head);
-    return { state, relative, peak, weight: (patch) => relative(head)(patch) * peak, onPrefix: (i) => shares[i],
+    return { relative, peak, weight: (patch) => relative(head)(patch) * peak, onPrefix: (i) => shares[i],
       query: { distance: without * (1 - onPlaceless), without, share: onPlaceless },
       all: { distance: of("distance"), without: of("distance_renormalized"), share: of("prefix_mass") } };
   }
@@ -47,12 +49,13 @@ function render({ model, el }) {
   function update(state) {
     view = see(state);
     const chosen = place(state.token);
+    if (chosen) lastPatch = state.token;
     paintPicture(picture.pixels, images.canvases[state.image], { show: state.view, rows, columns, table, relative: view.relative(state.head) });
     frame(picture.marks, rows, columns, chosen ? [{ row: chosen[0], column: chosen[1] }] : []);
     small.canvases.forEach((canvas, i) => paintSmall(canvas, { rows, columns, table, relative: view.relative(i), chosen }));
     small.say((i) => `${fixed(values.distance.at(state.model, state.block, i), 1)} px`);
     bar.set(0, 100 * view.peak);
-    for (const one of swatches) one.paint(state);
+    query.paint(state);
     facts.replaceChildren(...factRows());
     chart.draw(state);
     return sentence(state);
@@ -66,16 +69,16 @@ function render({ model, el }) {
     return P ? [first, row(`… without the share of ${words}`, "without", pixels), row(`Share of ${words}`, "share", percent)] : [first];
   }
 
-  function sentence({ model: m, image, block, head, token }) {
+  function sentence({ model: m, image, block, head, token, view: shown }) {
     const patches = Array.from({ length: rows * columns }, (_, patch) => view.relative(head)(patch));
     const most = patches.indexOf(Math.max(...patches));
     const looks = `${models[m]}, block ${blocks[block]}, head ${heads[head]}: from ${word(token)} of ${pictures[image]}, the patch that gets most `
       + `is ${word(P + most)}, ${percent(view.weight(most))} of the attention`;
     const first = [looks, ...prefix.map((name, i) => `${name} gets ${percent(view.onPrefix(i))}`)].join("; ");
-    const query = token < P ? "" : ` This query's mean distance is ${pixels(view.query.distance)}.`;
+    const own = token < P ? "" : ` This query's mean distance is ${pixels(view.query.distance)}.`;
     const { distance, without, share } = view.all;
     const counted = P ? ` (${pixels(without)} without the share of ${model.get("header").prefix_words}, which is ${percent(share)})` : "";
-    return `${first}.${query} The head's mean distance is ${pixels(distance)}${counted}, over ${over}.`;
+    return `${first}.${own} The head's mean distance is ${pixels(distance)}${counted}, over ${over}.${views[shown]}`;
   }
 
   images.canvases.forEach((canvas, i) => paintPixels(canvas, values.pixels, i));
@@ -89,7 +92,7 @@ function render({ model, el }) {
     pickers: [images, picture, small, chart],
     body: [
       h("div", {}, images.element, h("p", { class: "vx-head" }, "Choose the query: the patch that looks"), picture.element,
-        h("div", { class: "vx-swatches" }, ...swatches.map((one) => one.element)), bar.element, readout),
+        ...(P ? [query.element] : []), bar.element, readout),
       h("div", {}, small.element,
         h("table", { class: "vx-facts" }, h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col" }, "this query"),
           h("th", { scope: "col" }, `head, ${over}`))), facts),
@@ -117,16 +120,24 @@ function tiles(model, { name, label, texts }) {
     sync: (state) => inputs.forEach((input, i) => { input.checked = state[name] === i; }) };
 }
 
-// A token without a place as query; value() gives the share of the scale that its colour shows, and its words.
-function swatch(model, token, value, table, name) {
-  const color = h("canvas", { "aria-hidden": "true" });
-  const text = h("span", {});
-  const element = h("button", { type: "button", class: "vx-button vx-swatch", onclick: () => change(model, { token }) }, color, text);
+// Is the query a patch, or a token without a place in the picture? Of each of these, what it gets from the query: chips(i) is
+// the share of the scale that its colour shows, and the words.
+function queries(model, { prefix, table, chips, patch }) {
+  const group = freshId();
+  const inputs = ["a patch", ...prefix].map((_, i) => h("input", { type: "radio", name: group, id: freshId(),
+    onchange: () => change(model, { token: i ? i - 1 : patch() }) }));
+  const colors = prefix.map(() => h("i", { class: "vx-chip" }));
+  const words = prefix.map(() => h("span", {}));
+  const labels = inputs.map((input, i) => h("label", { for: input.id }, ...(i ? [prefix[i - 1], " ", colors[i - 1], words[i - 1]] : ["a patch"])));
+  const element = h("fieldset", { class: "vx-control vx-choice vx-query" }, h("legend", {}, "Query"),
+    h("span", {}, ...inputs.flatMap((input, i) => [input, labels[i]])));
   const paint = (state) => {
-    const [share, words] = value();
-    heat(color, { rows: 1, columns: 1, value: () => share, low: 0, high: 1, table });
-    text.textContent = `${name} as query · gets ${words}`;
-    element.setAttribute("aria-pressed", state.token === token);
+    inputs[state.token < prefix.length ? state.token + 1 : 0].checked = true;
+    prefix.forEach((_, i) => {
+      const [share, text] = chips(i);
+      colors[i].style.background = css(table, share);
+      words[i].textContent = text;
+    });
   };
   return { element, paint };
 }
@@ -232,6 +243,7 @@ function headChart(model, values) {
     text: (state) => words(state.block, rankOf(state)),
     hover: (rank, b) => { readout.textContent = rank === null ? "" : words(b, rank); },
   });
+  chart.pixels.style.visibility = "hidden"; // all is drawn in lines
   chart.pixels.style.aspectRatio = `${box.width} / ${box.height}`;
   chart.marks.setAttribute("viewBox", `0 0 ${box.width} ${box.height}`);
 

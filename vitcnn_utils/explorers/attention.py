@@ -19,6 +19,12 @@ from vitcnn_utils.explorers.base import Explorer, Quantized, quantize
 from vitcnn_utils.models import Model
 from vitcnn_utils.plots import style
 
+# What may be shown, and what the sentence adds where it is not both.
+_VIEWS = {
+    "overlay": "",
+    "attention": " Shown: the attention without the picture.",
+    "picture": " Shown: the picture without the attention.",
+}
 _OF_HEADS = ("distance", "distance_renormalized", "prefix_mass")
 # How finely weights are stored, in steps from 0 to the largest weight of a query: as finely as the room allows.
 _STEPS = (15, 18, 21, 24, 27, 31, 40, 63, 127, 254)
@@ -88,7 +94,7 @@ class AttentionExplorer(Explorer):
         super().__init__(
             {"pixels": self._pictures, **self._stored, **self._heads},
             choices={"model": len(measured), "image": n, "block": L, "head": H, "token": T,
-                     "view": ["overlay", "attention", "picture"]},
+                     "view": list(_VIEWS)},
             # The head of the lowest block that looks nearest, from the middle of the picture.
             start={"head": int(self._heads["distance"][0, 0].argmin()),
                    "token": len(self._prefix) + rows // 2 * columns + columns // 2},
@@ -96,7 +102,7 @@ class AttentionExplorer(Explorer):
             models=[str(one.attrs["model"]) for one in measured],
             blocks=self._labels["block"], heads=self._labels["head"], grid=[rows, columns], prefix=self._prefix,
             prefix_words=_words_for(self._prefix), pictures=self._picture_names,
-            over=_count(int(first.attrs["n_images"])), uniform=first.attrs["uniform_distance"],
+            views=_VIEWS, over=_count(int(first.attrs["n_images"])), uniform=first.attrs["uniform_distance"],
             errors={"weight": self._stored["relative"].error, "distance": self._stored["query_distance"].error},
         )  # fmt: skip
 
@@ -113,7 +119,7 @@ class AttentionExplorer(Explorer):
         if self.token >= P:
             distance = self._at("query_distance", (*here[:-1], self.token - P)) * (1 - sum(on_prefix))
             text += f" This query's mean distance is {style.number(distance, 1)} px."
-        return f"{text} {self._head_sentence()}"
+        return f"{text} {self._head_sentence()}{self.header['views'][self.view]}"
 
     def _head_sentence(self) -> str:
         """What holds for the head over all queries and images: the numbers of Figures 3 and 4."""

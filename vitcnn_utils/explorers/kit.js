@@ -63,7 +63,8 @@ const freshId = () => `vx-${Date.now().toString(36)}-${(counter += 1)}`;
 function mount({ model, el, title, controls, body, pickers = [], update, notes = "" }) {
   const names = model.get("state_names");
   const sentence = h("p", { class: "vx-sentence", role: "status", "aria-live": "polite" });
-  const root = h("section", { class: "vx", "aria-label": title },
+  // In a notebook, JupyterLab would take the arrow keys to go from cell to cell.
+  const root = h("section", { class: "vx", "aria-label": title, "data-lm-suppress-shortcuts": "true" },
     h("p", { class: "vx-title" }, title),
     h("div", { class: "vx-controls" }, ...controls.map((control) => control.element)),
     h("div", { class: "vx-body" }, ...body),

@@ -51,7 +51,8 @@ function render({ model, el }) {
     const byDepth = state.axes === "depth";
     return { a, b, rows, columns, row, column, values, byDepth, down: cells(rows, a.depths, byDepth),
       across: cells(columns, b.depths, byDepth),
-      sentence: `CKA of ${words(a, row)} and ${words(b, column)}: ${fixed(values.at(row, column))}.` };
+      sentence: `CKA of ${words(a, row)} and ${words(b, column)}: ${fixed(values.at(row, column))}. `
+        + `Shown: ${state.layers} layers, by ${state.axes}.` };
   }
 
   function drawProfile(over = null) {

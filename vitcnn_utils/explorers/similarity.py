@@ -68,7 +68,8 @@ class SimilarityExplorer(Explorer):
         a, b = (_side(self._maps[self.pair], side) for side in "ab")
         row, column = self._shown(a, self.row), self._shown(b, self.column)
         value = self._stored[self.pair].values[row, column]
-        return f"CKA of {_words(a, row)} and {_words(b, column)}: {style.number(value)}."
+        shown = f"Shown: {self.layers} layers, by {self.axes}."
+        return f"CKA of {_words(a, row)} and {_words(b, column)}: {style.number(value)}. {shown}"
 
     def _shown(self, side: dict[str, Any], index: int) -> int:
         """The layer nearest to the chosen one among those of the kind that is shown."""
