@@ -23,6 +23,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", _without_thebe)
     # In _config.yml this would replace the list, and with it the themes' own templates.
     app.config.templates_path.insert(0, "_templates")
+    app.connect("html-page-context", _no_empty_heads)
     app.connect("autodoc-process-docstring", _plain_text)
     app.add_directive("zoo-table", ZooTable)
     app.add_directive("zoo-curves", ZooCurves)
@@ -40,6 +41,12 @@ def _without_thebe(app: Sphinx, config: Any) -> None:
     for listeners in app.events.listeners.values():
         for listener in [one for one in listeners if one.handler is init_thebe_core]:
             app.disconnect(listener.id)
+
+
+def _no_empty_heads(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """The corner of a table, from pandas or Markdown, is no heading that a screen reader should read out."""
+    if "body" in context:
+        context["body"] = re.sub(r"<th\b[^>]*>(?:\s|</?p>)*</th>", "<td></td>", context["body"])
 
 
 # Formulas are turned into MathML while the book is built: no script, no fonts, and nothing from another host.

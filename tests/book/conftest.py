@@ -19,6 +19,8 @@ LOOK = (Path(__file__).parent / "look.js").read_text(encoding="utf-8")
 # Errors were seen to come this long after the network had gone quiet.
 SETTLE_MS = 1500
 AT_ONCE = 5  # pages
+# Without `preload`: axe-core would ask for the style sheets again, and not find those that they import.
+AXE = {"resultTypes": ["violations"], "preload": False}
 
 
 @dataclass
@@ -130,11 +132,11 @@ def _load_explorers(page: Any) -> None:
 
 def _barriers(page: Any) -> list[str]:
     """What axe-core finds in dark mode, and which colours it cannot tell apart in light mode."""
-    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    found = Axe().run(page, options=AXE).response["violations"]
     page.emulate_media(color_scheme="light")
     page.wait_for_function("document.documentElement.dataset.theme !== 'dark'")
-    only = {"resultTypes": ["violations"], "runOnly": ["color-contrast"]}
-    found += Axe().run(page, options=only).response["violations"]
+    page.wait_for_timeout(500)  # colours change slowly
+    found += Axe().run(page, options={**AXE, "runOnly": ["color-contrast"]}).response["violations"]
     page.emulate_media(color_scheme="dark")
     return [f"{one['id']}: {node['html'][:200]}" for one in found for node in one["nodes"]]
 

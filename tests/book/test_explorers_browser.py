@@ -14,7 +14,7 @@ import browser
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import serve
+from conftest import AXE, serve
 from explorer_pages import page as write_page
 from explorer_samples import SAMPLES, Given
 
@@ -26,7 +26,7 @@ KINDS = sorted(c.kind for _, c in inspect.getmembers(explorers, inspect.isclass)
 SCRIPT = Path(__file__).with_name("explore.js")
 # Every explorer is a screen away from the next, so that reaching one does not load all.
 APART = '<p style="height: 1800px">Text.</p>'
-AXE = {"resultTypes": ["violations"], "rules": {"target-size": {"enabled": True}}}
+EXPLORER_AXE = {**AXE, "rules": {"target-size": {"enabled": True}}}
 ADDRESS_MS = 600  # until the state is in the address
 
 
@@ -172,7 +172,7 @@ class Visits:
     def check(self, page: Any, how: str) -> None:
         """What axe-core says of each explorer."""
         for kind, explored in self.seen.kinds.items():
-            response = Axe().run(page, f"#explore-{kind}", AXE).response
+            response = Axe().run(page, f"#explore-{kind}", EXPLORER_AXE).response
             explored.axe[how] = [f"{v['id']}: {n['html'][:200]}" for v in response["violations"] for n in v["nodes"]]
 
     def open(self, **options: Any) -> Any:
