@@ -23,7 +23,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", _without_thebe)
     # In _config.yml this would replace the list, and with it the themes' own templates.
     app.config.templates_path.insert(0, "_templates")
-    app.connect("html-page-context", _no_empty_heads)
+    app.connect("html-page-context", _without_barriers)
     app.connect("autodoc-process-docstring", _plain_text)
     app.add_directive("zoo-table", ZooTable)
     app.add_directive("zoo-curves", ZooCurves)
@@ -43,10 +43,12 @@ def _without_thebe(app: Sphinx, config: Any) -> None:
             app.disconnect(listener.id)
 
 
-def _no_empty_heads(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """The corner of a table, from pandas or Markdown, is no heading that a screen reader should read out."""
+def _without_barriers(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Mend what pandas, Markdown and docutils write that a screen reader stumbles over."""
     if "body" in context:
-        context["body"] = re.sub(r"<th\b[^>]*>(?:\s|</?p>)*</th>", "<td></td>", context["body"])
+        # The corner of a table is no heading, and the role of references is deprecated: they are items of a list.
+        body = re.sub(r"<th\b[^>]*>(?:\s|</?p>)*</th>", "<td></td>", context["body"])
+        context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
 
 
 # Formulas are turned into MathML while the book is built: no script, no fonts, and nothing from another host.

@@ -153,10 +153,15 @@ def _open(chromium: Any, name: str, url: str) -> tuple[Visit, Any]:
         if parts.scheme not in ("data", "blob", "file") and parts.netloc != home:
             visit.foreign.append(event.url)
 
+    def logged(event: Any) -> None:
+        # The page that only leads on to the first names no icon, and a slow browser asks for one before it goes on.
+        if event.type == "error" and not event.location["url"].endswith("/favicon.ico"):
+            visit.console.append(event.text)
+
     page.on("request", request)
     page.on("requestfailed", lambda event: visit.failed.append(event.url))
     page.on("response", lambda event: visit.failed.append(event.url) if event.status >= 400 else None)
-    page.on("console", lambda event: visit.console.append(event.text) if event.type == "error" else None)
+    page.on("console", logged)
     page.on("pageerror", lambda error: visit.console.append(str(error)))
     page.goto(url, wait_until="commit")
     return visit, page
