@@ -229,11 +229,13 @@ def test_a_fault_fails_the_build_and_leaves_the_old_book(pages: Path, capsys: py
     old = pages / "_build" / "html" / "index.html"
     old.parent.mkdir()
     old.write_text("the old book")
-    (pages / "book" / "intro.md").write_text("# Title\n\n[gone](gone.md) and $\\unheard{x}$ and {cite:t}`nobody`\n")
+    (pages / "book" / "intro.md").write_text(
+        "# Title\n\n[gone](gone.md) and $\\unheard{x}$ and {cite:t}`nobody`\n\n```{explorer} unshown\n```\n"
+    )
     with pytest.raises(VitcnnError, match="not built"):
         book.build_book(pages, print)
     log = capsys.readouterr().err
-    for fault in ("gone.md", "unheard", "nobody"):
+    for fault in ("gone.md", "unheard", "nobody", "no executed notebook shows an explorer 'unshown'"):
         assert fault in log
     assert old.read_text() == "the old book"
 

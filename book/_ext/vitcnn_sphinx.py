@@ -24,6 +24,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     # In _config.yml this would replace the list, and with it the themes' own templates.
     app.config.templates_path.insert(0, "_templates")
     app.connect("html-page-context", _without_barriers)
+    app.connect("build-finished", _icons_once)
     app.connect("autodoc-process-docstring", _plain_text)
     app.add_directive("zoo-table", ZooTable)
     app.add_directive("zoo-curves", ZooCurves)
@@ -49,6 +50,13 @@ def _without_barriers(app: Sphinx, page: str, template: str, context: dict[str, 
         # The corner of a table is no heading, and the role of references is deprecated: they are items of a list.
         body = re.sub(r"<th\b[^>]*>(?:\s|</?p>)*</th>", "<td></td>", context["body"])
         context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
+
+
+def _icons_once(app: Sphinx, error: Exception | None) -> None:
+    """The theme has its icons as fonts, and again in a script of half a megabyte that every page would load."""
+    script = Path(app.outdir) / "_static" / "scripts" / "fontawesome.js"
+    if script.exists():
+        script.write_text("// The icons are fonts.\n", encoding="utf-8")
 
 
 # Formulas are turned into MathML while the book is built: no script, no fonts, and nothing from another host.
