@@ -80,6 +80,9 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def _play(page: Any) -> dict[str, Any]:
     steps: dict[str, Any] = {}
+    # A cell that is run before the kernel is there makes JupyterLab ask for one.
+    page.locator(".jp-KernelName", has_text="Python 3").wait_for()
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(state="attached")
     _run(page, 0)
     page.locator("section.vx").wait_for()
     steps["shown"] = page.evaluate("explore.seenIn(document)")
