@@ -91,12 +91,13 @@ class AttentionExplorer(Explorer):
         self._stored = _store(measured, _ROOM - self._pictures.nbytes)
         # As exact as the script has them, so that both round alike.
         self._heads = {key: np.stack([one[key].values for one in measured]).astype(np.float32) for key in _OF_HEADS}
+        nearest = [int(i) for i in np.unravel_index(self._heads["distance"][0].argmin(), (L, H))]
         super().__init__(
             {"pixels": self._pictures, **self._stored, **self._heads},
             choices={"model": len(measured), "image": n, "block": L, "head": H, "token": T,
                      "view": list(_VIEWS)},
-            # The head of the lowest block that looks nearest, from the middle of the picture.
-            start={"head": int(self._heads["distance"][0, 0].argmin()),
+            # The head that looks nearest, from the middle of the picture.
+            start={"block": nearest[0], "head": nearest[1],
                    "token": len(self._prefix) + rows // 2 * columns + columns // 2},
             name=name,
             models=[str(one.attrs["model"]) for one in measured],

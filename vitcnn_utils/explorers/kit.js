@@ -222,20 +222,27 @@ function heat(canvas, { rows, columns, value, low, high, table, across, down, up
   const width = across?.length ?? columns;
   const height = down?.length ?? rows;
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-  const image = new ImageData(width, height);
-  for (let y = 0; y < height; y += 1) {
-    const line = upward ? height - 1 - y : y;
-    for (let x = 0; x < width; x += 1) {
-      const shown = value(down ? down[line] : line, across ? across[x] : x);
-      const place = 4 * (y * width + x);
-      if (Number.isFinite(shown)) {
-        const color = 3 * Math.min(Math.max(Math.floor(((shown - low) / (high - low || 1)) * 256), 0), 255);
-        for (let i = 0; i < 3; i += 1) image.data[place + i] = table[color + i];
-      } else image.data.set(BAD, place);
-      image.data[place + 3] = 255;
+  // The colours of the cells first, so that a map of many pixels asks for each value once.
+  const cells = new Uint8Array(4 * rows * columns);
+  for (let row = 0; row < rows; row += 1) {
+    for (let column = 0; column < columns; column += 1) {
+      cells.set([...shade(value(row, column), low, high, table), 255], 4 * (row * columns + column));
     }
   }
+  const image = new ImageData(width, height);
+  const [from, to] = [cells, image.data].map((bytes) => new Uint32Array(bytes.buffer));
+  for (let y = 0; y < height; y += 1) {
+    const line = upward ? height - 1 - y : y;
+    const start = columns * (down ? down[line] : line);
+    for (let x = 0; x < width; x += 1) to[y * width + x] = from[start + (across ? across[x] : x)];
+  }
   canvas.getContext("2d").putImageData(image, 0, 0);
+}
+
+function shade(value, low, high, table) {
+  if (!Number.isFinite(value)) return BAD;
+  const color = 3 * Math.min(Math.max(Math.floor(((value - low) / (high - low || 1)) * 256), 0), 255);
+  return table.subarray(color, color + 3);
 }
 
 // A frame around one cell, light with a dark edge, so that it is seen on every colour. For `marks` of a picker.
