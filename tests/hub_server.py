@@ -6,9 +6,11 @@ hub's own manner. As there, the content of large files lies at another host, and
 
 import json
 import re
+import socket
+import struct
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha1, sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,8 +32,8 @@ CONTENT = re.compile(r"/content/(?P<path>.+)")
 class Fault:
     """What befalls the first `times` requests of which 'METHOD /path' matches `where`.
 
-    status, headers: the answer instead. cut: bytes of the content after which the connection breaks off.
-    flip: whether one byte of the content is another.
+    status, headers: the answer instead. cut: bytes of the content after which the connection is closed, or reset.
+    stall: seconds until the answer comes. flip: whether one byte of the content is another.
     """
 
     where: str
@@ -39,6 +41,8 @@ class Fault:
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None
+    reset: bool = False
+    stall: float = 0
     flip: bool = False
 
 
@@ -57,6 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.fault = next((f for f in self.faults if f.times > 0 and re.search(f.where, request)), None)
         if self.fault is not None:
             self.fault.times -= 1
+            threading.Event().wait(self.fault.stall)
             if self.fault.status is not None:
                 return self.answer(self.fault.status, b"", self.fault.headers)
         if content := CONTENT.fullmatch(path):
@@ -118,10 +123,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if self.fault is not None and self.fault.cut is not None:
-            body = body[: self.fault.cut]
-            self.close_connection = True
-        self.wfile.write(body)
+        if self.fault is None or self.fault.cut is None:
+            self.wfile.write(body)
+            return
+        self.wfile.write(body[: self.fault.cut])
+        self.close_connection = True
+        if self.fault.reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # of a client that did not wait for a stalled answer
+            super().handle()
 
     def log_message(self, *_: object) -> None:
         pass

@@ -149,6 +149,7 @@ PASSING = {
     "no content for a while": (Fault(WEIGHTS, 2, 503), [1, 5]),
     "broken off": (Fault(WEIGHTS, 1, cut=1000), [1]),
     "broken off before the first byte": (Fault(WEIGHTS, 1, cut=0), [1]),
+    "reset": (Fault(WEIGHTS, 1, cut=1000, reset=True), [1]),
     "damaged": (Fault(WEIGHTS, 1, flip=True), [1]),
     "damaged twice": (Fault(WEIGHTS, 2, flip=True), [1, 5]),
 }
@@ -165,6 +166,13 @@ def test_faults_that_pass(hub, caplog, case):
     assert fault.times == 0
     assert hub.waits == waits
     assert len([record for record in caplog.records if record.levelno == logging.WARNING]) >= len(waits)
+
+
+def test_a_download_that_stalls_is_asked_for_again(hub, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+    hub.faults.append(Fault(WEIGHTS, 1, stall=0.5))
+    assert_published(load_model(NAME, device="cpu"), hub)
+    assert hub.waits[0] == 1
 
 
 def test_a_download_that_breaks_off_is_resumed(hub, monkeypatch):

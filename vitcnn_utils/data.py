@@ -286,18 +286,28 @@ def _table(table: "pa.Table", name: str, request: _Request) -> _Source:
     features = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     image_column = _image_column(table.schema, features, name, request.image_column)
     label_column = _label_column(table.schema, features, name, request.label_column)
-    pictures = [_cell(row, cell) for row, cell in enumerate(table[image_column].to_pylist())]
+    pictures = _Cells(table[image_column])
     if label_column is None:
         return _Source(pictures, None, None)
     labels, classes = _labels(table[label_column], name, label_column)
     return _Source(pictures, labels, classes or tuple(features.get(label_column, {}).get("names", ())) or None)
 
 
-def _cell(row: int, cell: dict[str, Any] | bytes | None) -> _Picture:
-    if isinstance(cell, dict):
-        path = cell.get("path")
-        return _Picture(f"row {row} ({path})" if path else f"row {row}", cell["bytes"], path)
-    return _Picture(f"row {row}", cell, None)
+class _Cells(Sequence[_Picture]):
+    """A column of images, of which only those that are looked at are copied."""
+
+    def __init__(self, column: "pa.ChunkedArray") -> None:
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def __getitem__(self, row: Any) -> Any:
+        cell = self.column[int(row)].as_py()
+        if isinstance(cell, dict):
+            path = cell.get("path")
+            return _Picture(f"row {row} ({path})" if path else f"row {row}", cell["bytes"], path)
+        return _Picture(f"row {row}", cell, None)
 
 
 def _image_column(schema: "pa.Schema", features: dict[str, Any], name: str, wanted: str | None) -> str:
