@@ -588,6 +588,7 @@ HUB_FAULTS: dict[str, tuple[Fault, str | None]] = {
     "me/closed": (Fault("/api/datasets/me/closed", status=503), "could not be had from the hub (the hub answers 503)"),
     "me/full": (Fault("me/full", status=429, headers={"Retry-After": "3600"}), "the hub asks to wait 3600 s, less for"),
     "me/gated": (Fault("me/gated", status=401, headers={"X-Error-Code": "GatedRepo"}), "(gated: accept its conditions"),
+    "me/files-gated": (Fault("/me/files-gated/resolve", status=401, headers={"X-Error-Code": "GatedRepo"}), "gated"),
     "me/forbidden": (Fault("me/forbidden", status=403), "(the hub refuses access)"),
     "me/half-gated": (Fault("GET /content/me/half-gated", status=403), "be read from the hub (the hub refuses access)"),
     "me/late": (Fault("GET /content/me/late", 2, 503), None),
