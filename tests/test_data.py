@@ -572,7 +572,7 @@ def test_hub_that_does_not_answer(tmp_path: Path) -> None:
     assert "not on this machine, and HF_HUB_OFFLINE forbids to ask" in offline["error"]
     for result in (refused, offline):
         assert "\n" not in result["error"]
-        assert "offline, pass a folder of pictures, a .parquet file or 'cifar10'" in result["error"]
+        assert "otherwise, pass a folder of pictures, a .parquet file or 'cifar10'" in result["error"]
 
 
 def publish(root: Path, name: str, folder: str = "data", count: int = 30) -> None:

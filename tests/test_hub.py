@@ -126,6 +126,18 @@ def test_repository_by_its_own_name(hub, no_network, monkeypatch):
     assert_published(load_model("hf-hub:me/mine", device="cpu"), hub, "me/mine")
 
 
+def test_facts_come_from_the_configuration_of_a_repository(hub):
+    config = {"input_size": [3, 96, 96], "mean": [0.1, 0.2, 0.3], "std": [0.3, 0.2, 0.1], "fixed_input_size": True}
+    module = timm.create_model("test_vit", img_size=96, num_classes=7)
+    hub.publish(
+        "me/seven", module, architecture="test_vit", num_classes=7, model_args={"img_size": 96}, pretrained_cfg=config
+    )
+    model = load_model("hf-hub:me/seven", device="cpu")
+    assert (model.image_size, model.num_classes, model.grid) == ((96, 96), 7, (6, 6))
+    assert (model.mean, model.std) == ((0.1, 0.2, 0.3), (0.3, 0.2, 0.1))
+    assert model.record(model.prepare(torch.zeros(1, 96, 96, 3, dtype=torch.uint8)), model.blocks)
+
+
 def test_weights_of_ones_own_for_a_repository(hub, tmp_path):
     hub.publish("me/mine", with_random_weights("test_resnet", seed=2), architecture="test_resnet")
     other = with_random_weights("test_resnet", seed=3)
@@ -226,7 +238,7 @@ def test_no_network(hub, no_network, name, weights):
     message = refusal(name, weights)
     assert f"the weights of {name} could not be had from the hub (timm/" in message
     assert "ConnectError: " in message
-    assert "offline, use a zoo model such as 'zoo/vit-cls', give a .safetensors file, or weights='untrained'" in message
+    assert "otherwise, use a zoo model such as 'zoo/vit-cls', give a .safetensors file, or weights=" in message
     assert hub.waits == []  # its client would ask for 20 seconds
 
 

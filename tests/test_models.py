@@ -317,7 +317,7 @@ def test_unknown_models(name, message, weights):
 
 
 def test_no_published_weights():
-    with pytest.raises(VitcnnError, match="no weights are published for vit_base_patch16_gap_224: give weights='untr"):
+    with pytest.raises(VitcnnError, match="no weights are published for vit_base_patch16_gap_224 on the hub: give"):
         load_model("vit_base_patch16_gap_224", device="cpu")
 
 
@@ -349,9 +349,10 @@ def test_asking_for_the_size_that_a_model_has_changes_nothing():
             assert torch.equal(asked.module.state_dict()[key], value)
 
 
-@pytest.mark.parametrize("name", ["test_vit", "zoo/vit-cls"])
-def test_a_size_that_a_model_does_not_take(name):
-    with pytest.raises(VitcnnError, match=f"{name} takes no images of image_size=100 .*: leave it out for the size"):
+@pytest.mark.parametrize(("name", "size"), [("test_vit", 160), ("zoo/vit-cls", 32)])
+def test_a_size_that_a_model_does_not_take(name, size):
+    message = f"{name} takes no images of image_size=100 .*: the model was made for {size}$"
+    with pytest.raises(VitcnnError, match=message):
         load_model(name, "untrained", "cpu", image_size=100)
 
 

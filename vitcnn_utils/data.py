@@ -439,8 +439,8 @@ def _ask_hub(name: str) -> _Address:
         if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
             raise VitcnnError(f"no folder, file or public data set on the hub is called {id}: {hint}") from None
         problem = f"{name} is no folder or file, and could not be had from the hub ({hub.reason(error)})"
-        offline = "offline, pass a folder of pictures, a .parquet file or 'cifar10'"
-        raise VitcnnError(f"{problem}: {hint if near else offline}") from None
+        otherwise = "otherwise, pass a folder of pictures, a .parquet file or 'cifar10'"
+        raise VitcnnError(f"{problem}: {hint if near else otherwise}") from None
     return _Address(id, config, info.sha)
 
 

@@ -298,6 +298,7 @@ def load_model(
             module, facts = _load_zoo(name, weights)
         else:
             module, facts = _load_timm(name, weights, image_size)
+    natural = facts["image_size"]
     if image_size is not None:
         facts["image_size"] = (image_size, image_size)
     trained = weights != "untrained"
@@ -306,10 +307,10 @@ def load_model(
     try:
         _describe(model)
     except (RuntimeError, AssertionError) as error:
-        if image_size is None:
+        if model.image_size == natural:
             raise
         problem = f"{name} takes no images of image_size={image_size} ({' '.join(str(error).split())})"
-        raise VitcnnError(f"{problem}: leave it out for the size that the model was made for") from error
+        raise VitcnnError(f"{problem}: the model was made for {natural[0]}") from error
     return model
 
 
@@ -368,7 +369,8 @@ def _load_timm(name: str, weights: str | Path | None, image_size: int | None) ->
             at_size = "" if image_size is None else f" at image_size={image_size}"
             raise VitcnnError(f"the weights in {path} do not fit {name}{at_size}: {problem}") from error
     config = resolve_model_data_config(module)
-    facts = {"image_size": config["input_size"][1:], "mean": config["mean"], "std": config["std"],
+    # A configuration from the hub has lists.
+    facts = {"image_size": tuple(config["input_size"][1:]), "mean": tuple(config["mean"]), "std": tuple(config["std"]),
              "num_classes": module.num_classes}  # fmt: skip
     return module, facts
 
@@ -422,9 +424,10 @@ def _fetch(name: str, repository: str | None, file: str) -> Path:
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     if repository is None:
-        raise VitcnnError(f"no weights are published for {name}: give weights='untrained' or a .safetensors file")
+        otherwise = "give weights='untrained' or a .safetensors file"
+        raise VitcnnError(f"no weights are published for {name} on the hub: {otherwise}")
     owner_and_name, _, revision = repository.partition("@")
-    otherwise = "offline, use a zoo model such as 'zoo/vit-cls', give a .safetensors file, or weights='untrained'"
+    otherwise = "otherwise, use a zoo model such as 'zoo/vit-cls', give a .safetensors file, or weights='untrained'"
     try:
         return hub.fetch(owner_and_name, file, revision or None)
     except HFValidationError as error:
