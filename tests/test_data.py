@@ -7,18 +7,30 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hub_server import serve
+from hub_server import Fault, serve
+from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vitcnn_utils.data import SAMPLES, Images, balanced_order, load_images, read_parquet
+from vitcnn_utils.data import (
+    SAMPLES,
+    Images,
+    _address,
+    _Picture,
+    _Request,
+    _Source,
+    balanced_order,
+    load_images,
+    read_parquet,
+)
 from vitcnn_utils.errors import VitcnnError
 
 CIFAR10_TEST = Path(__file__).parents[2] / "shared/data/cifar10/test-00000-of-00001.parquet"
@@ -359,6 +371,36 @@ def test_file_that_is_no_parquet(tmp_path: Path) -> None:
     assert "neither a folder of pictures nor a .parquet file" in refusal(tmp_path / "a.csv")
 
 
+def shards(folder: Path, **counts: int) -> None:
+    first = 0
+    for name, count in counts.items():
+        images = [{"bytes": encoded(picture(first + i)), "path": None} for i in range(count)]
+        columns = {"image": images, "label": [(first + i) % 3 for i in range(count)]}
+        features = {"image": {"_type": "Image"}, "label": class_label(CLASSES)}
+        write_table(folder / f"{name.replace('_', '-')}.parquet", columns, features)
+        first += count
+
+
+def test_folder_of_parquet_files_is_one_table(tmp_path: Path) -> None:
+    shards(tmp_path, b_00001_of_00002=4, b_00000_of_00002=3)
+    (tmp_path / "._b-00000-of-00002.parquet").write_text("a hidden file of macOS")
+    images = load_images(tmp_path)
+    assert (len(images), images.classes, images.name) == (7, tuple(CLASSES), str(tmp_path))
+    assert images.labels is not None
+    of_class = {np.asarray(picture(i)).tobytes(): i % 3 for i in range(7)}
+    assert [of_class[i.tobytes()] for i in images.pixels] == images.labels.tolist()
+    assert len(load_images(tmp_path, split="b", n=5)) == 5
+
+
+def test_splits_of_a_folder_of_parquet_files(tmp_path: Path) -> None:
+    shards(tmp_path, train_00000_of_00001=5, test_00000_of_00002=2, test_00001_of_00002=1)
+    assert len(load_images(tmp_path)) == 3
+    assert len(load_images(tmp_path, split="train")) == 5
+    assert "split='dev': " in refusal(tmp_path, split="dev")
+    write_table(tmp_path / "test-x.parquet", {"img": cells(1)})
+    assert "are no parts of one table" in refusal(tmp_path)
+
+
 # Bad input
 
 
@@ -425,13 +467,15 @@ def test_several_sizes(tmp_path: Path) -> None:
 
 
 HUB = """
-import json, sys, warnings
+import json, sys, time, warnings
 import datasets
-datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0  # after each shuffled stream; 5 seconds otherwise
+waits = []
+time.sleep = waits.append
 from vitcnn_utils.data import load_images
 from vitcnn_utils.errors import VitcnnError
 results = []
 for arguments in json.loads(sys.argv[1]):
+    waits.clear()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
@@ -442,6 +486,7 @@ for arguments in json.loads(sys.argv[1]):
         except VitcnnError as error:
             result = {"error": str(error)}
     result["warnings"] = [str(w.message) for w in caught if "classes among" in str(w.message)]
+    result["waits"] = sum(waits)
     results.append(result)
 print("RESULTS" + json.dumps(results))
 """
@@ -500,7 +545,7 @@ def test_data_sets_of_a_hub(tmp_path: Path) -> None:
     whole = next(results)
     expected = sum(int(np.asarray(picture(i)).sum(dtype=np.int64)) for i in range(32))
     assert (whole["shape"], whole["classes"], whole["sum"]) == ([32, 5, 6, 3], CLASSES, expected)
-    first, again, other = (next(results) for _ in range(3))
+    first, again, other = ({**next(results), "waits": None} for _ in range(3))
     assert np.bincount(first["labels"]).tolist() == [3, 3, 3]
     assert first == again != other
     assert next(results)["shape"] == [31, 4, 4, 3]
@@ -523,10 +568,232 @@ def test_hub_that_does_not_answer(tmp_path: Path) -> None:
         endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
         (refused,) = on_hub(endpoint, tmp_path, [{"name": "uoft-cs/cifar10"}])
     (offline,) = on_hub("http://127.0.0.1:9", tmp_path, [{"name": "uoft-cs/cifar10"}], HF_HUB_OFFLINE="1")
+    assert "could not be had from the hub (ConnectError: " in refused["error"]
+    assert "not on this machine, and HF_HUB_OFFLINE forbids to ask" in offline["error"]
     for result in (refused, offline):
-        assert "the hub does not answer" in result["error"]
         assert "\n" not in result["error"]
-        assert "offline, pass a folder of pictures, a .parquet file or 'cifar10'" in result["error"]
+        assert "otherwise, pass a folder of pictures, a .parquet file or 'cifar10'" in result["error"]
+
+
+def publish(root: Path, name: str, folder: str = "data", count: int = 30) -> None:
+    (root / name / folder).mkdir(parents=True)
+    features = {"image": {"_type": "Image"}, "label": class_label(CLASSES)}
+    columns = {"image": cells(count), "label": [i % 3 for i in range(count)]}
+    write_table(root / name / folder / "test-00000-of-00001.parquet", columns, features)
+
+
+HUB_FAULTS: dict[str, tuple[Fault, str | None]] = {
+    "me/busy": (Fault("/api/datasets/me/busy", 1, 429, {"Retry-After": "7"}), None),
+    "me/away": (Fault("/api/datasets/me/away", 2, 503), None),
+    "me/closed": (Fault("/api/datasets/me/closed", status=503), "could not be had from the hub (the hub answers 503)"),
+    "me/full": (Fault("me/full", status=429, headers={"Retry-After": "3600"}), "the hub asks to wait 3600 s, less for"),
+    "me/gated": (Fault("me/gated", status=401, headers={"X-Error-Code": "GatedRepo"}), "(gated: accept its conditions"),
+    "me/files-gated": (Fault("/me/files-gated/resolve", status=401, headers={"X-Error-Code": "GatedRepo"}), "gated"),
+    "me/forbidden": (Fault("me/forbidden", status=403), "(the hub refuses access)"),
+    "me/half-gated": (Fault("GET /content/me/half-gated", status=403), "be read from the hub (the hub refuses access)"),
+    "me/late": (Fault("GET /content/me/late", 2, 503), None),
+    "me/slow": (Fault("GET /content/me/slow", 2, 429, {"Retry-After": "7"}), None),
+    "me/down": (Fault("GET /content/me/down", status=503), "cannot be read from the hub (the hub answers 503)"),
+    "me/cut": (Fault("GET /content/me/cut/", 2, cut=100), None),
+    "me/cut-off": (Fault("GET /content/me/cut-off", cut=100), "cannot be read from the hub ("),
+    "me/flipped": (Fault("GET /content/me/flipped", flip=True), "me/flipped"),
+}  # fmt: skip
+
+
+def on_faulty_hub(tmp_path: Path, faults: list[Fault], **environment: str) -> dict[str, dict]:
+    requests: list[dict[str, object]] = [{"name": name, "n": 20} for name in HUB_FAULTS]
+    with serve(tmp_path / "hub", faults) as endpoint:
+        results = on_hub(endpoint, tmp_path / "home", requests, **environment)
+    return dict(zip(HUB_FAULTS, results, strict=True))
+
+
+def test_faults_of_a_hub(tmp_path: Path) -> None:
+    for name in HUB_FAULTS:
+        publish(tmp_path / "hub", name)
+    faulty = on_faulty_hub(tmp_path, [replace(fault) for fault, _ in HUB_FAULTS.values()])
+    kept = {path.parent.name.replace("--", "/") for path in (tmp_path / "home").rglob("*.parquet")}
+    assert kept == {name for name, (_, message) in HUB_FAULTS.items() if message is None}
+    healthy = on_faulty_hub(tmp_path, [])
+    expected = {"shape": [20, 5, 6, 3], "classes": CLASSES, "labels": healthy["me/busy"]["labels"]}
+    assert np.ptp(np.bincount(healthy["me/busy"]["labels"])) <= 1
+    for name, (_, message) in HUB_FAULTS.items():
+        assert healthy[name].items() >= expected.items(), name
+        assert healthy[name]["sum"] == healthy["me/busy"]["sum"]
+        if message is None:
+            assert faulty[name].items() >= (expected | {"sum": healthy[name]["sum"]}).items(), name
+            assert 0 < faulty[name]["waits"] < 30
+            assert healthy[name]["waits"] == 0  # kept
+        else:
+            assert message in faulty[name]["error"]
+            assert "\n" not in faulty[name]["error"]
+            assert faulty[name]["waits"] < 200
+
+
+CONFIGS = """---
+configs:
+- config_name: cats
+  data_files: cats/*.parquet
+- config_name: dogs
+  data_files: dogs/*.parquet
+---
+"""
+
+
+def test_configurations_revisions_and_one_run_offline(tmp_path: Path) -> None:
+    publish(tmp_path / "hub", "me/pets", "cats", 6)
+    publish(tmp_path / "hub", "me/pets", "dogs", 9)
+    (tmp_path / "hub/me/pets/README.md").write_text(CONFIGS)
+    publish(tmp_path / "hub", "me/one")
+    requests: list[dict[str, object]] = [
+        {"name": "me/pets:cats"},
+        {"name": "me/pets:dogs", "n": 9, "seed": 1},
+        {"name": "me/one@main", "n": 5, "size": 4},
+        {"name": "me/pets"},
+        {"name": "me/pets:owls@main"},
+        {"name": "me/one@v2"},
+    ]
+    with serve(tmp_path / "hub") as endpoint:
+        online = on_hub(endpoint, tmp_path / "home", requests)
+    assert [result["shape"] for result in online[:3]] == [[6, 5, 6, 3], [9, 5, 6, 3], [5, 4, 4, 3]]
+    assert "me/pets has several configurations: pass one of me/pets:cats, me/pets:dogs" in online[3]["error"]
+    assert "me/pets has no configuration owls: pass one of me/pets:cats" in online[4]["error"]
+    assert "me/one@v2 is no folder or file, and could not be had from the hub (no such revision)" in online[5]["error"]
+    other_size: dict[str, object] = {"name": "me/one@main", "n": 5, "size": 8}
+    other_seed: dict[str, object] = {"name": "me/one@main", "n": 5, "seed": 1}
+    offline = on_hub("http://127.0.0.1:9", tmp_path / "home", [*requests, other_size, other_seed], HF_HUB_OFFLINE="1")
+    without_waits = [{**result, "waits": 0} for result in online]
+    assert offline[:3] == without_waits[:3]
+    assert offline[-2]["labels"] == online[2]["labels"]
+    assert "not on this machine, and HF_HUB_OFFLINE forbids to ask" in offline[-1]["error"]
+
+
+def test_name_of_a_hub_data_set() -> None:
+    known = {
+        "me/pets": ("me/pets", None, None),
+        "me/pets:dogs": ("me/pets", "dogs", None),
+        "me/pets@v1.0": ("me/pets", None, "v1.0"),
+        "me/pets:dogs@refs/convert/parquet": ("me/pets", "dogs", "refs/convert/parquet"),
+        "C:": ("C:", None, None),
+    }
+    assert {name: _address(name) for name in known} == known
+
+
+# What was drawn from the hub is kept
+
+
+@pytest.fixture
+def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """A hub that gives 12 pictures, 3 of each class, and lists what was asked of it; an empty cache."""
+    asked: list[tuple] = []
+
+    def stream(name: str, request: _Request) -> _Source:
+        asked.append((name, *request))
+        pictures = [_Picture(f"row {i}", encoded(picture(i)), None) for i in range(12)]
+        return _Source(pictures, np.arange(12) % 3, tuple(CLASSES))
+
+    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path))
+    monkeypatch.setattr("vitcnn_utils.data._stream", stream)
+    return asked
+
+
+def kept(tmp_path: Path) -> list[Path]:
+    return [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def assert_same(one: Images, other: Images) -> None:
+    np.testing.assert_array_equal(one.pixels, other.pixels)
+    np.testing.assert_array_equal(one.labels, other.labels)
+    assert (one.name, one.classes) == (other.name, other.classes)
+
+
+def test_what_was_drawn_is_used_again(drawn: list, tmp_path: Path) -> None:
+    first = load_images("me/pics", n=7, seed=3)
+    assert_same(load_images("me/pics", n=7, seed=3), first)
+    assert load_images("me/pics", n=7, seed=3, size=4).pixels.shape == (7, 4, 4, 3)
+    assert len(drawn) == 1
+    (path,) = kept(tmp_path)
+    assert path.match("vitcnn_utils/me--pics/split-7-seed3-*.parquet")
+    pixels, labels = read_parquet(path)
+    np.testing.assert_array_equal(pixels, first.pixels)
+    np.testing.assert_array_equal(labels, first.labels)
+
+
+OTHERS = [{"n": 6}, {"n": None}, {"seed": 4}, {"split": "train"}, {"image_column": "a"}, {"label_column": "a"}]
+
+
+@pytest.mark.parametrize("other", [*OTHERS, {"name": "me/pics@v1"}])
+def test_another_request_is_drawn_anew(drawn: list, other: dict[str, object]) -> None:
+    request: dict[str, object] = {"name": "me/pics", "n": 7, "seed": 3}
+    load_images(**request)
+    load_images(**(request | other))
+    assert len(drawn) == 2
+
+
+def test_deleted_or_damaged_it_is_drawn_again(drawn: list, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = load_images("me/pics", n=7)
+    (path,) = kept(tmp_path)
+    content = path.read_bytes()
+    flipped = bytearray(content)
+    flipped[content.index(b"PNG")] ^= 1
+    for damaged in (content[: len(content) // 2], bytes(flipped), b""):
+        path.write_bytes(damaged)
+        assert_same(load_images("me/pics", n=7), first)
+    path.unlink()
+    assert_same(load_images("me/pics", n=7), first)
+    assert len(drawn) == 5
+    assert caplog.text.count("it is drawn again") == 3
+
+
+def test_half_written_it_is_not_kept(drawn: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stopped(BaseException):
+        """As by Ctrl-C."""
+
+    def stop(source: _Source, path: Path) -> None:
+        path.write_bytes(b"PAR1 and no more")
+        raise Stopped
+
+    monkeypatch.setattr("vitcnn_utils.data._write", stop)
+    with pytest.raises(Stopped):
+        load_images("me/pics", n=7)
+    assert kept(tmp_path) == []
+
+
+def test_images_that_cannot_be_read_are_not_kept(tmp_path: Path, drawn: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = _Source([_Picture("row 0", b"nothing of the kind", None)], None, None)
+    monkeypatch.setattr("vitcnn_utils.data._stream", lambda *_: broken)
+    assert "download again row 0 (UnidentifiedImageError)" in refusal("me/pics")
+    assert kept(tmp_path) == []
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_else(
+    drawn: list, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "vitcnn_utils").write_text("in the way")
+    assert len(load_images("me/pics", n=7)) == 7
+    assert "the images are not kept for later" in caplog.text
+
+
+def test_images_without_labels_or_bytes_of_their_own_are_kept(
+    drawn: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    picture(1).save(path)
+    source = _Source([_Picture("row 0", None, str(path))], None, None)
+    monkeypatch.setattr("vitcnn_utils.data._stream", lambda *_: source)
+    load_images("me/pics")
+    path.unlink()
+    again = load_images("me/pics")
+    np.testing.assert_array_equal(again.pixels[0], np.asarray(picture(1)))
+    assert (again.labels, again.classes) == (None, None)
+
+
+def test_classes_without_names_are_kept(drawn: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [_Picture("", encoded(picture(i)), None) for i in range(2)]
+    monkeypatch.setattr("vitcnn_utils.data._stream", lambda *_: _Source(pictures, np.array([5, 7]), None))
+    first = load_images("me/pics")
+    assert_same(load_images("me/pics"), first)
+    assert first.labels is not None
+    assert sorted(first.labels) == [5, 7]
 
 
 def test_hub_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:

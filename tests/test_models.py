@@ -1,13 +1,12 @@
 import hashlib
 import json
-import time
 import warnings
 from contextlib import suppress
 from copy import deepcopy
 
-import huggingface_hub.constants
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from small_models import described, small_resnet, small_vit, stir
@@ -318,38 +317,49 @@ def test_unknown_models(name, message, weights):
 
 
 def test_no_published_weights():
-    with pytest.raises(VitcnnError, match="no weights are published for vit_base_patch16_gap_224: give weights='untr"):
+    with pytest.raises(VitcnnError, match="no weights are published for vit_base_patch16_gap_224 on the hub: give"):
         load_model("vit_base_patch16_gap_224", device="cpu")
 
 
-@pytest.fixture
-def no_hub(monkeypatch, tmp_path):
-    """An empty cache, and a hub where nobody answers."""
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("name", "weights"), [("test_vit.r160_in1k", None), ("hf-hub:timm/some", None), ("hf-hub:timm/some", "untrained")]
-)
-def test_hub_that_does_not_answer(no_hub, name, weights):
-    start = time.perf_counter()
-    with pytest.raises(VitcnnError, match=r"could not be had from the hub \(timm/.*offline, use a zoo model"):
-        load_model(name, weights, "cpu")
-    assert time.perf_counter() - start < 10  # its client would ask for 20 seconds
-
-
-def test_offline_the_cache_of_the_hub_is_read(no_hub):
+def test_a_transformer_takes_images_of_another_size_if_asked(tmp_path):
     source = load_model("test_vit", "untrained", "cpu", seed=5)
-    folder = no_hub / "models--timm--test_vit.r160_in1k"
-    (folder / "refs").mkdir(parents=True)
-    (folder / "refs" / "main").write_text("0" * 40)
-    snapshot = folder / "snapshots" / ("0" * 40)
-    snapshot.mkdir(parents=True)
-    save_file(source.module.state_dict(), snapshot / "model.safetensors")
-    model = load_model("test_vit.r160_in1k", device="cpu")
-    assert torch.equal(model.module.head.weight, source.module.head.weight)
+    save_file(source.module.state_dict(), tmp_path / "mine.safetensors")
+    model = load_model("test_vit", tmp_path / "mine.safetensors", "cpu", image_size=96)
+    assert (model.image_size, model.grid, source.grid) == ((96, 96), (6, 6), (10, 10))
+    resampled = timm.layers.resample_abs_pos_embed(source.module.pos_embed, (6, 6))
+    torch.testing.assert_close(model.module.pos_embed, resampled)
+    weight = "blocks.0.attn.qkv.weight"
+    assert torch.equal(model.module.get_parameter(weight), source.module.get_parameter(weight))
+    assert load_model("test_vit", "untrained", "cpu", image_size=96).grid == (6, 6)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "zoo/resnet"])
+def test_a_convolutional_network_takes_images_of_any_size(name):
+    model = load_model(name, "untrained", "cpu", image_size=64)
+    assert model.image_size == (64, 64)
+    pixels = noise_images(2, size=64).pixels
+    assert model.record(model.prepare(torch.from_numpy(pixels)), model.blocks)
+
+
+def test_asking_for_the_size_that_a_model_has_changes_nothing():
+    for name, size in (("test_vit", 160), ("zoo/vit-cls", 32)):
+        asked, unasked = load_model(name, "untrained", "cpu", image_size=size), untrained(name)
+        assert asked.image_size == unasked.image_size
+        for key, value in unasked.module.state_dict().items():
+            assert torch.equal(asked.module.state_dict()[key], value)
+
+
+@pytest.mark.parametrize(("name", "size"), [("test_vit", 160), ("zoo/vit-cls", 32)])
+def test_a_size_that_a_model_does_not_take(name, size):
+    message = f"{name} takes no images of image_size=100 .*: the model was made for {size}$"
+    with pytest.raises(VitcnnError, match=message):
+        load_model(name, "untrained", "cpu", image_size=100)
+
+
+def test_weights_that_depend_on_the_size(tmp_path):
+    save_file(untrained("gmixer_12_224").module.state_dict(), tmp_path / "mixer.safetensors")
+    with pytest.raises(VitcnnError, match="do not fit gmixer_12_224 at image_size=96: "):
+        load_model("gmixer_12_224", tmp_path / "mixer.safetensors", "cpu", image_size=96)
 
 
 def test_zoo_weights_are_checked_against_their_card(monkeypatch, tmp_path):

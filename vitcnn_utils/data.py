@@ -1,11 +1,14 @@
 """Images: what every measure is computed on, and where they come from."""
 
+import hashlib
 import io
 import json
+import logging
 import os
+import re
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from vitcnn_utils import hub
 from vitcnn_utils.errors import VitcnnError
 
 if TYPE_CHECKING:
@@ -30,6 +34,8 @@ SPLITS = ("test", "validation", "val", "valid", "train")
 
 POOL = 1000
 """The fewest images of a hub data set that a subset is drawn from."""
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,15 +90,18 @@ def load_images(
 
     Args:
         name: `cifar10` (2,500 test images) or `fashion-mnist` (1,500 test images), which ship with the package; a
-            folder of pictures, whose sub-folders, if any, are the classes; a `.parquet` file; anything else is a data
-            set's id on the Hugging Face hub. Of one on the hub, `n` images are drawn from the first `max(2 n, 1000)`
-            that a shuffled stream gives, so that a large data set is not downloaded whole.
+            folder of pictures, whose sub-folders, if any, are the classes; a `.parquet` file, or a folder of them;
+            anything else is a data set on the Hugging Face hub, `OWNER/NAME`, with `:CONFIG` if it has several
+            configurations and `@REVISION` if it must be that one. Of one on the hub, `n` images are drawn from the
+            first `max(2 n, 1000)` that a shuffled stream gives, so that a large data set is not downloaded whole. What
+            was drawn is kept, in `vitcnn_utils` in the assets of the hub's cache (`HF_ASSETS_CACHE`), and used from
+            then on, offline too; delete the file there, or give a revision, to draw again.
         n: how many images.
         size: the side in pixels of the square that each image is made: its shorter side resized to it (bicubic,
             antialiased), then cropped in the centre, with no margin cut off. None leaves the images as they are.
         seed: draws the order.
-        split: of a hub data set, or the sub-folder with that name of a folder; None takes the test split if there is
-            one, else validation, else train.
+        split: of a hub data set, or the sub-folder with that name of a folder, or its parquet files that begin with
+            that name; None takes the test split if there is one, else validation, else train.
         image_column: of a parquet file or hub data set; None takes the only one that holds images.
         label_column: likewise; None takes the only column of classes (or of integers), or the one called `label`; where
             there is none, the images have no labels. Strings are numbered in alphabetic order. Labels that are all
@@ -109,12 +118,10 @@ def load_images(
         if number is not None and number < 1:
             raise VitcnnError(f"{what}={number}: it must be 1 or more, or None")
     source = _find(name, _Request(n, seed, split, image_column, label_column))
-    if n is not None and n > len(source.pictures):
-        raise VitcnnError(f"n={n}: {name} has only {len(source.pictures)} images: ask for at most so many")
-    labels = source.labels
-    order = balanced_order(np.zeros(len(source.pictures)) if labels is None else labels, seed)[:n]
-    pixels = _decode(name, [source.pictures[i] for i in order], size)
-    return Images(name, pixels, None if labels is None else labels[order], source.classes)
+    images = Images(name, _decode(name, source.pictures, size), source.labels, source.classes)
+    if source.keep_at is not None:
+        _keep(source, source.keep_at)
+    return images
 
 
 def read_parquet(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -149,6 +156,7 @@ class _Source(NamedTuple):
     pictures: Sequence[_Picture]
     labels: np.ndarray | None
     classes: tuple[str, ...] | None
+    keep_at: Path | None = None
 
 
 class _Request(NamedTuple):
@@ -167,19 +175,30 @@ class _Request(NamedTuple):
 
 
 def _find(name: str, request: _Request) -> _Source:
+    """The images that are asked for, in order."""
     if name in SAMPLES:
         request.refuse(f"the sample {name}", "split", "image_column", "label_column")
-        return _parquet_file(SAMPLES[name], request)
+        return _draw(_parquet_file(SAMPLES[name], request), name, request)
     path = Path(name).expanduser()
+    if path.is_dir() and _tables_in(path):
+        return _draw(_parquet_folder(path, request), name, request)
     if path.is_dir():
         request.refuse(f"the folder {name}", "image_column", "label_column")
-        return _folder(path, request.split)
+        return _draw(_folder(path, request.split), name, request)
     if path.suffix == ".parquet":
         request.refuse(f"the file {name}", "split")
-        return _parquet_file(path, request)
+        return _draw(_parquet_file(path, request), name, request)
     if path.exists():
         raise VitcnnError(f"{name} is neither a folder of pictures nor a .parquet file: give one of these")
     return _hub(name, request)
+
+
+def _draw(source: _Source, name: str, request: _Request) -> _Source:
+    n, labels = request.n, source.labels
+    if n is not None and n > len(source.pictures):
+        raise VitcnnError(f"n={n}: {name} has only {len(source.pictures)} images: ask for at most so many")
+    order = balanced_order(np.zeros(len(source.pictures)) if labels is None else labels, request.seed)[:n]
+    return _Source([source.pictures[i] for i in order], None if labels is None else labels[order], source.classes)
 
 
 # Folders
@@ -220,34 +239,75 @@ def _pictures_below(root: Path) -> list[Path]:
 
 
 def _parquet_file(path: Path, request: _Request) -> _Source:
+    return _table(_read(path), path.name, request)
+
+
+def _tables_in(root: Path) -> list[Path]:
+    return sorted(path for path in root.glob("*.parquet") if not path.name.startswith("."))
+
+
+def _parquet_folder(root: Path, request: _Request) -> _Source:
+    """One split, as one table: a file's name begins with its split, if there are several, as on the hub."""
+    import pyarrow as pa
+
+    paths = _tables_in(root)
+    splits = {path.stem.partition("-")[0] for path in paths}
+    if request.split is not None or splits.issubset(SPLITS):
+        split = _choose_split(request.split, splits, str(root))
+        paths = [path for path in paths if path.stem.partition("-")[0] == split]
+    try:
+        table = pa.concat_tables([_read(path) for path in paths])
+    except pa.ArrowException as error:
+        raise VitcnnError(f"the files in {root} are no parts of one table: {_one_line_of(error)}") from None
+    return _table(table, root.name, request)
+
+
+def _choose_split(wanted: str | None, splits: Collection[str], name: str) -> str:
+    if wanted is None:
+        return next((known for known in SPLITS if known in splits), next(iter(splits)))
+    if wanted not in splits:
+        raise VitcnnError(f"split={wanted!r}: {name} has no such split: it has {_listed(splits)}")
+    return wanted
+
+
+def _read(path: Path) -> "pa.Table":
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(path).read()
+        return pq.ParquetFile(path, page_checksum_verification=True).read()
     except FileNotFoundError:
         raise VitcnnError(f"no file {path}: check the path") from None
     except (pa.ArrowException, OSError) as error:
         raise VitcnnError(f"{path} cannot be read as parquet: {_one_line_of(error)}") from None
-    return _table(table, path.name, request)
 
 
 def _table(table: "pa.Table", name: str, request: _Request) -> _Source:
     features = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     image_column = _image_column(table.schema, features, name, request.image_column)
     label_column = _label_column(table.schema, features, name, request.label_column)
-    pictures = [_cell(row, cell) for row, cell in enumerate(table[image_column].to_pylist())]
+    pictures = _Cells(table[image_column])
     if label_column is None:
         return _Source(pictures, None, None)
     labels, classes = _labels(table[label_column], name, label_column)
     return _Source(pictures, labels, classes or tuple(features.get(label_column, {}).get("names", ())) or None)
 
 
-def _cell(row: int, cell: dict[str, Any] | bytes | None) -> _Picture:
-    if isinstance(cell, dict):
-        path = cell.get("path")
-        return _Picture(f"row {row} ({path})" if path else f"row {row}", cell["bytes"], path)
-    return _Picture(f"row {row}", cell, None)
+class _Cells(Sequence[_Picture]):
+    """A column of images, of which only those that are looked at are copied."""
+
+    def __init__(self, column: "pa.ChunkedArray") -> None:
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def __getitem__(self, row: Any) -> Any:
+        cell = self.column[int(row)].as_py()
+        if isinstance(cell, dict):
+            path = cell.get("path")
+            return _Picture(f"row {row} ({path})" if path else f"row {row}", cell["bytes"], path)
+        return _Picture(f"row {row}", cell, None)
 
 
 def _image_column(schema: "pa.Schema", features: dict[str, Any], name: str, wanted: str | None) -> str:
@@ -307,19 +367,44 @@ def _labels(column: "pa.ChunkedArray", name: str, title: str) -> tuple[np.ndarra
 # The hub
 
 
-def _hub(name: str, request: _Request) -> _Source:
-    import pyarrow as pa
+class _Address(NamedTuple):
+    """A data set on the hub."""
 
-    _ask_hub(name)
-    with _one_line(f"{name} cannot be read from the hub"):
-        stream = _stream(name, request.split)
-        if request.n is not None:
-            pool = max(2 * request.n, POOL)
-            stream = stream.shuffle(seed=request.seed, buffer_size=pool).take(pool)
-        tables = list(stream.with_format("arrow").iter(batch_size=100))
-        source = _table(pa.concat_tables(tables), name, request)
+    id: str
+    config: str | None
+    revision: str | None
+
+
+def _address(name: str) -> _Address:
+    found = re.fullmatch(r"(?P<id>[^:@]*)(:(?P<config>[^@]+))?(@(?P<revision>.+))?", name)
+    return _Address(found["id"], found["config"], found["revision"]) if found else _Address(name, None, None)
+
+
+def _hub(name: str, request: _Request) -> _Source:
+    path = _kept(name, request)
+    source = _drawn_before(name, path)
+    if source is None:
+        source = _draw(_stream(name, request), name, request)._replace(keep_at=path)
     _warn_if_sorted(source, name, request.n)
     return source
+
+
+def _stream(name: str, request: _Request) -> _Source:
+    import pyarrow as pa
+
+    address = _ask_hub(name)
+    with _one_line(f"{name} cannot be read from the hub"), _bounded_retries():
+        splits = hub.patiently(lambda: _splits(address), name)
+        stream = splits[_choose_split(request.split, splits, name)]
+        if request.n is not None:
+            pool = _pool(request.n)
+            stream = stream.shuffle(seed=request.seed, buffer_size=pool).take(pool)
+        tables = list(stream.with_format("arrow").iter(batch_size=100))
+        return _table(pa.concat_tables(tables), name, request)
+
+
+def _pool(n: int) -> int:
+    return max(2 * n, POOL)
 
 
 def _warn_if_sorted(source: _Source, name: str, n: int | None) -> None:
@@ -328,41 +413,63 @@ def _warn_if_sorted(source: _Source, name: str, n: int | None) -> None:
     met, expected = len(np.unique(source.labels)), min(n, len(source.classes))
     if 2 * met < expected:
         advice = "it seems to be sorted by class: download it and pass a folder or a .parquet file"
-        found = f"{met} of {len(source.classes)} classes among the first {len(source.pictures)} images of {name}"
+        found = f"{met} of {len(source.classes)} classes among the first {_pool(n)} images of {name}"
         warnings.warn(f"{found}: {advice}", stacklevel=4)
 
 
-def _ask_hub(name: str) -> None:
-    """One question to the hub, because `datasets` takes half a minute of retries to find out that nobody answers."""
+def _ask_hub(name: str) -> _Address:
+    """The data set with the commit that its revision is now.
+
+    A question of our own, because `datasets` takes half a minute of retries to find out that nobody answers.
+    """
     try:
         import datasets  # noqa: F401
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+        from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
     except ModuleNotFoundError as error:
         raise VitcnnError(f"no folder or file {name}, and the hub needs {error.name}: pip install datasets") from None
     near = get_close_matches(name, SAMPLES, n=1, cutoff=0.8)
     hint = f"did you mean {near[0]!r}?" if near else "pass a folder, a .parquet file, a hub id or 'cifar10'"
+    id, config, revision = _address(name)
     try:
-        HfApi().dataset_info(name, timeout=10)
+        info = hub.patiently(lambda: HfApi().dataset_info(id, revision=revision, timeout=10), name)
     except HFValidationError:
         raise VitcnnError(f"no folder or file {name}, and no hub id has this form: {hint}") from None
-    except RepositoryNotFoundError:
-        raise VitcnnError(f"no folder, file or public data set on the hub is called {name}: {hint}") from None
     except Exception as error:  # which exceptions say so depends on the version of the HTTP client
-        problem = f"{name} is no folder or file, and the hub does not answer ({_kind(error)})"
-        offline = "offline, pass a folder of pictures, a .parquet file or 'cifar10'"
-        raise VitcnnError(f"{problem}: {hint if near else offline}") from None
+        if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
+            raise VitcnnError(f"no folder, file or public data set on the hub is called {id}: {hint}") from None
+        problem = f"{name} is no folder or file, and could not be had from the hub ({hub.reason(error)})"
+        otherwise = "otherwise, pass a folder of pictures, a .parquet file or 'cifar10'"
+        raise VitcnnError(f"{problem}: {hint if near else otherwise}") from None
+    return _Address(id, config, info.sha)
 
 
-def _stream(name: str, split: str | None) -> "datasets.IterableDataset":
+def _splits(address: _Address) -> "datasets.IterableDatasetDict":
     import datasets
 
-    splits = datasets.load_dataset(name, streaming=True)
-    if split is None:
-        split = next((known for known in SPLITS if known in splits), next(iter(splits)))
-    if split not in splits:
-        raise VitcnnError(f"split={split!r}: {name} has no such split: it has {_listed(splits)}")
-    return splits[split]
+    id, config, revision = address
+    try:
+        return datasets.load_dataset(id, config, revision=revision, streaming=True)
+    except ValueError:
+        configs = datasets.get_dataset_config_names(id, revision=revision)
+        if config in configs or (config is None and len(configs) == 1):
+            raise
+        there = ", ".join(f"{id}:{known}" for known in configs)
+        wrong = "has several configurations" if config is None else f"has no configuration {config}"
+        raise VitcnnError(f"{id} {wrong}: pass one of {there}") from None
+
+
+@contextmanager
+def _bounded_retries() -> Iterator[None]:
+    """While open, `datasets` reads again 3 times after a fault, not 20 times, which would take up to 20 minutes."""
+    import datasets
+
+    before = datasets.config.STREAMING_READ_MAX_RETRIES
+    datasets.config.STREAMING_READ_MAX_RETRIES = 3
+    try:
+        yield
+    finally:
+        datasets.config.STREAMING_READ_MAX_RETRIES = before
 
 
 @contextmanager
@@ -373,7 +480,65 @@ def _one_line(problem: str) -> Iterator[None]:
         raise
     except Exception as error:  # data set, network and format each bring exceptions of their own
         instead = "download it and pass a folder or a .parquet file"
-        raise VitcnnError(f"{problem}: {_one_line_of(error)}; {instead}") from error
+        raise VitcnnError(f"{problem} ({hub.reason(error)}): {instead}") from error
+
+
+# What was drawn from the hub, on this machine
+
+
+def _kept(name: str, request: _Request) -> Path:
+    """Where images drawn with this request are kept: a parquet file of them in order, encoded as the hub has them."""
+    from huggingface_hub import constants
+
+    key = hashlib.sha256(json.dumps([name, *request]).encode()).hexdigest()[:12]
+    some = "all" if request.n is None else request.n
+    folder = Path(constants.HF_ASSETS_CACHE) / "vitcnn_utils" / _address(name).id.replace("/", "--")
+    return folder / f"{request.split or 'split'}-{some}-seed{request.seed}-{key}.parquet"
+
+
+def _drawn_before(name: str, path: Path) -> _Source | None:
+    if not path.exists():
+        return None
+    try:
+        source = _parquet_file(path, _Request())
+    except VitcnnError as error:
+        _logger.warning("%s; it is drawn again", error)
+        return None
+    _logger.info("%s: %d images drawn before, from %s", name, len(source.pictures), path)
+    return source
+
+
+def _keep(source: _Source, path: Path) -> None:
+    """Writes images, all or nothing; a place that cannot be written to costs only that they are not kept."""
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(source, partial)
+        partial.replace(path)
+    except OSError as error:
+        _logger.warning("the images are not kept for later in %s: %s", path, error)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _write(source: _Source, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    fields = [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))]
+    features: dict[str, Any] = {"image": {"_type": "Image"}}
+    if source.labels is not None:
+        fields.append(("label", pa.int64()))
+        features["label"] = {"_type": "ClassLabel", "names": list(source.classes)} if source.classes else {}
+    schema = pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+    with pq.ParquetWriter(path, schema, write_page_checksum=True) as writer:
+        for start in range(0, len(source.pictures), 500):  # an array of bytes holds 2 GB at most
+            pictures = source.pictures[start : start + 500]
+            columns: dict[str, Any] = {"image": [{"bytes": _bytes(p), "path": p.path} for p in pictures]}
+            if source.labels is not None:
+                columns["label"] = source.labels[start : start + 500]
+            writer.write_table(pa.table(columns, schema=schema))
 
 
 # Decoding
@@ -391,7 +556,9 @@ def _decode(name: str, pictures: Sequence[_Picture], size: int | None) -> np.nda
             reason = str(error) if isinstance(error, VitcnnError) else _kind(error)
             bad.append(f"{picture.where} ({reason})")
     if bad:
-        raise VitcnnError(f"{len(bad)} images of {name} cannot be read: mend or remove {', '.join(bad)}")
+        raise VitcnnError(
+            f"{len(bad)} images of {name} cannot be read: mend, remove or download again {', '.join(bad)}"
+        )
     sizes = {array.shape[1::-1]: picture.where for picture, array in zip(pictures, arrays, strict=True)}
     if len(sizes) > 1:
         two = " and ".join(f"{where} is {width} x {height}" for (width, height), where in list(sizes.items())[:2])

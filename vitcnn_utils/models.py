@@ -1,5 +1,6 @@
 """A model as the measures see it: a timm module and the few facts they need of it."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from vitcnn_utils import hub
 from vitcnn_utils.errors import VitcnnError, near
 from vitcnn_utils.tracing import Call, Skip, Tap, Unit, Value, has_places, is_norm, trace, units
 
@@ -273,13 +275,19 @@ def hook(root: nn.Module, tap: Tap, function: Callable[[Tensor], Any], first: bo
         yield
 
 
-def load_model(name: str, weights: str | Path | None = None, device: str = "auto", seed: int = 0) -> Model:
+def load_model(
+    name: str, weights: str | Path | None = None, device: str = "auto", seed: int = 0, image_size: int | None = None
+) -> Model:
     """A model ready to be measured.
 
-    name: a zoo model ('zoo/vit-cls'), any timm name, or 'hf-hub:OWNER/NAME'.
+    name: a zoo model ('zoo/vit-cls'), any timm name, or 'hf-hub:OWNER/NAME', with '@REVISION' if it must be that one.
     weights: None for the published weights, 'untrained' for a random start drawn from `seed`, or the path of a
     .safetensors file that fits the model. Only safetensors are read, never a pickle.
     device: 'cpu', 'cuda', 'mps', or 'auto' for the best there is.
+    image_size: side in pixels of the images it is to take; None for what it was made for. A convolutional network takes
+    any; the position embeddings of a transformer are resampled (by timm), which changes what it was trained to be.
+
+    Published weights stay in the hub's cache, so that one run online is enough; only their first use asks the hub.
     """
     target = find_device(device)
     if weights is not None and weights != "untrained":
@@ -289,11 +297,20 @@ def load_model(name: str, weights: str | Path | None = None, device: str = "auto
         if name.startswith("zoo/"):
             module, facts = _load_zoo(name, weights)
         else:
-            module, facts = _load_timm(name, weights)
+            module, facts = _load_timm(name, weights, image_size)
+    natural = facts["image_size"]
+    if image_size is not None:
+        facts["image_size"] = (image_size, image_size)
     trained = weights != "untrained"
     title = name if trained else f"{name} (untrained)"
     model = Model(name=title, module=module.to(target).eval(), device=target, trained=trained, **facts)
-    _describe(model)
+    try:
+        _describe(model)
+    except (RuntimeError, AssertionError) as error:
+        if model.image_size == natural:
+            raise
+        problem = f"{name} takes no images of image_size={image_size} ({' '.join(str(error).split())})"
+        raise VitcnnError(f"{problem}: the model was made for {natural[0]}") from error
     return model
 
 
@@ -332,26 +349,53 @@ def _fit(module: nn.Module, state: dict[str, Tensor], name: str, path: Path) -> 
         raise VitcnnError(f"the weights in {path} do not fit {name}: {problem}") from error
 
 
-def _load_timm(name: str, weights: str | Path | None) -> tuple[nn.Module, dict[str, Any]]:
-    import timm
+def _load_timm(name: str, weights: str | Path | None, image_size: int | None) -> tuple[nn.Module, dict[str, Any]]:
     from timm.data import resolve_model_data_config
 
     repository = _repository(name)
     if name.startswith("hf-hub:"):
-        _fetch(name, repository, "config.json")  # else timm would, and report a hub that fails in its own way
+        _check_config(name, _fetch(name, repository, "config.json"))
     if weights == "untrained":
-        module = timm.create_model(name, pretrained=False)
+        module = _create(name, image_size, pretrained=False)
     else:
         path = _fetch(name, repository, "model.safetensors") if weights is None else Path(weights)
+        _check_safetensors(path)
+        # The file, wherever timm would take the weights from and in whatever format it expects them there.
+        overlay = {"file": str(path), "source": "", "custom_load": False}
         try:
-            module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
+            module = _create(name, image_size, pretrained=True, pretrained_cfg_overlay=overlay)
         except RuntimeError as error:
             problem = " ".join(str(error).split("\n")[1:2]).strip() or str(error)
-            raise VitcnnError(f"the weights in {path} do not fit {name}: {problem}") from error
+            at_size = "" if image_size is None else f" at image_size={image_size}"
+            raise VitcnnError(f"the weights in {path} do not fit {name}{at_size}: {problem}") from error
     config = resolve_model_data_config(module)
-    facts = {"image_size": config["input_size"][1:], "mean": config["mean"], "std": config["std"],
+    # A configuration from the hub has lists.
+    facts = {"image_size": tuple(config["input_size"][1:]), "mean": tuple(config["mean"]), "std": tuple(config["std"]),
              "num_classes": module.num_classes}  # fmt: skip
     return module, facts
+
+
+def _create(name: str, image_size: int | None, **options: Any) -> nn.Module:
+    import timm
+
+    if image_size is not None:
+        try:
+            return timm.create_model(name, img_size=image_size, **options)
+        except TypeError:
+            pass  # not a model of a fixed size: it takes images of any, unasked
+    return timm.create_model(name, **options)
+
+
+def _check_config(name: str, path: Path) -> None:
+    """VitcnnError unless the configuration of a repository is one of a timm model."""
+    import timm
+
+    try:
+        architecture = json.loads(path.read_text(encoding="utf-8"))["architecture"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise VitcnnError(f"{name} is no timm model: its config.json names no timm architecture") from error
+    if not timm.is_model(architecture):
+        raise VitcnnError(f"{name} is a {architecture}, which timm {timm.__version__} does not have: try a newer timm")
 
 
 def _repository(name: str) -> str | None:
@@ -376,40 +420,32 @@ def _repository(name: str) -> str | None:
 
 
 def _fetch(name: str, repository: str | None, file: str) -> Path:
-    """A file of a model, from the hub's cache on this machine or the hub."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import (
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RemoteEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
+    """A file of a model, from the hub's cache on this machine or the hub; VitcnnError if it is not to be had."""
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     if repository is None:
-        raise VitcnnError(f"no weights are published for {name}: give weights='untrained' or a .safetensors file")
+        otherwise = "give weights='untrained' or a .safetensors file"
+        raise VitcnnError(f"no weights are published for {name} on the hub: {otherwise}")
+    owner_and_name, _, revision = repository.partition("@")
+    otherwise = "otherwise, use a zoo model such as 'zoo/vit-cls', give a .safetensors file, or weights='untrained'"
     try:
-        return Path(hf_hub_download(repository, file, local_files_only=True))
-    except LocalEntryNotFoundError:
-        pass  # not in the hub's cache on this machine
+        return hub.fetch(owner_and_name, file, revision or None)
     except HFValidationError as error:
         raise VitcnnError(f"{repository!r} is no name of a model on the hub: give hf-hub:OWNER/NAME") from error
-    try:
-        # One question first: of a hub that does not answer, hf_hub_download asks six times, which takes 20 seconds.
-        get_hf_file_metadata(hf_hub_url(repository, file))
-        return Path(hf_hub_download(repository, file))
-    except RepositoryNotFoundError as error:
-        raise VitcnnError(f"there is no public model {repository} on the hub: check the name") from error
-    except RemoteEntryNotFoundError as error:
-        raise VitcnnError(f"{repository} has no {file}, and nothing else is loaded") from error
     except Exception as error:  # the hub's client raises errors of several libraries, httpx and requests among them
-        raise _unreachable(name, repository, error) from error
+        if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
+            raise VitcnnError(f"there is no public model {owner_and_name} on the hub: check the name") from error
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, FileNotFoundError):
+            raise VitcnnError(f"{repository} has no {file}, and nothing else is loaded: {_WITHOUT[file]}") from error
+        problem = f"the weights of {name} could not be had from the hub ({repository}: {hub.reason(error)})"
+        raise VitcnnError(f"{problem}: {otherwise}") from error
 
 
-def _unreachable(name: str, repository: str, error: Exception) -> VitcnnError:
-    return VitcnnError(
-        f"the weights of {name} could not be had from the hub ({repository}, {type(error).__name__}): offline, "
-        "use a zoo model such as 'zoo/vit-cls', give a .safetensors file, or weights='untrained'"
-    )
+_WITHOUT = {
+    "config.json": "give the name of a timm model",
+    "model.safetensors": "make a .safetensors file of its weights and give that as weights=, with its timm name",
+}
+"""What to do where a repository lacks a file."""
 
 
 def _check_safetensors(path: Path) -> None:

@@ -1,0 +1,149 @@
+"""The Hugging Face hub: its files as they should be, and patience with it that ends.
+
+The hub's client resumes a download that breaks off and renames a file only when it has its full length. It does not
+compare the content with the checksum that the hub gives, nor ask again after every fault that passes; that is here.
+"""
+
+import hashlib
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+WAITS = (1, 5, 20)
+"""Seconds before the second, third and last time that something is asked of the hub, unless it says how long."""
+
+LONGEST_WAIT = 300
+"""Seconds that the hub may make us wait: it counts requests in windows of five minutes."""
+
+PASSING = (408, 429, 500, 502, 503, 504)
+"""HTTP statuses of faults that pass."""
+
+_logger = logging.getLogger(__name__)
+
+
+class _Damaged(Exception):
+    """What arrived is not what the hub says that it has."""
+
+
+def fetch(repository: str, file: str, revision: str | None = None) -> Path:
+    """A file of a model, from the hub's cache on this machine or else from the hub, with its checksum compared.
+
+    Raises what the hub's client raises; `reason` has the words for it.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        path = Path(hf_hub_download(repository, file, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return _download(repository, file, revision)
+    if _is_damaged(path):
+        _logger.warning("%s is damaged: it is fetched again", path)
+        return _download(repository, file, revision)
+    return path
+
+
+def _download(repository: str, file: str, revision: str | None) -> Path:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    # One question first: of a hub that nobody can reach, hf_hub_download asks six times, which takes 20 seconds.
+    patiently(lambda: get_hf_file_metadata(hf_hub_url(repository, file, revision=revision)), f"{repository} ({file})")
+
+    def download() -> Path:
+        path = Path(hf_hub_download(repository, file, revision=revision))
+        if _is_damaged(path):
+            _remove(path)
+            raise _Damaged
+        return path
+
+    return patiently(download, f"{repository} ({file})", breaks=True)
+
+
+def _blob(path: Path) -> Path | None:
+    """The file behind a link in the hub's cache; its name is its checksum. None where links are not to be had."""
+    return path.parent / os.readlink(path) if path.is_symlink() else None
+
+
+def _is_damaged(path: Path) -> bool:
+    """Whether a large file in the hub's cache has another SHA-256 than its name there says."""
+    blob = _blob(path)
+    if blob is None or not re.fullmatch("[0-9a-f]{64}", blob.name):
+        return False
+    with blob.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest() != blob.name
+
+
+def _remove(path: Path) -> None:
+    blob = _blob(path)
+    path.unlink()
+    if blob is not None:
+        blob.resolve().unlink()  # the hub's client may share a blob between repositories, by a second link
+        blob.unlink(missing_ok=True)
+
+
+def patiently(question: Callable[[], T], subject: str, breaks: bool = False) -> T:
+    """What `question` gives; asked again, up to four times in all, after a fault that passes, with a word on the wait.
+
+    breaks: also after a connection that breaks off, which says of a first question that there is no network.
+    """
+    for wait in WAITS:
+        try:
+            return question()
+        except Exception as error:  # the hub's client raises errors of several libraries
+            asked = _asked_wait(error)
+            if not _passes(error, breaks) or (asked or 0) > LONGEST_WAIT:
+                raise
+            seconds = wait if asked is None else asked + 1
+            _logger.warning("%s: %s; asking again in %d s", subject, reason(error), seconds)
+        time.sleep(seconds)
+    return question()
+
+
+def _passes(error: Exception, breaks: bool) -> bool:
+    status = _status(error)
+    if status is not None:
+        return status in PASSING
+    of_this_machine = isinstance(error, OSError) and error.errno is not None  # no space, no permission
+    return breaks and not of_this_machine
+
+
+def _status(error: BaseException | None) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _asked_wait(error: BaseException) -> int | None:
+    """The seconds for which the hub asks, in either of the headers that it uses."""
+    if _status(error) not in (429, 503):
+        return None
+    headers = error.response.headers  # type: ignore[attr-defined]
+    asked = re.search(r"\bt=(\d+)", headers.get("ratelimit", ""))
+    asked = asked or re.fullmatch(r"(\d+)", headers.get("retry-after", ""))
+    return int(asked[1]) if asked else None
+
+
+def reason(error: BaseException) -> str:
+    """Why the hub did not give what was asked of it, in a few words."""
+    from huggingface_hub import errors
+
+    asked = _asked_wait(error)
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return "not on this machine, and HF_HUB_OFFLINE forbids to ask"
+    if isinstance(error, errors.GatedRepoError):
+        return "gated: accept its conditions on its page, then log in with `hf auth login`"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "no such revision"
+    if isinstance(error, _Damaged):
+        return "what arrives is damaged: its SHA-256 is not the one that the hub gives"
+    if asked:
+        return f"the hub asks to wait {asked} s, less for those who log in with `hf auth login`"
+    status = _status(error) or _status(error.__cause__)
+    if status is not None:
+        return "the hub refuses access" if status in (401, 403) else f"the hub answers {status}"
+    text = " ".join(str(error).split()).rstrip(".")
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
