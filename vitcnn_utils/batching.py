@@ -44,7 +44,7 @@ class Pace:
 
     @classmethod
     def of(cls, batch_size: int | None, model: "Model", probe: Callable[[], object], most: int = MOST) -> "Pace":
-        """`batch_size` images at once, or, for None, as many as fit, but `most`, if each needs the memory of probe()."""
+        """`batch_size` images at once, or, for None, up to `most` that fit if each needs the memory of probe()."""
         if batch_size is not None and batch_size < 1:
             raise VitcnnError(f"batch_size={batch_size}: give 1 or more, or None for as many as fit in memory")
         pace = cls(batch_size or 1, f"images through {model.name} on {model.device}")
