@@ -1,6 +1,7 @@
 """How many images go through a model at once: as many as fit in memory, and fewer from where it runs out."""
 
 import gc
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -202,14 +203,14 @@ def _free_host() -> int:
     return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), ASSUMED)
 
 
-def _free_cgroup() -> float:
+def _free_cgroup() -> int:
     """What the limit of a container leaves; pages of files, which are given up when needed, count as free."""
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
         taken = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
         return max(0, int(limit) - int(taken["anon"]))
     except (OSError, ValueError, KeyError):
-        return float("inf")  # no container, or one without a limit
+        return sys.maxsize  # no container, or one without a limit
 
 
 def peak_bytes(run: Callable[[], object]) -> int:

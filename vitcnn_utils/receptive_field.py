@@ -86,13 +86,13 @@ def field_sums(
         total = torch.zeros(len(places), 3, *images.pixels.shape[1:3], dtype=torch.float64)
         for field in pace.over(len(images), fields, title=model.name):
             total += field
-    names, kinds, blocks, depths, _ = map(list, zip(*places, strict=True))
     n_channels, centre_y, centre_x = map(list, zip(*facts, strict=True))
-    coords = {"layer": names, "kind": kinds, "block": blocks, "depth": depths, "n_channels": n_channels,
-              "centre_y": centre_y, "centre_x": centre_x}  # fmt: skip
-    attrs = {"units": "mean |gradient| per unit of pixel value", "model": model.name, "images": images.name,
-             "n_images": len(images), "before_addition": int(before_addition),
-             "channels": "all" if channels is None else f"{channels} of each image, drawn with seed {seed}"}  # fmt: skip
+    coords = _coords(places) | {"n_channels": n_channels, "centre_y": centre_y, "centre_x": centre_x}
+    attrs = {
+        "units": "mean |gradient| per unit of pixel value", "model": model.name, "images": images.name,
+        "n_images": len(images), "before_addition": int(before_addition),
+        "channels": "all" if channels is None else f"{channels} of each image, drawn with seed {seed}",
+    }  # fmt: skip
     # x = (pixel - mean) / std, so d z / d pixel = d z / d x / std.
     by_pixel = (total / torch.tensor(model.std, dtype=torch.float64).view(3, 1, 1)).mean(1)
     return FieldSums(by_pixel.numpy(), Labels(coords, attrs))
@@ -145,6 +145,11 @@ def _places(model: Model, names: Sequence[str] | None, before_addition: bool) ->
     return places
 
 
+def _coords(places: list[Place]) -> dict[str, list]:
+    names, kinds, blocks, depths, _ = map(list, zip(*places, strict=True))
+    return {"layer": names, "kind": kinds, "block": blocks, "depth": depths}
+
+
 def _depth(model: Model, branch: Branch) -> float:
     """That of the layer a branch's sum comes right after, or is."""
     of_block = [layer for layer in model.layers if layer.block == branch.block]
@@ -177,12 +182,13 @@ def _facts(model: Model, images: "Images", places: list[Place]) -> list[tuple[in
 def _draw(sizes: Sequence[int], count: int, channels: int | None, seed: int) -> list[np.ndarray]:
     """Of each layer, the channels to be measured of each image: (count, K). sizes: how many channels a layer has."""
     rng = np.random.default_rng(seed)
-    drawn: list[list[np.ndarray]] = [[] for _ in sizes]
+    every = [np.broadcast_to(np.arange(C, dtype=np.int32), (count, C)) for C in sizes]
+    parts: list[list[np.ndarray]] = [[] for _ in sizes]
     for start in range(0, count, DRAWN):
-        for C, of_layer in zip(sizes, drawn, strict=True):
-            every = np.broadcast_to(np.arange(C, dtype=np.int32), (min(DRAWN, count - start), C))
-            of_layer.append(every if channels is None or channels >= C else rng.permuted(every, axis=1)[:, :channels])
-    return [np.concatenate(of_layer) for of_layer in drawn]
+        for of_layer, found in zip(every, parts, strict=True):
+            if channels is not None and channels < of_layer.shape[1]:
+                found.append(rng.permuted(of_layer[start : start + DRAWN], axis=1)[:, :channels])
+    return [np.concatenate(found) if found else of_layer for of_layer, found in zip(every, parts, strict=True)]
 
 
 def _fields(model: Model, x: Tensor, places: list[Place], drawn: list[np.ndarray]) -> Tensor:
@@ -194,7 +200,7 @@ def _fields(model: Model, x: Tensor, places: list[Place], drawn: list[np.ndarray
     for z, (name, *_), of_layer in zip(values, places, drawn, strict=True):
         grid = model.spatial(z)
         centre = grid[:, grid.shape[1] // 2, grid.shape[2] // 2]  # (B, C)
-        found.append(_absolute_gradients(centre, x, torch.from_numpy(of_layer).long().to(x.device)))
+        found.append(_absolute_gradients(centre, x, torch.tensor(of_layer, dtype=torch.long, device=x.device)))
         if not (torch.isfinite(z).all() and torch.isfinite(found[-1]).all()):
             raise not_finite(f"{name} of {model.name}, or its gradient")
     return torch.stack(found).cpu().double()
