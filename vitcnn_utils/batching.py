@@ -1,6 +1,5 @@
 """How many images go through a model at once: as many as fit in memory, and fewer from where it runs out."""
 
-import gc
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -26,8 +25,9 @@ T = TypeVar("T")
 MOST = 64
 """More images at once are hardly faster, and where it is left to us, no more are taken."""
 
-SHARE = 0.5
-"""What may be filled of the memory that is free: kernels take more than the tensors that can be counted."""
+SHARE = {"cpu": 0.5, "cuda": 0.8, "mps": 0.8}
+"""What may be filled of a device's free memory: kernels take more than the tensors that can be counted, and a host that
+runs out of memory ends the process, where a GPU says so."""
 
 ASSUMED = 4 << 30
 """Bytes taken to be free where the system does not say."""
@@ -51,7 +51,7 @@ class Pace:
         pace = cls(batch_size or 1, f"images through {model.name} on {model.device}")
         if batch_size is None:
             (needed,) = pace.over(1, lambda _: peak_bytes(probe))
-            pace.size = min(most, max(1, int(SHARE * free_memory(model.device) / max(needed, 1))))
+            pace.size = min(most, max(1, room(model.device) // max(needed, 1)))
         return pace
 
     def over(self, count: int, step: Callable[[slice], T], title: str | None = None) -> Iterator[T]:
@@ -125,8 +125,8 @@ def reduce_whole(
         model.prepare(pixels[:1]), layers, lambda name, activation: activation.new_empty(activation.shape)
     )
     kept: dict[str, T] = {}
-    for group in _groups(layers, {name: n * like.nbytes for name, like in one.items()}, free_memory(model.device)):
-        held = _room(model, group, one, n)
+    for group in _groups(layers, {name: n * like.nbytes for name, like in one.items()}, room(model.device)):
+        held = _hold(model, group, one, n)
         for _ in pace.over(n, partial(_put, model, pixels, group, held)):
             pass
         for layer in group:
@@ -139,18 +139,18 @@ def _put(model: "Model", pixels: Tensor, group: "Sequence[Layer]", held: dict[st
     model.reduce(model.prepare(pixels[part]), group, lambda name, activation: held[name][part].copy_(activation))
 
 
-def _groups(layers: "Sequence[Layer]", needed: dict[str, int], free: int) -> "Iterator[list[Layer]]":
-    """Layers whose activations have room together: in half the share, as the model needs memory too."""
+def _groups(layers: "Sequence[Layer]", needed: dict[str, int], there: int) -> "Iterator[list[Layer]]":
+    """Layers whose activations have room together, in half of what is there, as the model needs memory too."""
     group: list[Layer] = []
     for layer in layers:
-        if group and sum(needed[x.name] for x in [*group, layer]) > SHARE / 2 * free:
+        if group and sum(needed[x.name] for x in [*group, layer]) > there / 2:
             yield group
             group = []
         group.append(layer)
     yield group
 
 
-def _room(model: "Model", group: "Sequence[Layer]", one: dict[str, Tensor], n: int) -> dict[str, Tensor]:
+def _hold(model: "Model", group: "Sequence[Layer]", one: dict[str, Tensor], n: int) -> dict[str, Tensor]:
     """For the activations of n images, by layer; `one` are those of one image."""
     done = attempt(lambda: {x.name: one[x.name].new_empty(n, *one[x.name].shape[1:]) for x in group})
     if not done:
@@ -172,7 +172,6 @@ def attempt(step: Callable[[], T]) -> list[T]:
         if not is_out_of_memory(error):
             raise
     # Out of the `except` clause, where the error no longer holds what the step had made.
-    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return []
@@ -185,8 +184,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, out_of) or (isinstance(error, RuntimeError) and any(s in str(error) for s in signs))
 
 
+def room(device: torch.device) -> int:
+    """Bytes that tensors may take of a device's memory, now."""
+    return int(SHARE[device.type] * free_memory(device))
+
+
 def free_memory(device: torch.device) -> int:
-    """Bytes that may still be taken of a device's memory."""
+    """Bytes of a device's memory that nobody has taken."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

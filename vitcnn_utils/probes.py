@@ -13,7 +13,7 @@ import xarray as xr
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitcnn_utils.batching import SHARE, Pace, free_memory, prepared
+from vitcnn_utils.batching import Pace, prepared, room
 from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError, not_finite
 from vitcnn_utils.models import Layer, Model
@@ -56,9 +56,9 @@ def layer_probes(
         strength (layer, readout, draw): the chosen one, in units of the number of features
 
     batch_size: images at once; None for as many as fit in memory. The features of all images are held for as many
-    layers, read-outs and tokens as fit in a quarter of the host's free memory; then the images go through the model again
-    for the next. One read-out of one layer takes N x D x 4 bytes, 0.2 GB for 50,000 images and ViT-L/16, and 'token'
-    as many times that as there are tokens: leave it out where there are many images.
+    layers, read-outs and tokens as fit in a quarter of the host's free memory; then the images go through the model
+    again for the next. One read-out of one layer takes N x D x 4 bytes, 0.2 GB for 50,000 images and ViT-L/16, and
+    'token' as many times that as there are tokens: leave it out where there are many images.
     Raises VitcnnError for images without labels, of one class or too few of a class, and for NaN or Inf in a layer.
     """
     layers = (model.blocks or model.layers) if layers is None else layers
@@ -67,7 +67,7 @@ def layer_probes(
     reader = _Reader.of(model, images)
     # Of each layer and read-out, over tokens: accuracy (2, strength, draw, P) on the validation and on the test images.
     found: dict[tuple[str, str], list[np.ndarray]] = {}
-    budget = SHARE / 2 * free_memory(torch.device("cpu"))  # the model and what solves the probes need memory too
+    budget = room(torch.device("cpu")) / 2  # the model and what solves the probes need memory too
     for group in _groups(reader.shapes(layers, readouts), len(images), budget):
         solved = (_probe(x, labels, split, model) for x in _features(reader, layers, group, batch_size))
         for piece, accuracies in zip(group, solved, strict=True):
@@ -164,7 +164,7 @@ def _probe(x: Tensor, labels: np.ndarray, split: "_Split", model: Model) -> np.n
     target = torch.from_numpy(labels).to(device)
     # The features, as they are, standardised and projected, and the predictions.
     needed = 4 * max(len(split.test), len(split.draws[0])) * (4 * x.shape[-1] + 2 * int(target.max() + 1))
-    pace = Pace(max(1, int(SHARE * free_memory(device) / needed)), f"linear probes on {model.name}")
+    pace = Pace(max(1, room(device) // needed), f"linear probes on {model.name}")
 
     def solve(part: slice) -> np.ndarray:
         def of(index: np.ndarray) -> Tensor:
