@@ -186,7 +186,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def room(device: torch.device) -> int:
     """Bytes that tensors may take of a device's memory, now."""
-    return int(SHARE[device.type] * free_memory(device))
+    return int(SHARE.get(device.type, SHARE["cpu"]) * free_memory(device))
 
 
 def free_memory(device: torch.device) -> int:
