@@ -349,10 +349,12 @@ def _reduce(weights: Tensor, far: Tensor) -> Tensor:
     P = weights.shape[-1] - len(far)
     queries = weights[:, :, P:]
     spatial = queries[..., P:]
+    tiny = torch.finfo(weights.dtype).tiny
     far_per_query, mass = (spatial * far).sum(-1), spatial.sum(-1)
-    renormalized = far_per_query / mass.clamp_min(torch.finfo(mass.dtype).tiny)
+    renormalized = far_per_query / mass.clamp_min(tiny)
     prefix_mass = queries[..., :P].sum(-1)
-    entropy = torch.xlogy(queries, queries).sum(-1) / -np.log(weights.shape[-1])
+    # Not torch.special.entr or xlogy, which on a CPU take thrice as long.
+    entropy = queries.clamp_min(tiny).log_().mul_(queries).sum(-1) / -np.log(weights.shape[-1])
     return torch.stack([v.mean(-1) for v in (far_per_query, renormalized, prefix_mass, entropy)])
 
 
@@ -422,13 +424,15 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if self.index is not None and name == "scaled_dot_product_attention":
+            weights = _weights(*args, **kwargs)
+            self.found.append((weights, args[2]))
+            return weights @ args[2]  # instead of the kernel, which would form the weights once more
         out = func(*args, **kwargs)
         if self.index is None:
             return out
-        name = getattr(func, "__name__", "")
-        if name == "scaled_dot_product_attention":
-            self.found.append((_weights(*args, **kwargs), args[2]))
-        elif name == "softmax":
+        if name == "softmax":
             self.softmax = out
         # The product that applies the weights; in eval mode dropout has given the softmax back as it is.
         elif name in ("matmul", "__matmul__") and self.softmax is not None and args[0] is self.softmax:
