@@ -43,7 +43,7 @@ MEASURES = {
     "head subsets": lambda model, images: head_subset_similarity(model, CNN, images, 2, batch_size=12),
     "layer similarity": lambda model, images: layer_similarity(model, model, images, 12, model.blocks, model.blocks),
     "token-patch similarity": lambda model, images: layer_patch_similarity(
-        model, images, model.blocks[:2], batch_size=12
+        model, images, model.blocks[1:], batch_size=12
     ),
     "probes": lambda model, images: layer_probes(model, images, None, ["cls", "token"], shots=2, draws=1),
     "receptive fields": lambda model, images: effective_receptive_fields(model, images, LAYERS, channels=2),
@@ -99,7 +99,7 @@ def test_nothing_that_is_done_is_done_again(vit):
 
 def test_no_memory_for_one_image_ends_in_one_line(measure, vit):
     vit.module.register_forward_pre_hook(out_of_memory_above(0, []))
-    with left_as_it_was(vit), pytest.raises((VitcnnError, torch.cuda.OutOfMemoryError)):
+    with left_as_it_was(vit), pytest.raises(VitcnnError, match="no memory for even one"):
         measure(vit, IMAGES)
 
 

@@ -48,7 +48,7 @@ class Pace:
         """`batch_size` images at once, or, for None, up to `most` that fit if each needs the memory of probe()."""
         if batch_size is not None and batch_size < 1:
             raise VitcnnError(f"batch_size={batch_size}: give 1 or more, or None for as many as fit in memory")
-        pace = cls(batch_size or 1, f"images through {model.name} on {model.device}")
+        pace = cls(batch_size or 1, _through(model))
         if batch_size is None:
             (needed,) = pace.over(1, lambda _: peak_bytes(probe))
             pace.size = min(most, max(1, room(model.device) // max(needed, 1)))
@@ -87,6 +87,16 @@ def each_batch(model: "Model", images: "Images", batch_size: int | None, step: C
     """
     pace = Pace.of(batch_size, model, lambda: step(prepared(model, images, slice(1))))
     return pace.over(len(images), lambda part: step(prepared(model, images, part)), title=model.name)
+
+
+def of_first(model: "Model", images: "Images", function: Callable[[Tensor], T]) -> T:
+    """function(x) of the first image, prepared, (1, 3, H, W); VitcnnError where not even that fits in memory."""
+    (found,) = Pace(1, _through(model)).over(1, lambda part: function(prepared(model, images, part)))
+    return found
+
+
+def _through(model: "Model") -> str:
+    return f"images through {model.name} on {model.device}"
 
 
 def prepared(model: "Model", images: "Images", part: slice) -> Tensor:

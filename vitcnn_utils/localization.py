@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from vitcnn_utils.batching import prepared, reduce_whole, whole_pace
+from vitcnn_utils.batching import of_first, reduce_whole, whole_pace
 from vitcnn_utils.cka import HsicSums, Part, centred_gram, image_attrs, minibatches
 from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError
@@ -187,9 +187,7 @@ def _grams(cells: Tensor, name: str) -> Tensor:
 
 def _common_grid(model: Model, images: Images, layers: Sequence[Layer]) -> Grid:
     """The grid of the layers' activations, which must be one."""
-    grids = model.reduce(
-        prepared(model, images, slice(1)), layers, lambda _, activation: model.spatial(activation).shape[1:3]
-    )
+    grids = of_first(model, images, lambda x: model.reduce(x, layers, lambda _, a: model.spatial(a).shape[1:3]))
     distinct = {tuple(grid): name for name, grid in grids.items()}
     if len(distinct) > 1:
         found = ", ".join(f"{rows} x {cols} ({name})" for (rows, cols), name in distinct.items())

@@ -13,7 +13,7 @@ import xarray as xr
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitcnn_utils.batching import Pace, prepared, room
+from vitcnn_utils.batching import Pace, of_first, prepared, room
 from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError, not_finite
 from vitcnn_utils.models import Layer, Model
@@ -275,8 +275,8 @@ class _Reader:
     @classmethod
     def of(cls, model: Model, images: Images) -> "_Reader":
         last = (model.blocks or model.layers)[-1]
-        first = prepared(model, images, slice(1))
-        rows, cols, channels = model.reduce(first, [last], lambda _, a: model.spatial(a).shape[1:])[last.name]
+        shapes = of_first(model, images, lambda x: model.reduce(x, [last], lambda _, a: model.spatial(a).shape[1:]))
+        rows, cols, channels = shapes[last.name]
         return cls(model, images, (rows, cols), channels)
 
     def read(self, name: str, activation: Tensor, readouts: Sequence[Readout]) -> dict[Readout, Tensor]:
@@ -297,12 +297,11 @@ class _Reader:
         self, layers: Sequence[Layer], readouts: Sequence[Readout]
     ) -> dict[tuple[str, Readout], tuple[int, int]]:
         """(P, D) of each layer and read-out."""
-        first = prepared(self.model, self.images, slice(1))
-        of_layers = self.model.reduce(
-            first,
-            layers,
-            lambda name, a: {r: (v.shape[1], v.shape[2]) for r, v in self.read(name, a, readouts).items()},
-        )
+
+        def sizes(name: str, activation: Tensor) -> dict[Readout, tuple[int, int]]:
+            return {r: (v.shape[1], v.shape[2]) for r, v in self.read(name, activation, readouts).items()}
+
+        of_layers = of_first(self.model, self.images, lambda x: self.model.reduce(x, layers, sizes))
         return {(layer.name, r): of_layers[layer.name][r] for layer in layers for r in readouts}
 
 

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from vitcnn_utils.batching import Pace, prepared
+from vitcnn_utils.batching import Pace, of_first, prepared
 from vitcnn_utils.errors import VitcnnError, not_finite
 from vitcnn_utils.models import Branch, Model
 from vitcnn_utils.sums import Labels
@@ -172,9 +172,13 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 def _facts(model: Model, images: "Images", places: list[Place]) -> list[tuple[int, float, float]]:
     """Of each place: the number of channels, and where in the image its centre lies, from one image."""
-    with torch.no_grad(), model.reading([tap for *_, tap in places]) as values:
-        model.module(prepared(model, images, slice(1)))
-    grids = [model.spatial(z) for z in values]
+
+    def read(x: Tensor) -> list[Tensor]:
+        with torch.no_grad(), model.reading([tap for *_, tap in places]) as values:
+            model.module(x)
+        return [model.spatial(z) for z in values]
+
+    grids = of_first(model, images, read)
     size = images.pixels.shape[1], images.pixels.shape[2]
     return [(grid.shape[-1], *_centre(tap, grid, size)) for grid, (*_, tap) in zip(grids, places, strict=True)]
 
