@@ -248,14 +248,14 @@ def test_a_minibatch_that_turns_out_not_to_fit_goes_in_halves(vit):
 
 def test_a_layer_that_has_no_room_as_a_whole(vit, monkeypatch):
     pixels = torch.from_numpy(noise_images(10).pixels)
-    new_empty = torch.Tensor.new_empty
+    empty = torch.empty
 
-    def no_more_than(tensor, *size, **options):
-        if size and size[0] == 10:
+    def no_more_than(*size, **options):
+        if size[0] == 10:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return new_empty(tensor, *size, **options)
+        return empty(*size, **options)
 
-    monkeypatch.setattr(torch.Tensor, "new_empty", no_more_than)
+    monkeypatch.setattr(torch, "empty", no_more_than)
     with pytest.raises(VitcnnError, match=r"blocks\.0 of small ViT does not fit.*minibatch of 10.*smaller batch_size"):
         reduce_whole(vit, pixels, vit.blocks, shapes_and_sums, Pace(5, "images"))
 

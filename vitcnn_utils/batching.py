@@ -131,9 +131,8 @@ def reduce_whole(
         if done:
             return done.pop()
         pace.shrink(n)
-    one = model.reduce(
-        model.prepare(pixels[:1]), layers, lambda name, activation: activation.new_empty(activation.shape)
-    )
+    # On 'meta' a tensor has a shape and takes no memory.
+    one = model.reduce(model.prepare(pixels[:1]), layers, lambda name, activation: activation.to("meta"))
     kept: dict[str, T] = {}
     for group in _groups(layers, {name: n * like.nbytes for name, like in one.items()}, room(model.device)):
         held = _hold(model, group, one, n)
@@ -162,7 +161,11 @@ def _groups(layers: "Sequence[Layer]", needed: dict[str, int], there: int) -> "I
 
 def _hold(model: "Model", group: "Sequence[Layer]", one: dict[str, Tensor], n: int) -> dict[str, Tensor]:
     """For the activations of n images, by layer; `one` are those of one image."""
-    done = attempt(lambda: {x.name: one[x.name].new_empty(n, *one[x.name].shape[1:]) for x in group})
+    done = attempt(
+        lambda: {
+            x.name: torch.empty(n, *one[x.name].shape[1:], dtype=one[x.name].dtype, device=model.device) for x in group
+        }
+    )
     if not done:
         raise VitcnnError(
             f"{group[0].name} of {model.name} does not fit in the memory of {model.device} for a minibatch of {n} "
