@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.preprocessing import StandardScaler
 from textbook import left_as_it_was, model_of, noise_images, patch_copier
@@ -12,7 +14,7 @@ from torch import nn
 from vitcnn_utils.data import Images, load_images
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.models import load_model
-from vitcnn_utils.probes import STRENGTHS, Ridge, _at_grid, _split, layer_probes
+from vitcnn_utils.probes import STRENGTHS, Ridge, _at_grid, _groups, _split, layer_probes
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +189,20 @@ def test_every_unit_of_a_resnet_on_the_last_grid():
     assert result.token_accuracy.sizes == {"layer": 12, "row": 4, "col": 4, "draw": 1}
     one = layer_probes(resnet, noise_images(30, classes=2), resnet.blocks[1:2], shots=4, draws=1)
     xr.testing.assert_equal(result.isel(layer=[1]), one)
+
+
+# Groups that fit in memory
+
+
+@given(st.lists(st.tuples(st.integers(1, 20), st.integers(1, 50)), min_size=1, max_size=8), st.integers(1, 20_000))
+def test_groups_hold_every_cell_once_and_keep_to_the_budget(sizes, budget):
+    shapes = {(f"layer {i}", "token"): size for i, size in enumerate(sizes)}
+    groups = list(_groups(shapes, 3, budget))
+    for group in groups:
+        cells = [piece.cells.stop - piece.cells.start for piece in group]
+        assert sum(4 * 3 * n * piece.channels for n, piece in zip(cells, group, strict=True)) <= budget or cells == [1]
+    found = [(p.layer, cell) for group in groups for p in group for cell in range(p.cells.start, p.cells.stop)]
+    assert found == [(layer, cell) for (layer, _), (P, _) in shapes.items() for cell in range(P)]
 
 
 # Images and draws

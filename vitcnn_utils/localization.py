@@ -1,16 +1,20 @@
 """Does a token still know where it came from? CKA of tokens with input patches (section 7; Figs 9, 10, D.1-D.3)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
-from vitcnn_utils.cka import HsicSums, centred_gram, image_attrs, minibatches
+from vitcnn_utils.batching import of_first, reduce_whole, whole_pace
+from vitcnn_utils.cka import HsicSums, Part, centred_gram, image_attrs, minibatches
 from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.models import Layer, Model
+from vitcnn_utils.sums import Labels
 
 TOKEN = ("row", "col")
 PATCH = ("patch_row", "patch_col")
@@ -43,21 +47,47 @@ def layer_patch_similarity(
     model: Model, images: Images, layers: Sequence[Layer], batch_size: int = 512, seed: int = 0
 ) -> xr.DataArray:
     """`token_patch_similarity` of several layers of one grid, in one pass: (layer, row, col, patch_row, patch_col)."""
+    return patch_sums(model, images, layers, batch_size, seed).result()
+
+
+def patch_sums(
+    model: Model, images: Images, layers: Sequence[Layer], batch_size: int = 512, seed: int = 0, part: Part = (0, 1)
+) -> "PatchSums":
+    """What `layer_patch_similarity` is made of; the sums of parts add up (see `sums`, and `cka.minibatches`)."""
     grid = _common_grid(model, images, layers)
-    cells = grid[0] * grid[1]
+    cells, count = grid[0] * grid[1], 0
     totals = {layer.name: HsicSums.zeros(cells, cells) for layer in layers}
-    for pixels in minibatches(images, batch_size, seed, f"token x patch CKA, {model.name}"):
+    pace = whole_pace(model, images, layers, batch_size)
+    for pixels in minibatches(images, batch_size, seed, f"token x patch CKA, {model.name}", part):
         patches = _grams(cut(pixels.to(model.device), grid), "patch")
 
         def sums(name: str, activation: Tensor, patches: Tensor = patches) -> HsicSums:
             return HsicSums.of_grams(_grams(model.spatial(activation), f"{name} of {model.name}, token"), patches)
 
-        for name, part in model.reduce(model.prepare(pixels), layers, sums).items():
-            totals[name] += part
+        for name, new in reduce_whole(model, pixels, layers, sums, pace).items():
+            totals[name] += new
+        count += len(pixels)
     coords = {"layer": [x.name for x in layers], "depth": ("layer", [x.depth for x in layers])}
-    values = np.stack([totals[layer.name].cka().reshape(*grid, *grid) for layer in layers])
-    attrs = {"model": model.name, **image_attrs(images, batch_size, seed)}
-    return _labelled(values, "token and patch of raw pixels", attrs, coords)
+    attrs = {"model": model.name, **image_attrs(images, batch_size, seed), "n_images": count}
+    labels = _labels("token and patch of raw pixels", attrs, coords)
+    return PatchSums(tuple(totals[layer.name] for layer in layers), grid, labels)
+
+
+@dataclass(frozen=True)
+class PatchSums:
+    """hsic: of each layer, that of all tokens with all patches, both row by row."""
+
+    hsic: tuple[HsicSums, ...]
+    grid: Grid
+    labels: Labels
+
+    def __add__(self, other: "PatchSums") -> "PatchSums":
+        labels = self.labels + other.labels
+        return PatchSums(tuple(a + b for a, b in zip(self.hsic, other.hsic, strict=True)), self.grid, labels)
+
+    def result(self) -> xr.DataArray:
+        """As `layer_patch_similarity` describes it."""
+        return _labelled(np.stack([sums.cka().reshape(*self.grid, *self.grid) for sums in self.hsic]), self.labels)
 
 
 def patch_patch_similarity(images: Images, grid: Grid, batch_size: int = 512, seed: int = 0) -> xr.DataArray:
@@ -69,8 +99,8 @@ def patch_patch_similarity(images: Images, grid: Grid, batch_size: int = 512, se
     for pixels in minibatches(images, batch_size, seed, "patch x patch CKA"):
         grams = _grams(cut(pixels, grid), "patch")
         total += HsicSums.of_grams(grams, grams)
-    values = total.cka().reshape(*grid, *grid)
-    return _labelled(values, "patch and patch of raw pixels", image_attrs(images, batch_size, seed), {})
+    labels = _labels("patch and patch of raw pixels", image_attrs(images, batch_size, seed), {})
+    return _labelled(total.cka().reshape(*grid, *grid), labels)
 
 
 def cut(pixels: Tensor, grid: Grid) -> Tensor:
@@ -157,8 +187,7 @@ def _grams(cells: Tensor, name: str) -> Tensor:
 
 def _common_grid(model: Model, images: Images, layers: Sequence[Layer]) -> Grid:
     """The grid of the layers' activations, which must be one."""
-    x = model.prepare(torch.from_numpy(images.pixels[[0]]))
-    grids = model.reduce(x, layers, lambda _, activation: model.spatial(activation).shape[1:3])
+    grids = of_first(model, images, lambda x: model.reduce(x, layers, lambda _, a: model.spatial(a).shape[1:3]))
     distinct = {tuple(grid): name for name, grid in grids.items()}
     if len(distinct) > 1:
         found = ", ".join(f"{rows} x {cols} ({name})" for (rows, cols), name in distinct.items())
@@ -167,10 +196,14 @@ def _common_grid(model: Model, images: Images, layers: Sequence[Layer]) -> Grid:
     return rows, cols
 
 
-def _labelled(values: np.ndarray, pair: str, attrs: dict[str, str | int], coords: dict) -> xr.DataArray:
+def _labels(pair: str, attrs: dict[str, str | int], coords: dict[str, Any]) -> Labels:
+    return Labels(coords, {"measure": f"unbiased minibatch linear CKA, {pair}", "units": "1", **attrs})
+
+
+def _labelled(values: np.ndarray, labels: Labels) -> xr.DataArray:
     cells = {dim: np.arange(size) for dim, size in zip(DIMS, values.shape[-4:], strict=True)}
-    attrs = {"measure": f"unbiased minibatch linear CKA, {pair}", "units": "1", **attrs}
-    return xr.DataArray(values, dims=("layer", *DIMS)[-values.ndim :], coords=coords | cells, name="cka", attrs=attrs)
+    coords, attrs = {**labels.coords, **cells}, dict(labels.attrs)
+    return xr.DataArray(values, dims=("layer", *DIMS)[-values.ndim :], coords=coords, name="cka", attrs=attrs)
 
 
 def _chebyshev(similarity: xr.DataArray) -> xr.DataArray:

@@ -3,7 +3,7 @@
 A probe is ridge regression onto targets of ±1, one a class, solved in closed form from a few labelled images a class.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -12,10 +12,10 @@ import torch
 import xarray as xr
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
+from vitcnn_utils.batching import Pace, of_first, prepared, room
 from vitcnn_utils.data import Images
-from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.errors import VitcnnError, not_finite
 from vitcnn_utils.models import Layer, Model
 
 Readout = Literal["cls", "mean", "mean with cls", "first token", "token"]
@@ -32,7 +32,7 @@ def layer_probes(
     shots: int = 10,
     draws: int = 5,
     seed: int = 0,
-    batch_size: int = 256,
+    batch_size: int | None = None,
 ) -> xr.Dataset:
     """Test accuracy of linear probes on each layer, from `shots` labelled images a class (Figs 11, 13).
 
@@ -54,37 +54,62 @@ def layer_probes(
         accuracy (layer, readout, draw); of 'token', the mean over tokens
         token_accuracy (layer, row, col, draw), where 'token' is among the read-outs
         strength (layer, readout, draw): the chosen one, in units of the number of features
+
+    batch_size: images at once; None for as many as fit in memory. The features of all images are held for as many
+    layers, read-outs and tokens as fit in a quarter of the host's free memory; then the images go through the model
+    again for the next. One read-out of one layer takes N x D x 4 bytes, 0.2 GB for 50,000 images and ViT-L/16, and
+    'token' as many times that as there are tokens: leave it out where there are many images.
     Raises VitcnnError for images without labels, of one class or too few of a class, and for NaN or Inf in a layer.
     """
     layers = (model.blocks or model.layers) if layers is None else layers
     readouts = _readouts(model, readouts)
     labels, split = _labels(images), _split(images, shots, draws, seed)
-    features, grid = _features(model, images, layers, readouts, batch_size)
-    accuracy = np.full((len(layers), len(readouts), draws), np.nan)
-    strength = accuracy.copy()
-    by_token = np.full((len(layers), *grid, draws), np.nan)
-    for i, layer in enumerate(tqdm(layers, desc=f"probes, {model.name}", leave=False, disable=None)):
-        for j, readout in enumerate(readouts):
-            x = features[layer.name][readout]
-            for k, train in enumerate(split.draws):
-                strength[i, j, k], values = _probe(x, labels, train, split, _device(model))
-                accuracy[i, j, k] = values.mean()
-                if readout == "token":
-                    by_token[i, ..., k] = values.reshape(grid)
-    cube = ("layer", "readout", "draw")
-    data: dict[str, tuple[tuple[str, ...], np.ndarray]] = {"accuracy": (cube, accuracy), "strength": (cube, strength)}
-    if "token" in readouts:
-        data["token_accuracy"] = (("layer", "row", "col", "draw"), by_token)
-    coords = {
-        "layer": [x.name for x in layers], "depth": ("layer", [x.depth for x in layers]), "readout": list(readouts),
-        "draw": np.arange(draws),
-    }  # fmt: skip
+    reader = _Reader.of(model, images)
+    # Of each layer and read-out, over tokens: accuracy (2, strength, draw, P) on the validation and on the test images.
+    found: dict[tuple[str, str], list[np.ndarray]] = {}
+    budget = room(torch.device("cpu")) / 2  # the model and what solves the probes need memory too
+    for group in _groups(reader.shapes(layers, readouts), len(images), budget):
+        solved = (_probe(x, labels, split, model) for x in _features(reader, layers, group, batch_size))
+        for piece, accuracies in zip(group, solved, strict=True):
+            found.setdefault((piece.layer, piece.readout), []).append(accuracies)
+    by_cell = [[np.concatenate(found[layer.name, r], axis=-1) for r in readouts] for layer in layers]
     attrs = {
         "measure": f"test accuracy of {shots}-shot linear probes", "units": "1", "chance": 1 / (labels.max() + 1),
         "model": model.name, "images": images.name, "n_images": len(images), "n_validation": len(split.validation),
         "n_test": len(split.test), "shots": shots, "seed": seed,
     }  # fmt: skip
-    return xr.Dataset(data, coords, attrs)
+    return _label(by_cell, layers, readouts, reader.grid).assign_attrs(attrs)
+
+
+def _label(
+    by_cell: list[list[np.ndarray]], layers: Sequence[Layer], readouts: Sequence[Readout], grid: tuple[int, int]
+) -> xr.Dataset:
+    """What `layer_probes` returns; by_cell: of each layer and read-out, (2, strength, draw, P)."""
+    chosen = [[_choose(*accuracies) for accuracies in of_layer] for of_layer in by_cell]
+    cube = ("layer", "readout", "draw")
+    data: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
+        "accuracy": (cube, np.array([[test.mean(-1) for _, test in of_layer] for of_layer in chosen])),
+        "strength": (cube, np.array([[strength for strength, _ in of_layer] for of_layer in chosen])),
+    }
+    if "token" in readouts:
+        by_token = np.stack([of_layer[readouts.index("token")][1].T.reshape(*grid, -1) for of_layer in chosen])
+        data["token_accuracy"] = (("layer", "row", "col", "draw"), by_token)
+    coords = {
+        "layer": [x.name for x in layers], "depth": ("layer", [x.depth for x in layers]), "readout": list(readouts),
+        "draw": np.arange(data["accuracy"][1].shape[-1]),
+    }  # fmt: skip
+    return xr.Dataset(data, coords)
+
+
+def _choose(validation: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of (strength, draw, P) accuracies: each draw's strength, (draw,), and the test accuracies with it, (draw, P).
+
+    It is the one that is best on the validation images, on average over P; among equals the strongest, which
+    generalizes best.
+    """
+    means = validation.mean(-1)
+    best = len(STRENGTHS) - 1 - means[::-1].argmax(0)
+    return np.array(STRENGTHS)[best], test[best, np.arange(test.shape[1])]
 
 
 # Ridge regression
@@ -127,30 +152,42 @@ class Ridge:
 
     def predict(self, projected: Tensor, strength: float) -> Tensor:
         """(P, m, C) from what `project` gives; `strength` is λ, scikit-learn's alpha."""
-        return (projected / (self.eigenvalues[:, None] + strength)) @ self.coefficients + self.intercept
+        return projected @ (self.coefficients / (self.eigenvalues[..., None] + strength)) + self.intercept
 
 
-def _probe(
-    x: Tensor, labels: np.ndarray, train: np.ndarray, split: "_Split", device: torch.device
-) -> tuple[float, np.ndarray]:
-    """The strength that is best on the validation images, on average over probes, and each probe's test accuracy, (P,).
+def _probe(x: Tensor, labels: np.ndarray, split: "_Split", model: Model) -> np.ndarray:
+    """Accuracies on the validation and on the test images with each strength: (2, strength, draw, P); x: (N, P, D).
 
-    x: (N, P, D).
+    As many of the P probes at once as fit in memory.
     """
+    device = _device(model)
     target = torch.from_numpy(labels).to(device)
+    # The features, as they are, standardised and projected, and the predictions.
+    needed = 4 * max(len(split.test), len(split.draws[0])) * (4 * x.shape[-1] + 2 * int(target.max() + 1))
+    pace = Pace(max(1, room(device) // needed), f"linear probes on {model.name}")
 
-    def of(index: np.ndarray) -> Tensor:
-        return x[index].to(device).transpose(0, 1)  # (P, m, D)
+    def solve(part: slice) -> np.ndarray:
+        def of(index: np.ndarray) -> Tensor:
+            return x[torch.from_numpy(index), part].to(device).transpose(0, 1)  # (P, m, D)
 
-    ridge = Ridge.fit(of(train), F.one_hot(target[train]).to(x.dtype) * 2 - 1)
-    projected = ridge.project(of(split.validation))
-    by_strength = [
-        _accuracy(ridge.predict(projected, s * x.shape[-1]), target[split.validation]).mean() for s in STRENGTHS
-    ]
-    # Among equals the strongest, which generalizes best.
-    best = max(range(len(STRENGTHS)), key=lambda i: (by_strength[i], i))
-    prediction = ridge.predict(ridge.project(of(split.test)), STRENGTHS[best] * x.shape[-1])
-    return STRENGTHS[best], _accuracy(prediction, target[split.test])
+        draws = [_solve(of, target, train, split) for train in split.draws]
+        return np.stack(draws, axis=2)
+
+    return np.concatenate(list(pace.over(x.shape[1], solve)), axis=-1)
+
+
+def _solve(
+    of: Callable[[np.ndarray], Tensor], target: Tensor, train: np.ndarray, split: "_Split"
+) -> list[list[np.ndarray]]:
+    """Of one draw, on the validation and on the test images, with each strength, each probe's accuracy: (P,)."""
+    x = of(train)
+    ridge = Ridge.fit(x, F.one_hot(target[train]).to(x.dtype) * 2 - 1)
+    found = []
+    for index in (split.validation, split.test):
+        projected = ridge.project(of(index))
+        predictions = (ridge.predict(projected, s * x.shape[-1]) for s in STRENGTHS)
+        found.append([_accuracy(prediction, target[index]) for prediction in predictions])
+    return found
 
 
 def _accuracy(prediction: Tensor, target: Tensor) -> np.ndarray:
@@ -217,39 +254,98 @@ def _readouts(model: Model, readouts: Sequence[Readout] | None) -> Sequence[Read
     return readouts
 
 
-def _features(
-    model: Model, images: Images, layers: Sequence[Layer], readouts: Sequence[Readout], batch_size: int
-) -> tuple[dict[str, dict[Readout, Tensor]], tuple[int, int]]:
-    """What the probes of each layer and read-out see, float32 (N, P, D) on the CPU, and the grid of 'token'.
+class _Piece(NamedTuple):
+    """Some of the cells of a read-out of a layer, of D channels."""
 
-    P is 1 but for 'token', where it is rows * cols.
-    """
-    last = (model.blocks or model.layers)[-1]
-    first_image = model.prepare(torch.from_numpy(images.pixels[:1].copy()))
-    rows, cols, channels = model.reduce(first_image, [last], lambda _, a: model.spatial(a).shape[1:])[last.name]
+    layer: str
+    readout: Readout
+    cells: slice
+    channels: int
 
-    def read(name: str, activation: Tensor) -> dict[Readout, Tensor]:
-        cells = _at_grid(model.spatial(activation), rows, cols, channels).flatten(1, 2)
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads features off activations; grid and channels are those of the last layer, which is that of 'token'."""
+
+    model: Model
+    images: Images
+    grid: tuple[int, int]
+    channels: int
+
+    @classmethod
+    def of(cls, model: Model, images: Images) -> "_Reader":
+        last = (model.blocks or model.layers)[-1]
+        shapes = of_first(model, images, lambda x: model.reduce(x, [last], lambda _, a: model.spatial(a).shape[1:]))
+        rows, cols, channels = shapes[last.name]
+        return cls(model, images, (rows, cols), channels)
+
+    def read(self, name: str, activation: Tensor, readouts: Sequence[Readout]) -> dict[Readout, Tensor]:
+        """What a probe sees, (B, P, D) each; P is 1 but for 'token', where it is rows * cols."""
+        cells = _at_grid(self.model.spatial(activation), *self.grid, self.channels).flatten(1, 2)
         if not torch.isfinite(cells).all():
-            raise VitcnnError(f"there is NaN or Inf in {name} of {model.name}: leave it out, or find what causes it")
+            raise not_finite(f"{name} of {self.model.name}")
         views: dict[Readout, Tensor] = {
             "mean": cells.mean(dim=1, keepdim=True),
             "first token": cells[:, :1],
             "token": cells,
         }
-        if model.prefix_tokens:
+        if self.model.prefix_tokens:
             views |= {"cls": activation[:, :1], "mean with cls": activation.mean(dim=1, keepdim=True)}
-        return {readout: views[readout].float().cpu().clone() for readout in readouts}
+        return {readout: views[readout] for readout in readouts}
 
-    parts: list[dict[str, dict[Readout, Tensor]]] = []
-    count = -(-len(images) // batch_size)
-    for pixels in tqdm(images.batches(batch_size), total=count, desc=model.name, leave=False, disable=None):
-        parts.append(model.reduce(model.prepare(pixels), layers, read))
-    features = {
-        layer.name: {readout: torch.cat([part[layer.name].pop(readout) for part in parts]) for readout in readouts}
-        for layer in layers
-    }
-    return features, (rows, cols)
+    def shapes(
+        self, layers: Sequence[Layer], readouts: Sequence[Readout]
+    ) -> dict[tuple[str, Readout], tuple[int, int]]:
+        """(P, D) of each layer and read-out."""
+
+        def sizes(name: str, activation: Tensor) -> dict[Readout, tuple[int, int]]:
+            return {r: (v.shape[1], v.shape[2]) for r, v in self.read(name, activation, readouts).items()}
+
+        of_layers = of_first(self.model, self.images, lambda x: self.model.reduce(x, layers, sizes))
+        return {(layer.name, r): of_layers[layer.name][r] for layer in layers for r in readouts}
+
+
+def _groups(shapes: dict[tuple[str, Readout], tuple[int, int]], count: int, budget: float) -> Iterator[list[_Piece]]:
+    """All layers and read-outs, (P, D) each, in groups whose features of `count` images keep to a budget in bytes."""
+    group: list[_Piece] = []
+    left = budget
+    for (layer, readout), (P, D) in shapes.items():
+        start = 0
+        while start < P:
+            fit = int(left // (4 * count * D))
+            if fit < 1 and group:
+                yield group
+                group, left = [], budget
+                continue
+            stop = min(P, start + max(1, fit))
+            group.append(_Piece(layer, readout, slice(start, stop), D))
+            left -= 4 * count * D * (stop - start)
+            start = stop
+    yield group
+
+
+def _features(
+    reader: _Reader, layers: Sequence[Layer], group: list[_Piece], batch_size: int | None
+) -> Iterator[Tensor]:
+    """What the probes of each piece see of all images: float32 (N, P, D) on the CPU."""
+    model, images = reader.model, reader.images
+    chosen = [layer for layer in layers if any(piece.layer == layer.name for piece in group)]
+    held = [torch.empty(len(images), p.cells.stop - p.cells.start, p.channels) for p in group]
+
+    def fill(part: slice) -> None:
+        def read(name: str, activation: Tensor) -> None:
+            wanted = [(piece, x) for piece, x in zip(group, held, strict=True) if piece.layer == name]
+            views = reader.read(name, activation, [piece.readout for piece, _ in wanted])
+            for piece, x in wanted:
+                x[part] = views[piece.readout][:, piece.cells]
+
+        model.reduce(prepared(model, images, part), chosen, read)
+
+    pace = Pace.of(batch_size, model, lambda: fill(slice(1)))
+    for _ in pace.over(len(images), fill, title=model.name):
+        pass
+    while held:
+        yield held.pop(0)  # so that those that are done with are not held
 
 
 def _at_grid(cells: Tensor, rows: int, cols: int, channels: int) -> Tensor:

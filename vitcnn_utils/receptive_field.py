@@ -2,20 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.batching import Pace, of_first, prepared
+from vitcnn_utils.errors import VitcnnError, not_finite
 from vitcnn_utils.models import Branch, Model
+from vitcnn_utils.sums import Labels
 from vitcnn_utils.tracing import Layout, Tap
 
 if TYPE_CHECKING:
     from vitcnn_utils.data import Images
+
+DRAWN = 32
+"""Channels are drawn for so many images at a time, layer by layer."""
 
 
 def effective_receptive_fields(
@@ -24,7 +29,7 @@ def effective_receptive_fields(
     layers: Sequence[str] | None = None,
     before_addition: bool = False,
     channels: int | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     seed: int = 0,
 ) -> xr.DataArray:
     """How strongly the centre of each layer depends on each pixel: (layer, y, x), Figs 6 and C.1 to C.3.
@@ -45,42 +50,76 @@ def effective_receptive_fields(
     image the place lies, in pixels from the corner: where the convolutions and poolings up to there are centred (for
     tokens, the middle of the patch; in a ResNet, whose kernels are odd, index * stride + 0.5). A map that was made
     smaller in another way, such as by merging patches, counts as one of square cells.
+
+    batch_size: images at once; None for as many as fit in memory. Parts of the images add up, see `field_sums`.
+    Raises VitcnnError, with the layer's name, for NaN or Inf in it or in its gradient.
+    """
+    return field_sums(model, images, layers, before_addition, channels, batch_size, seed).result()
+
+
+def field_sums(
+    model: Model,
+    images: "Images",
+    layers: Sequence[str] | None = None,
+    before_addition: bool = False,
+    channels: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+) -> "FieldSums":
+    """What `effective_receptive_fields` are made of; sums over parts of the images, computed apart, add up.
+
+    See `sums`. With `channels`, a part draws other channels than the same images among all would: the sum is as good an
+    estimate, and another one.
     """
     if channels is not None and channels < 1:
         raise VitcnnError(f"channels={channels} of each layer: give 1 or more, or None for all")
     places = _places(model, layers, before_addition)
-    rng = np.random.default_rng(seed)
-    H, W = images.pixels.shape[1:3]
-    total = torch.zeros(len(places), 3, H, W, dtype=torch.float64)
-    facts: list[tuple[int, float, float]] = []
     with frozen(model.module), torch.enable_grad():
-        for pixels in tqdm(images.batches(batch_size), total=-(-len(images) // batch_size), desc=model.name,
-                           leave=False, disable=None):  # fmt: skip
-            x = model.prepare(pixels).requires_grad_()
-            with model.reading([tap for *_, tap in places]) as values:
-                model.module(x)
-            for i, (z, (*_, tap)) in enumerate(zip(values, places, strict=True)):
-                grid = model.spatial(z)
-                centre = grid[:, grid.shape[1] // 2, grid.shape[2] // 2]  # (B, C)
-                total[i] += _absolute_gradients(centre, x, channels, rng) * len(pixels)
-                if len(facts) < len(places):
-                    facts.append((centre.shape[1], *_centre(tap, grid, (H, W))))
+        facts = _facts(model, images, places)
+        drawn = _draw([fact[0] for fact in facts], len(images), channels, seed)
+
+        def fields(part: slice, drawn: list[np.ndarray] = drawn) -> Tensor:
+            return _fields(model, prepared(model, images, part), places, [of_layer[part] for of_layer in drawn])
+
+        # One channel takes as much memory as all, one after the other.
+        pace = Pace.of(batch_size, model, lambda: fields(slice(1), [of_layer[:, :1] for of_layer in drawn]))
+        total = torch.zeros(len(places), 3, *images.pixels.shape[1:3], dtype=torch.float64)
+        for field in pace.over(len(images), fields, title=model.name):
+            total += field
+    n_channels, centre_y, centre_x = map(list, zip(*facts, strict=True))
+    coords = _coords(places) | {"n_channels": n_channels, "centre_y": centre_y, "centre_x": centre_x}
+    attrs = {
+        "units": "mean |gradient| per unit of pixel value", "model": model.name, "images": images.name,
+        "n_images": len(images), "before_addition": int(before_addition),
+        "channels": "all" if channels is None else f"{channels} of each image, drawn with seed {seed}",
+    }  # fmt: skip
     # x = (pixel - mean) / std, so d z / d pixel = d z / d x / std.
-    fields = (total / torch.tensor(model.std, dtype=torch.float64).view(3, 1, 1)).mean(1) / len(images)
-    names, kinds, blocks, depths, _ = zip(*places, strict=True)
-    n_channels, centre_y, centre_x = zip(*facts, strict=True)
-    over = {"kind": kinds, "block": blocks, "depth": depths, "n_channels": n_channels, "centre_y": centre_y,
-            "centre_x": centre_x}  # fmt: skip
-    return xr.DataArray(
-        fields.numpy(),
-        dims=("layer", "y", "x"),
-        coords={"layer": list(names), "y": np.arange(H) + 0.5, "x": np.arange(W) + 0.5}
-        | {name: ("layer", list(value)) for name, value in over.items()},
-        name="effective receptive field",
-        attrs={"units": "mean |gradient| per unit of pixel value", "model": model.name, "images": images.name,
-               "n_images": len(images), "before_addition": int(before_addition),
-               "channels": "all" if channels is None else f"{channels} of each image, drawn with seed {seed}"},
-    )  # fmt: skip
+    by_pixel = (total / torch.tensor(model.std, dtype=torch.float64).view(3, 1, 1)).mean(1)
+    return FieldSums(by_pixel.numpy(), Labels(coords, attrs))
+
+
+@dataclass(frozen=True)
+class FieldSums:
+    """fields: (layer, y, x), float64, the sum over images of |d z / d pixel|, averaged over channels and colours."""
+
+    fields: np.ndarray
+    labels: Labels
+
+    def __add__(self, other: "FieldSums") -> "FieldSums":
+        labels = self.labels + other.labels
+        return FieldSums(self.fields + other.fields, labels)
+
+    def result(self) -> xr.DataArray:
+        """As `effective_receptive_fields` describes it."""
+        coords = {name: value if name == "layer" else ("layer", value) for name, value in self.labels.coords.items()}
+        _, H, W = self.fields.shape
+        return xr.DataArray(
+            self.fields / self.labels.attrs["n_images"],
+            dims=("layer", "y", "x"),
+            coords={"layer": coords.pop("layer"), "y": np.arange(H) + 0.5, "x": np.arange(W) + 0.5, **coords},
+            name="effective receptive field",
+            attrs=dict(self.labels.attrs),
+        )
 
 
 Place = tuple[str, str, int, float, Tap]
@@ -106,6 +145,11 @@ def _places(model: Model, names: Sequence[str] | None, before_addition: bool) ->
     return places
 
 
+def _coords(places: list[Place]) -> dict[str, list]:
+    names, kinds, blocks, depths, _ = map(list, zip(*places, strict=True))
+    return {"layer": names, "kind": kinds, "block": blocks, "depth": depths}
+
+
 def _depth(model: Model, branch: Branch) -> float:
     """That of the layer a branch's sum comes right after, or is."""
     of_block = [layer for layer in model.layers if layer.block == branch.block]
@@ -126,21 +170,58 @@ def frozen(module: nn.Module) -> Iterator[None]:
             p.requires_grad_(flag)
 
 
-def _absolute_gradients(centre: Tensor, x: Tensor, channels: int | None, rng: np.random.Generator) -> Tensor:
-    """|d centre[b, c] / d x[b]|, averaged over images b and channels c: (3, H, W), float64 on the CPU.
+def _facts(model: Model, images: "Images", places: list[Place]) -> list[tuple[int, float, float]]:
+    """Of each place: the number of channels, and where in the image its centre lies, from one image."""
+
+    def read(x: Tensor) -> list[Tensor]:
+        with torch.no_grad(), model.reading([tap for *_, tap in places]) as values:
+            model.module(x)
+        return [model.spatial(z) for z in values]
+
+    grids = of_first(model, images, read)
+    size = images.pixels.shape[1], images.pixels.shape[2]
+    return [(grid.shape[-1], *_centre(tap, grid, size)) for grid, (*_, tap) in zip(grids, places, strict=True)]
+
+
+def _draw(sizes: Sequence[int], count: int, channels: int | None, seed: int) -> list[np.ndarray]:
+    """Of each layer, the channels to be measured of each image: (count, K). sizes: how many channels a layer has."""
+    rng = np.random.default_rng(seed)
+    every = [np.broadcast_to(np.arange(C, dtype=np.int32), (count, C)) for C in sizes]
+    parts: list[list[np.ndarray]] = [[] for _ in sizes]
+    for start in range(0, count, DRAWN):
+        for of_layer, found in zip(every, parts, strict=True):
+            if channels is not None and channels < of_layer.shape[1]:
+                found.append(rng.permuted(of_layer[start : start + DRAWN], axis=1)[:, :channels])
+    return [np.concatenate(found) if found else of_layer for of_layer, found in zip(every, parts, strict=True)]
+
+
+def _fields(model: Model, x: Tensor, places: list[Place], drawn: list[np.ndarray]) -> Tensor:
+    """The absolute gradients at all places, summed over images x: (layer, 3, H, W), float64 on the CPU."""
+    x.requires_grad_()
+    with model.reading([tap for *_, tap in places]) as values:
+        model.module(x)
+    found = []
+    for z, (name, *_), of_layer in zip(values, places, drawn, strict=True):
+        grid = model.spatial(z)
+        centre = grid[:, grid.shape[1] // 2, grid.shape[2] // 2]  # (B, C)
+        found.append(_absolute_gradients(centre, x, torch.tensor(of_layer, dtype=torch.long, device=x.device)))
+        if not (torch.isfinite(z).all() and torch.isfinite(found[-1]).all()):
+            raise not_finite(f"{name} of {model.name}, or its gradient")
+    return torch.stack(found).cpu().double()
+
+
+def _absolute_gradients(centre: Tensor, x: Tensor, drawn: Tensor) -> Tensor:
+    """|d centre[b, c] / d x[b]|, averaged over channels c of each image and summed over images b: (3, H, W).
 
     centre: (B, C), each row a function of one image of x (B, 3, H, W) only: one backward pass does B images at once.
+    drawn: (B, K), the channels c of each image.
     """
-    B, C = centre.shape
-    K = C if channels is None else min(channels, C)
-    all_channels = np.tile(np.arange(C), (B, 1))
-    drawn = torch.from_numpy(all_channels if K == C else rng.permuted(all_channels, axis=1)[:, :K]).to(x.device)
     total = torch.zeros_like(x)
-    for k in range(K):
-        chosen = torch.zeros_like(centre).scatter_(1, drawn[:, k : k + 1], 1)
+    for channel in drawn.T:
+        chosen = torch.zeros_like(centre).scatter_(1, channel[:, None], 1)
         (gradient,) = torch.autograd.grad(centre, x, chosen, retain_graph=True)
         total += gradient.abs_()
-    return (total / K).mean(0).cpu().double()
+    return total.sum(0) / len(drawn.T)
 
 
 def _centre(tap: Tap, grid: Tensor, image: tuple[int, int]) -> tuple[float, float]:
