@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from vitcnn_utils.provenance import commit
+
 PACKAGES = ("torch", "timm", "numpy", "scikit-learn", "pytorch-cka", "torch_cka", "openerf", "pytest-benchmark")
 
 
@@ -26,10 +28,9 @@ def folded(output: dict[str, Any]) -> dict[str, Any]:
         if round_ == 0:
             route |= info
         route["seconds"].append(round(entry["stats"]["data"][0], 6))
-    commit = output["commit_info"]
     return {
         "date": output["datetime"][:10],
-        "commit": commit["id"][:9] + ("+" if commit.get("dirty") else "") if commit.get("id") else "unknown",
+        "commit": commit(),
         "machine": output["machine_info"],
         "comparisons": comparisons,
     }
