@@ -105,18 +105,19 @@ def _wait(model: Model) -> None:
 # CKA
 
 
-def cka_of_recorded(model: Model, images: Images) -> Comparison:
-    """All pairs of layers, from activations that are there already."""
-    recorded, numbers = played_back(model, images, hookable(model))
+def cka_of_recorded(model: Model, images: Images, layers: Sequence[Layer], names: Sequence[str]) -> Comparison:
+    """All pairs of layers, from activations that are there already. names: of the other libraries to compare with."""
+    recorded, numbers = played_back(model, images, layers)
     activations = recorded.module.activations
+    routes = {
+        "pytorch-cka": Route("pytorch-cka", OTHER, lambda: pytorch_cka(recorded, numbers), aim=1.5, package="cka"),
+        "torch_cka": Route("torch_cka", OTHER, lambda: torch_cka(recorded, numbers), aim=15, package="torch_cka"),
+    }
+    ours = Route(THIS, OURS, lambda: layer_similarity(recorded, recorded, numbers, len(images)).values)
     return Comparison(
-        "CKA alone",
-        f"{len(activations)} layers of {model.name}, {_said(images)}",
-        (
-            Route(THIS, OURS, lambda: layer_similarity(recorded, recorded, numbers, len(images)).values),
-            Route("pytorch-cka", OTHER, lambda: pytorch_cka(recorded, numbers), aim=1.5, package="cka"),
-            Route("torch_cka", OTHER, lambda: torch_cka(recorded, numbers), aim=15, package="torch_cka"),
-        ),
+        f"CKA alone, {images.pixels.shape[1]} px",
+        f"{len(layers)} layers of {model.name}, {len(images)} images, {activations[-1][0].numel():,} numbers each",
+        (ours, *(routes[name] for name in names)),
         exact=lambda: textbook_cka(activations),
     )
 

@@ -27,6 +27,7 @@ from comparisons import (
     cka_of_recorded,
     cka_with_forward,
     exact_receptive_field,
+    hookable,
     in_bfloat16,
     receptive_field,
     token_probes,
@@ -49,6 +50,18 @@ def _zoo(n: int) -> tuple[Model, Images]:
 
 def _untrained(name: str, n: int) -> tuple[Model, Images]:
     return load_model(name, weights="untrained", device="cpu"), Images("noise", noise(n, 224))
+
+
+def _cka_small() -> Comparison:
+    model, images = _zoo(256)
+    return cka_of_recorded(model, images, hookable(model), ["pytorch-cka", "torch_cka"])
+
+
+def _cka_large() -> Comparison:
+    """Without torch_cka, which takes minutes."""
+    model, images = _untrained("vit_tiny_patch16_224", 256)
+    layers = [layer for layer in model.layers if layer.kind in ("attention", "mlp", "block")]
+    return cka_of_recorded(model, images, layers, ["pytorch-cka"])
 
 
 def _receptive_field(folder: Path, count: int) -> Comparison:
@@ -78,7 +91,8 @@ GRID, LEAVE_ONE_OUT = "scikit-learn, RidgeClassifier", "scikit-learn, RidgeClass
 LARGE = "vit_large_patch16_224"
 BOTH = {THIS: 5, FORWARD: 5}
 PLAN = {
-    "cka": Planned(lambda _: cka_of_recorded(*_zoo(256)), {THIS: 5, "pytorch-cka": 5, "torch_cka": 2}),
+    "cka-32": Planned(lambda _: _cka_small(), {THIS: 5, "pytorch-cka": 5, "torch_cka": 2}),
+    "cka-224": Planned(lambda _: _cka_large(), {THIS: 5, "pytorch-cka": 5}),
     "cka-model": Planned(lambda _: cka_with_forward(*_zoo(256)), {THIS: 5, "pytorch-cka": 5, FORWARD: 5}),
     "attention": Planned(
         lambda _: attention_distance(*_untrained("vit_small_patch16_224", 16)),

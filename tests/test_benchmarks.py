@@ -39,7 +39,9 @@ def make(name: str, folder: Path) -> comparisons.Comparison:
     vit, images = small_vit_of_three(), noise_images(60, 24, classes=4)
     layers = [layer.name for layer in vit.blocks]
     return {
-        "cka": lambda: comparisons.cka_of_recorded(vit, images),
+        "cka": lambda: comparisons.cka_of_recorded(
+            vit, images, comparisons.hookable(vit), ["pytorch-cka", "torch_cka"]
+        ),
         "cka with the model": lambda: comparisons.cka_with_forward(vit, images),
         "attention": lambda: comparisons.attention_distance(vit, images),
         "receptive field": lambda: comparisons.receptive_field(vit, images[:3], layers, folder),
@@ -182,7 +184,7 @@ def cells(table: Any) -> list[list[str]]:
 
 def test_the_tables_show_what_the_file_says() -> None:
     measured = copy.deepcopy(COMMITTED)
-    routes = measured["comparisons"]["cka"]["routes"]
+    routes = measured["comparisons"]["cka-32"]["routes"]
     routes["vitcnn_utils"] |= {"seconds": [0.25, 0.5, 0.25], "error": 6.3e-9, "peak": 3 * 2**20}
     routes["torch_cka"] |= {"seconds": [10.0, 10.0, 10.0], "error": 0, "peak": None, "aim": 15}
     row = cells(vitcnn_sphinx.others_table(measured))[1]
