@@ -58,7 +58,7 @@ def _cka_small() -> Comparison:
 
 
 def _cka_large() -> Comparison:
-    """Without torch_cka, which takes minutes."""
+    """Without torch_cka, which makes every Gram matrix again for every pair: it is slow enough at the small size."""
     model, images = _untrained("vit_tiny_patch16_224", 256)
     layers = [layer for layer in model.layers if layer.kind in ("attention", "mlp", "block")]
     return cka_of_recorded(model, images, layers, ["pytorch-cka"])
