@@ -7,7 +7,7 @@ BIN := .venv/bin
 BOOK := _build/html/index.html
 
 # Whatever a test may depend on; file times decide, so this also works without git.
-SOURCES := $(shell find vitcnn_utils notebooks book tests .ci .github -type f \
+SOURCES := $(shell find vitcnn_utils notebooks book tests benchmarks .ci .github -type f \
 	-not -path '*/__pycache__/*' -not -path '*/.ipynb_checkpoints/*' 2>/dev/null)
 PROJECT := Makefile pyproject.toml requirements.lock environment.yml README.md CITATION.cff
 

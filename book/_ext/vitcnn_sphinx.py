@@ -1,12 +1,14 @@
 """What the book's pages need of Sphinx: formulas as MathML, docstrings as plain text, and directives
-for the zoo's tables and learning curves and the API reference, from the package itself, and for explorers."""
+for the zoo's tables and learning curves and the API reference, from the package itself, for explorers, and for what
+the benchmark measured."""
 
 import html
 import json
 import pkgutil
 import re
+import statistics
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from docutils import nodes
 from docutils.utils.math import MathError
@@ -32,6 +34,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("api", Api)
     app.add_directive("families-table", FamiliesTable)
     app.add_directive("explorer", Explorer)
+    app.add_directive("speed", Speed)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -289,3 +292,162 @@ class FamiliesTable(SphinxDirective):
             return f"<td>{html.escape(text)}</td>"
         note = reasons.index(text) + 1
         return f'<td>no <sup><a href="#family-note-{note}">{note}</a></sup></td>'
+
+
+# What the benchmark measured: benchmarks.json, which `benchmarks/test_speed.py` writes.
+
+
+class Speed(SphinxDirective):
+    """A view of benchmarks.json: 'plot', 'others', 'passes', 'gpu' or 'machine'."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        path = Path(self.env.srcdir) / "benchmarks.json"
+        self.env.note_dependency(str(path))
+        measured = json.loads(path.read_text(encoding="utf-8"))
+        views = {"plot": speed_plot, "others": others_table, "passes": passes_table, "gpu": gpu_table,
+                 "machine": machine_facts}  # fmt: skip
+        return [views[self.arguments[0]](measured)]
+
+
+class Pair(NamedTuple):
+    """A route beside ours. ratios: its time by ours, or ours by its where it is a pass, round by round."""
+
+    measure: str
+    work: str
+    device: str
+    name: str
+    ours: dict[str, Any]
+    route: dict[str, Any]
+    ratios: list[float]
+
+    @property
+    def ratio(self) -> float:
+        return statistics.median(self.ratios)
+
+
+def speed_pairs(measured: dict[str, Any], kind: str) -> list[Pair]:
+    """Every route of a kind, 'other' or 'pass', beside ours."""
+    found = []
+    for one in measured["comparisons"].values():
+        ours = next(route for route in one["routes"].values() if route["kind"] == "ours")
+        for name, route in one["routes"].items():
+            if route["kind"] == kind:
+                # A route may have had fewer rounds than ours, and then has had the first.
+                both = zip(ours["seconds"], route["seconds"], strict=False)
+                ratios = [b / a if kind == "other" else a / b for a, b in both]
+                found.append(Pair(one["measure"], one["work"], one["device"], name, ours, route, ratios))
+    return found
+
+
+def others_table(measured: dict[str, Any]) -> nodes.Node:
+    heads = ["Measure", "Another way", "It takes", "This package", "Times as long", "Error there", "Error here",
+             "Memory there", "Memory here"]  # fmt: skip
+    rows = [
+        [_work(pair), html.escape(pair.name), _seconds(pair.route), _seconds(pair.ours), _ratio(pair),
+         _error(pair.route), _error(pair.ours), _memory(pair.route), _memory(pair.ours)]
+        for pair in speed_pairs(measured, "other")
+    ]  # fmt: skip
+    return scrolling_table(heads, rows)
+
+
+def passes_table(measured: dict[str, Any], device: str = "cpu") -> nodes.Node:
+    heads = ["Measure", "The model alone", "It takes", "This package", "Passes", "Memory there", "Memory here"]
+    pairs = [pair for pair in speed_pairs(measured, "pass") if pair.device == device]
+    rows = [
+        [_work(pair), html.escape(pair.name), _seconds(pair.route), _seconds(pair.ours), _ratio(pair),
+         _memory(pair.route), _memory(pair.ours)]
+        for pair in pairs
+    ]  # fmt: skip
+    if device == "cpu":
+        return scrolling_table(heads, rows)
+    errors = [_error(pair.ours) for pair in pairs]
+    return scrolling_table([*heads, "Error of bfloat16"], [[*row, e] for row, e in zip(rows, errors, strict=True)])
+
+
+def gpu_table(measured: dict[str, Any]) -> nodes.Node:
+    if any(one["device"] == "cuda" for one in measured["comparisons"].values()):
+        return passes_table(measured, "cuda")
+    return nodes.raw("", "<p><strong>Not measured</strong>: the machine has no GPU.</p>", format="html")
+
+
+def _work(pair: Pair) -> str:
+    return f"<strong>{html.escape(pair.measure)}</strong><br><small>{html.escape(pair.work)}</small>"
+
+
+def _seconds(route: dict[str, Any]) -> str:
+    return f"{statistics.median(route['seconds']):.3g}&nbsp;s"
+
+
+def _ratio(pair: Pair) -> str:
+    aim = pair.route["aim"]
+    if aim is None:
+        return f"{pair.ratio:.3g}"
+    is_other = pair.route["kind"] == "other"
+    reached = pair.ratio >= aim if is_other else pair.ratio <= aim
+    words = f"aim:&nbsp;{'≥' if is_other else '≤'}&nbsp;{aim:g}{'' if reached else ', not&nbsp;reached'}"
+    return f"{pair.ratio:.3g}<br><small>{words}</small>"
+
+
+def _error(route: dict[str, Any]) -> str:
+    if route["error"] is None:
+        return "–"
+    digits, _, power = f"{route['error']:.0e}".partition("e")
+    return f"{digits}&nbsp;×&nbsp;10<sup>{int(power)}</sup>".replace("-", "−") if route["error"] else "0"
+
+
+def _memory(route: dict[str, Any]) -> str:
+    return "not measured" if route["peak"] is None else f"{route['peak'] / 2**20:.0f}&nbsp;MiB"
+
+
+def machine_facts(measured: dict[str, Any]) -> nodes.Node:
+    machine = measured["machine"]
+    packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
+    facts = {
+        "Processor": f"{machine['cpu']}, {machine['cores']} cores, threads used: {machine['threads']}",
+        "GPU": machine["gpu"] or "none",
+        "Software": f"{machine['system']}, Python {machine['python']}, {packages}",
+        "Measured": f"{measured['date']}, commit {measured['commit']}",
+    }
+    items = "".join(f"<dt>{name}</dt><dd>{html.escape(fact)}</dd>" for name, fact in facts.items())
+    return nodes.raw("", f"<dl>{items}</dl>", format="html")
+
+
+class Measured(NamedTuple):
+    """Where the plot of speeds comes from."""
+
+    line: str
+
+
+def speed_plot(measured: dict[str, Any]) -> nodes.Node:
+    from vitcnn_utils.plots.style import figure, panels, styled
+
+    pairs = speed_pairs(measured, "other")
+    machine = measured["machine"]
+    said = "; ".join(f"{pair.measure}, {pair.name}: {pair.ratio:.2g}" for pair in pairs)
+    picture = figure(
+        styled(_draw_speed)(pairs, panels),
+        ids=[],
+        alt=f"Dots on a logarithmic axis: how many times as long as this package another way takes. {said}.",
+        caption="How many times as long as this package another way takes for the same work. Large dots are medians, "
+        "small ones single rounds; right of the line this package is faster.",
+        provenance=Measured(f"{measured['date']} · {machine['cpu']}, threads: {machine['threads']} · "
+                            f"commit {measured['commit']}"),
+    )  # fmt: skip
+    return nodes.raw("", picture._repr_html_(), format="html")
+
+
+def _draw_speed(pairs: list[Pair], panels: Any) -> Any:
+    from vitcnn_utils.plots.style import BLUE, GREY
+
+    drawing, axes = panels(1, 1, height=0.8 + 0.32 * len(pairs))
+    ax = axes[0, 0]
+    for row, pair in enumerate(pairs):
+        ax.plot(pair.ratios, [row] * len(pair.ratios), ".", color=GREY, markersize=3)
+        ax.plot(pair.ratio, row, "o", color=BLUE, markersize=6)
+    ax.axvline(1, color=GREY, linewidth=1)
+    ax.set(xscale="log", xlabel="times as long as this package", ylim=(len(pairs) - 0.5, -0.5))
+    ax.set_yticks(range(len(pairs)), [f"{pair.name}: {pair.measure}" for pair in pairs])
+    ax.xaxis.set_major_formatter("{x:g}")
+    return drawing
