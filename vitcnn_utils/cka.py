@@ -201,18 +201,17 @@ def _gram(x: Tensor) -> Tensor:
     HSIC₁ does not change when features are shifted, but in float32 it drowns in the rounding of a large mean.
     """
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    gram = torch.zeros(len(x), len(x), dtype=dtype, device=x.device)
-    half = len(x) // 2
-    # Some columns at a time, which stay in a CPU's cache, and only the lower triangle: half as long as `x @ x.T`.
-    for columns in x.split(1 << 11 if x.device.type == "cpu" else 1 << 16, dim=1):
+    n = len(x)
+    gram = torch.zeros(n, n, dtype=dtype, device=x.device)
+    # On a CPU some columns at a time, which stay in its cache, and rows as far as the diagonal: half of `x @ x.T`.
+    strip, width = (max(n // 8, 16), 1 << 11) if x.device.type == "cpu" else (n, 1 << 16)
+    for columns in x.split(width, dim=1):
         c = columns.to(dtype)
         c = c - c.mean(dim=0)
-        top, bottom = c[:half], c[half:]
-        gram[:half, :half].addmm_(top, top.T)
-        gram[half:, half:].addmm_(bottom, bottom.T)
-        gram[half:, :half].addmm_(bottom, top.T)
-    gram[:half, half:] = gram[half:, :half].T
-    return gram
+        for start in range(0, n, strip):
+            end = min(start + strip, n)
+            gram[start:end, :end].addmm_(c[start:end], c[:end].T)
+    return gram.tril() + gram.tril(-1).T
 
 
 def _u_centre(gram: Tensor) -> Tensor:
