@@ -123,7 +123,7 @@ def _ratios(blocks: int, tokens: int) -> xr.Dataset:
     variables = {"ratio": (dims, values), "median": (dims, 1.5 * values), "ratio_of_means": (dims, 1.2 * values)}
     coords = {
         "block": range(blocks), "branch": branches, "token": range(tokens),
-        "part": ("token", ["prefix"] * prefix + ["spatial"] * (tokens - prefix)),
+        "part": ("token", ["CLS"] * prefix + ["spatial"] * (tokens - prefix)),
         "depth": ("block", np.linspace(0.1, 1, blocks)), "projected": ("block", [False] * blocks),
     }  # fmt: skip
     return xr.Dataset(variables, coords, {"model": "made up"})

@@ -31,7 +31,7 @@ def ratios(values: np.ndarray, branches: list[str], prefix: int, projected: Any)
         {name: (("block", "branch", "token"), values.copy()) for name in names},
         coords={
             "block": np.arange(L), "branch": branches, "token": np.arange(T),
-            "part": ("token", ["prefix"] * prefix + ["spatial"] * (T - prefix)),
+            "part": ("token", ["CLS", "register 0", "register 1"][:prefix] + ["spatial"] * (T - prefix)),
             "depth": ("block", np.linspace(0.1, 1, L)), "projected": ("block", list(projected)),
         },
         attrs={"model": "a model"},
@@ -55,7 +55,7 @@ def test_by_part_of_a_model_without_cls_has_spatial_only() -> None:
     assert list(skips.by_part(vit_ratios(HIGH_THEN_LOW, LOW_THEN_HIGH, prefix=0))["part"].values) == ["spatial"]
 
 
-def test_only_the_first_of_several_prefix_tokens_is_cls() -> None:
+def test_registers_are_neither_cls_nor_spatial() -> None:
     dataset = vit_ratios(HIGH_THEN_LOW, LOW_THEN_HIGH, prefix=3)
     dataset["ratio"][:, :, 1:3] = 99
     np.testing.assert_array_equal(skips.by_part(dataset).sel(part="CLS", branch="mlp"), HIGH_THEN_LOW)

@@ -19,7 +19,7 @@ def ratios_of(values, prefix=1, branches=("attention", "mlp"), projected=False):
     return xr.Dataset(
         {"ratio": (dims, values), "median": (dims, 2 * values)},
         coords={"block": range(B), "branch": list(branches), "token": range(T),
-                "part": ("token", ["prefix"] * prefix + ["spatial"] * (T - prefix)),
+                "part": ("token", ["CLS", "register 0", "register 1"][:prefix] + ["spatial"] * (T - prefix)),
                 "projected": ("block", [projected] * B)},
     )  # fmt: skip
 
@@ -92,10 +92,10 @@ def test_colours_run_over_all_blocks_and_leave_the_prefix_out():
 # Other models
 
 
-@pytest.mark.parametrize(("prefix", "word"), [(0, None), (1, "CLS"), (3, "prefix token 2")])
+@pytest.mark.parametrize(("prefix", "word"), [(0, None), (1, "CLS"), (3, "register 1")])
 def test_any_number_of_prefix_tokens(prefix, word):
     explorer = explore_skip_ratios({"ViT": counted(tokens=prefix + 196, prefix=prefix)})
-    assert explorer.header["grids"] == [[14, 14]] and explorer.header["prefix"] == [prefix]
+    assert explorer.header["grids"] == [[14, 14]] and list(map(len, explorer.header["prefix"])) == [prefix]
     assert explorer.token == prefix + 7 * 14 + 7 and "token (7, 7) of 14 × 14" in explorer.sentence()
     assert ("CLS" in explorer.sentence()) == (prefix > 0)
     if word:

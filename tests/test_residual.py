@@ -114,7 +114,7 @@ def test_a_unit_that_changes_shape_is_compared_with_its_projection(resnet, noise
 
 def test_cls_and_spatial_tokens_are_told_apart(noise):
     found = skip_ratios(described(small_vit(reg_tokens=2)), noise)
-    assert found.part.values.tolist() == ["prefix"] * 3 + ["spatial"] * 16
+    assert found.part.values.tolist() == ["CLS", "register 0", "register 1"] + ["spatial"] * 16
     assert found.ratio.where(found.part == "spatial", drop=True).sizes["token"] == 16
     no_cls = skip_ratios(described(small_vit(class_token=False, global_pool="avg")), noise)
     assert set(no_cls.part.values) == {"spatial"}

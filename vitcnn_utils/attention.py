@@ -118,15 +118,8 @@ def attention_maps(model: Model, images: "Images", batch_size: int | None = None
         dims=("image", "block", "head", "query", "key"),
         coords={"block": [layer.block for layer in layers], "head": np.arange(weights.shape[2])},
         attrs={"model": model.name, "images": images.name, "grid": model.grid, "patch_size": model.patch_size,
-               "prefix": _prefix_names(model)},
+               "prefix": model.prefix_names},
     )  # fmt: skip
-
-
-def _prefix_names(model: Model) -> list[str]:
-    """What the tokens before the patches are called, in timm's order."""
-    names = ["CLS"] if getattr(model.module, "cls_token", None) is not None else []
-    names += ["distillation"] if getattr(model.module, "dist_token", None) is not None else []
-    return [*names, *(f"register {i}" for i in range(model.prefix_tokens))][: model.prefix_tokens]
 
 
 def head_distances(model: Model, images: "Images", batch_size: int | None = None) -> xr.Dataset:

@@ -93,6 +93,13 @@ class Model:
         """The outputs of the transformer blocks or residual units, in order."""
         return [layer for layer in self.layers if layer.kind == "block"]
 
+    @property
+    def prefix_names(self) -> list[str]:
+        """What the tokens before the patches are called, in timm's order: 'CLS', 'distillation', 'register 0', …"""
+        names = ["CLS"] if getattr(self.module, "cls_token", None) is not None else []
+        names += ["distillation"] if getattr(self.module, "dist_token", None) is not None else []
+        return [*names, *(f"register {i}" for i in range(self.prefix_tokens))][: self.prefix_tokens]
+
     def layer(self, name: str) -> Layer:
         """The layer of that name; VitcnnError, with near names, if there is none."""
         for layer in self.layers:

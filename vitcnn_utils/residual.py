@@ -29,9 +29,9 @@ def skip_ratios(model: Model, images: "Images", batch_size: int | None = None) -
     cosine_branch, cosine_sum: mean cosine of z with f(z), and with z + f(z), before any ReLU (E.2; the paper's caption
     and axis differ).
 
-    branch is 'attention' or 'mlp', or, in a CNN, 'residual'; see `models.Branch`. Coordinate part (token): 'prefix'
-    (CLS and the like) or 'spatial'. The places of a CNN's map differ in number from stage to stage, and so do the
-    tokens of a Swin: they are averaged, image by image, into one spatial token. A branch that gives exactly 0, as in a
+    branch is 'attention' or 'mlp', or, in a CNN, 'residual'; see `models.Branch`. Coordinate part (token): 'CLS' and
+    the like (see `Model.prefix_names`) or 'spatial'. The places of a CNN's map differ in number from stage to stage,
+    and so do the tokens of a Swin: they are averaged, image by image, into one spatial token. A branch that gives exactly 0, as in a
     ResNet that starts training, has ratio infinity and no cosine_branch (NaN); one without a skip is NaN in all.
     Coordinate projected (block): z is a projection.
 
@@ -108,7 +108,7 @@ class SkipRatioSums:
     def _in_cells(self, values: dict[str, np.ndarray]) -> xr.Dataset:
         """(branches, T) to (block, branch, token), NaN where there is no such branch."""
         coords = dict(self.labels.coords)
-        cells, prefix = tuple(zip(*coords.pop("cells"), strict=True)), coords.pop("prefix_tokens")
+        cells, prefix = tuple(zip(*coords.pop("cells"), strict=True)), coords.pop("prefix")
         T = self.sums.shape[-1]
         shape = len(coords["block"]), len(coords["branch"]), T
         arrays = {name: np.full(shape, np.nan) for name in values}
@@ -117,7 +117,7 @@ class SkipRatioSums:
         return xr.Dataset(
             {name: (("block", "branch", "token"), array, {"units": "1"}) for name, array in arrays.items()},
             coords={**coords, "token": np.arange(T),
-                    "part": ("token", ["prefix"] * prefix + ["spatial"] * (T - prefix))},
+                    "part": ("token", prefix + ["spatial"] * (T - len(prefix)))},
             attrs=dict(self.labels.attrs),
         )  # fmt: skip
 
@@ -130,7 +130,7 @@ def _labels(model: Model, branches: list[Branch]) -> dict[str, Any]:
     projected = {branch.block for branch in model.branches if branch.shortcut != branch.skip}
     return {
         "cells": [(blocks.index(branch.block), kinds.index(branch.kind)) for branch in branches],
-        "prefix_tokens": model.prefix_tokens, "block": blocks, "branch": kinds,
+        "prefix": model.prefix_names, "block": blocks, "branch": kinds,
         "layer": ("block", [layers[block].name for block in blocks]),
         "depth": ("block", [layers[block].depth for block in blocks]),
         "projected": ("block", [block in projected for block in blocks]),

@@ -18,14 +18,14 @@ AVERAGES = {"ratio": "mean of ratios", "ratio_of_means": "ratio of mean norms", 
 
 
 def by_part(ratios: xr.Dataset, statistic: str = "ratio") -> xr.DataArray:
-    """A statistic of `residual.skip_ratios` over (block, branch, part): 'CLS' (the first token) and 'spatial'.
+    """A statistic of `residual.skip_ratios` over (block, branch, part): 'CLS' and 'spatial'.
 
     Spatial tokens are averaged. A model without a CLS token has only 'spatial'.
     """
     values, part = ratios[statistic], ratios["part"].values
     means = {"spatial": values.isel(token=part == "spatial").mean("token")}
-    if "prefix" in part:
-        means = {"CLS": values.isel(token=0).reset_coords(drop=True), **means}
+    if "CLS" in part:
+        means = {"CLS": values.isel(token=part.tolist().index("CLS")).reset_coords(drop=True), **means}
     return xr.concat(means.values(), "part", coords="minimal").assign_coords(part=list(means))
 
 

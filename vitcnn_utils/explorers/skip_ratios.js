@@ -26,7 +26,7 @@ function render({ model, el }) {
     set: (row, column) => change(model, { branch: kinds[row], block: column }),
     text: () => `block ${view.blocks[view.block]}, ${branches[kinds[view.branch]]}`,
   });
-  const swatches = Array.from({ length: Math.max(...prefix) }, (_, i) => swatch(i));
+  const swatches = Array.from({ length: Math.max(...prefix.map((names) => names.length)) }, (_, i) => swatch(i));
   const readout = h("p", { class: "vx-readout" });
   const bar = colorBar(table, { label: quantity, low: 0, high: 1 });
   const head = h("p", { class: "vx-head" });
@@ -51,16 +51,16 @@ function render({ model, el }) {
   function see(state) {
     const i = state.model;
     const [rows, columns] = grids[i];
-    const token = Math.min(state.token, prefix[i] + rows * columns - 1);
+    const token = Math.min(state.token, prefix[i].length + rows * columns - 1);
     const block = Math.min(state.block, blocks[i].length - 1);
     const branch = kinds.indexOf(state.branch);
     const word = (one) => {
-      if (one < prefix[i]) return one ? `prefix token ${one}` : "CLS";
-      return `token (${Math.floor((one - prefix[i]) / columns)}, ${(one - prefix[i]) % columns}) of ${rows} × ${columns}`;
+      const place = one - prefix[i].length;
+      return prefix[i][one] ?? `token (${Math.floor(place / columns)}, ${place % columns}) of ${rows} × ${columns}`;
     };
     const ratio = values[`${state.average}${i}`];
     return { i, rows, columns, token, block, branch, word, ratio, mean: values[`mean_${state.average}${i}`],
-      average: state.average, prefix: prefix[i], place: token - prefix[i], blocks: blocks[i],
+      average: state.average, prefix: prefix[i].length, place: token - prefix[i].length, blocks: blocks[i],
       limits: limits[i][state.average][state.branch], value: (one) => ratio.at(block, branch, one) };
   }
 
@@ -115,7 +115,7 @@ function render({ model, el }) {
     const points = (value) => view.blocks.map((block, i) => [block, value(i)]);
     const color = LINES[branch];
     const drawn = [{ label: "mean of spatial tokens", color, dashed: true, dots: true, points: points((i) => mean.at(i, branch)) }];
-    if (view.prefix) drawn.unshift({ label: "CLS", color, dots: true, points: points((i) => ratio.at(i, branch, 0)) });
+    if (view.prefix) drawn.unshift({ label: view.word(0), color, dots: true, points: points((i) => ratio.at(i, branch, 0)) });
     if (token || !view.prefix) {
       drawn.push({ label: view.word(token), color: LINES[3], dots: true, points: points((i) => ratio.at(i, branch, token)) });
     }

@@ -80,7 +80,7 @@ class SkipRatiosExplorer(Explorer):
             },
             start={
                 "block": len(first.blocks) // 2,
-                "token": first.prefix + first.grid[0] // 2 * first.grid[1] + first.grid[1] // 2,
+                "token": len(first.prefix) + first.grid[0] // 2 * first.grid[1] + first.grid[1] // 2,
             },
             name=name,
             labels=[m.label for m in models],
@@ -119,29 +119,29 @@ class SkipRatiosExplorer(Explorer):
 
 @dataclass(frozen=True)
 class _Measured:
-    """The ratios of one model with tokens: B blocks, the branches of BRANCHES, T tokens, `prefix` of them first."""
+    """The ratios of one model with tokens: B blocks, the branches of BRANCHES, T tokens, first the `prefix` ones."""
 
     label: str
     grid: tuple[int, int]
-    prefix: int
+    prefix: list[str]
     blocks: list[int]
     values: dict[str, np.ndarray]  # by average, (B, 2, T), float32
     means: dict[str, np.ndarray]  # by average, (B, 2), float32: mean over spatial tokens
 
     @property
     def tokens(self) -> int:
-        return self.prefix + self.grid[0] * self.grid[1]
+        return len(self.prefix) + self.grid[0] * self.grid[1]
 
     def limits(self, average: str) -> dict[str, tuple[float, float]]:
         """Ends of the colours by branch, the same for all blocks: the extremes of the spatial tokens."""
-        spatial = self.values[average][:, :, self.prefix :]
+        spatial = self.values[average][:, :, len(self.prefix) :]
         return {branch: _ends(spatial[:, i]) for i, branch in enumerate(BRANCHES)}
 
     def word(self, token: int) -> str:
         """What a token is called."""
-        if token < self.prefix:
-            return "CLS" if token == 0 else f"prefix token {token}"
-        row, column = divmod(token - self.prefix, self.grid[1])
+        if token < len(self.prefix):
+            return self.prefix[token]
+        row, column = divmod(token - len(self.prefix), self.grid[1])
         return f"token ({row}, {column}) of {self.grid[0]} × {self.grid[1]}"
 
 
@@ -169,7 +169,8 @@ def _measured(label: str, ratios: xr.Dataset, grid: tuple[int, int] | None) -> _
         raise VitcnnError(f"{label!r} has {count} spatial tokens: give grid=(rows, columns) that they fill")
     values = {key: ratios[key].values.astype(np.float32) for key in AVERAGES if key in ratios}
     means = {key: ratios[key].isel(token=spatial).mean("token").values.astype(np.float32) for key in values}
-    return _Measured(label, (rows, columns), len(spatial) - count, ratios["block"].values.tolist(), values, means)
+    prefix = ratios["part"].values[~spatial].tolist()
+    return _Measured(label, (rows, columns), prefix, ratios["block"].values.tolist(), values, means)
 
 
 def _units(ratios: xr.Dataset, average: str) -> np.ndarray:
@@ -187,7 +188,7 @@ def _draw(
     low, high = m.limits(average)[kind]
     values = np.where(np.isfinite(m.values[average]), m.values[average], np.nan)
     image = style.heat_map(
-        left, values[block, branch, m.prefix :].reshape(m.grid), cmap=style.SEQUENTIAL, vmin=low, vmax=high
+        left, values[block, branch, len(m.prefix) :].reshape(m.grid), cmap=style.SEQUENTIAL, vmin=low, vmax=high
     )
     left.invert_yaxis()  # rows of the image run downwards
     left.set(
@@ -196,7 +197,7 @@ def _draw(
     drawing.colorbar(image, ax=left, label=_LABEL)
     colour = style.CYCLE[branch]
     if m.prefix:
-        right.plot(m.blocks, values[:, branch, 0], "o-", color=colour, label="CLS")
+        right.plot(m.blocks, values[:, branch, 0], "o-", color=colour, label=m.word(0))
     mean = m.means[average][:, branch]
     right.plot(m.blocks, np.where(np.isfinite(mean), mean, np.nan), "s--", color=colour, label="mean of spatial tokens")
     if token or not m.prefix:
