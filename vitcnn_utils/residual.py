@@ -31,9 +31,9 @@ def skip_ratios(model: Model, images: "Images", batch_size: int | None = None) -
 
     branch is 'attention' or 'mlp', or, in a CNN, 'residual'; see `models.Branch`. Coordinate part (token): 'CLS' and
     the like (see `Model.prefix_names`) or 'spatial'. The places of a CNN's map differ in number from stage to stage,
-    and so do the tokens of a Swin: they are averaged, image by image, into one spatial token. A branch that gives exactly 0, as in a
-    ResNet that starts training, has ratio infinity and no cosine_branch (NaN); one without a skip is NaN in all.
-    Coordinate projected (block): z is a projection.
+    and so do the tokens of a Swin: they are averaged, image by image, into one spatial token. A branch that gives
+    exactly 0, as in a ResNet that starts training, has ratio infinity and no cosine_branch (NaN); one without a skip is
+    NaN in all. Coordinate projected (block): z is a projection.
 
     batch_size: images at once; None for as many as fit in memory. Parts of the images add up, see `skip_ratio_sums`.
     For the median, 4 bytes are kept of each image, branch and token: 1.9 GB for 50,000 images and ViT-L/16.
