@@ -59,10 +59,12 @@ def test_every_command_has_a_help(command: list[str], capsys: pytest.CaptureFixt
 
 def test_run_reads_values_as_yaml(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(book, "run_edition", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(book, "run_editions", lambda *arguments: seen.append(arguments))
     values = ["-p", "size", "3", "-p", "name", "zoo/vit-gap", "-p", "of", "[a, b]", "-p", "none", "null"]
     assert cli.main(["run", "zoo", "--notebook", "1", *values]) == 0
-    assert seen == [("zoo", ["1"], {"size": 3, "name": "zoo/vit-gap", "of": ["a", "b"], "none": None})]
+    read = {"size": 3, "name": "zoo/vit-gap", "of": ["a", "b"], "none": None}
+    assert cli.main(["run", "zoo", "mine", "--scheduler", "tcp://host:8786"]) == 0
+    assert seen == [(["zoo"], ["1"], read, None), (["zoo", "mine"], [], {}, "tcp://host:8786")]
 
 
 @pytest.mark.parametrize(
