@@ -200,7 +200,7 @@ def test_an_error_of_the_user_speaks_for_itself() -> None:
 
 def test_a_kernel_that_dies_is_told_and_the_others_run(root: Path) -> None:
     write_notebook(root / "notebooks" / "1_one.ipynb", "size = 1", "import os\nos._exit(1)")
-    with pytest.raises(VitcnnError, match="^zoo: 1_one stopped: its kernel died, most likely for want of memory$"):
+    with pytest.raises(VitcnnError, match=r"^zoo: 1_one stopped: its kernel died, most likely for want of memory$"):
         Runs(root)()
     assert [path.name for path in (root / "_build" / "executed" / "zoo").iterdir()] == ["2_two.ipynb"]
 
@@ -262,13 +262,15 @@ def cells_of(executed: Path) -> list[Any]:
 
 def test_a_scheduler_that_is_not_there(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execute, "_PATIENCE", "1s")
-    with pytest.raises(VitcnnError, match="no Dask scheduler answers at tcp://127.0.0.1:9: "):
+    with pytest.raises(VitcnnError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9: "):
         book.run_editions(["zoo"], scheduler="tcp://127.0.0.1:9", root=root)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process has no parent to kill there")
 def test_a_lost_worker_is_replaced_and_its_notebook_run_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL) as cluster:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
+    ) as cluster:
         # A scheduler's workers have the real package; here it is one file of the test's.
         with pytest.raises(VitcnnError, match=r"zoo: 1_one was not run: on worker tcp://\S+ the package is another"):
             book.run_editions(["zoo"], ["1"], scheduler=cluster.scheduler_address, root=root)

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -62,17 +63,60 @@ def _attempt(task: Task, aside: str | None) -> Outcome:
     from papermill import PapermillExecutionError, execute_notebook
 
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=aside) as folder, _own_kernel():
+    with tempfile.TemporaryDirectory(dir=aside) as folder, _own_kernel(), _interruptible() as kernel:
         source, target = Path(folder) / task.name, Path(folder) / f"executed-{task.name}"
         source.write_text(task.source, encoding="utf-8")
         where = task.folder if Path(task.folder).is_dir() else None
-        options = {"kernel_name": "python3", "progress_bar": {"disable": None}, "cwd": where}
+        options = {"kernel_name": "python3", "kernel_manager_class": kernel, "progress_bar": {"disable": None}}
         failure = ""
         try:
-            execute_notebook(source, target, task.parameters, **options)
+            execute_notebook(source, target, task.parameters, cwd=where, **options)
         except PapermillExecutionError as error:
             failure = _describe(error, json.loads(target.read_text(encoding="utf-8")))
         return Outcome(target.read_text(encoding="utf-8"), time.monotonic() - start, failure)
+
+
+@contextmanager
+def _interruptible() -> Iterator[type]:
+    """Gives a class of kernels that an interrupt of this process kills; then KeyboardInterrupt is raised.
+
+    Raised at once, amid what asyncio does, it would leave kernels, tracebacks, or a process that waits forever.
+    """
+    from jupyter_client import AsyncKernelManager
+    from nbclient.exceptions import DeadKernelError
+
+    started: list[Any] = []
+    interrupted = threading.Event()
+
+    class Kernel(AsyncKernelManager):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            started.append(self)
+
+    def kill(number: int, frame: Any) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        processes = [kernel.provisioner.process for kernel in started if kernel.has_kernel]
+        for process in processes:
+            process.kill()
+        if not processes:
+            raise KeyboardInterrupt
+
+    # Only the main thread hears of interrupts, and whoever has chosen to ignore them shall.
+    hears = threading.current_thread() is threading.main_thread()
+    hears = hears and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if hears:
+        signal.signal(signal.SIGINT, kill)
+    try:
+        yield Kernel
+    except (DeadKernelError, RuntimeError):
+        if not interrupted.is_set():
+            raise
+    finally:
+        if hears:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
 
 
 def _describe(error: Any, notebook: dict[str, Any]) -> str:
