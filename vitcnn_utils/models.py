@@ -349,7 +349,8 @@ def _load_timm(name: str, weights: str | Path | None) -> tuple[nn.Module, dict[s
             problem = " ".join(str(error).split("\n")[1:2]).strip() or str(error)
             raise VitcnnError(f"the weights in {path} do not fit {name}: {problem}") from error
     config = resolve_model_data_config(module)
-    facts = {"image_size": config["input_size"][1:], "mean": config["mean"], "std": config["std"],
+    # Of a model on the hub this is a list.
+    facts = {"image_size": tuple(config["input_size"][1:]), "mean": config["mean"], "std": config["std"],
              "num_classes": module.num_classes}  # fmt: skip
     return module, facts
 
