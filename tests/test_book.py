@@ -303,9 +303,10 @@ def pages(root: Path) -> Path:
     (root / "book" / "intro.md").write_text(
         "# Title\n\nThe norm $\\lVert x \\rVert$ of {cite:t}`raghu2021vision`.\n\n```{bibliography}\n```\n"
     )
-    (root / "notebooks" / "editions" / "mine.yml").write_text("edition: mine\n")
+    (root / "notebooks" / "editions" / "mine.yml").write_text("title: On <my> `models`\nsize: 3  # how *many*\n")
     Runs(root)()
-    Runs(root)("1", edition="mine")
+    Runs(root)("1", edition="mine", size=7)
+    (root / "notebooks" / "editions" / "never-run.yml").write_text("size: 9\n")
     return root
 
 
@@ -328,9 +329,17 @@ def test_the_book_is_built_once_and_the_same_each_time(pages: Path) -> None:
     assert "installed = True" not in chapter  # the install cell
     assert "# Parameters" not in chapter  # the cell that papermill injects
     # An edition of one's own is a part of its own.
-    assert "mine 0" in (html / "editions" / "mine" / "1_one.html").read_text(encoding="utf-8")
+    own = (html / "editions" / "mine" / "1_one.html").read_text(encoding="utf-8")
+    assert "mine 7" in own
+    # Its buttons open the source, which is the same for all editions.
+    assert "main/notebooks/1_one.ipynb" in own and "main/editions" not in own
+    first = (html / "editions" / "mine" / "edition.html").read_text(encoding="utf-8")
+    for piece in ("how *many*", "These values were others when the chapters were run", "2_two"):
+        assert piece in re.sub("<[^>]+>", "", first), piece
     intro = (html / "intro.html").read_text(encoding="utf-8")
-    assert "Edition mine" in intro
+    assert re.search(r"On &lt;my&gt; .?models", intro)
+    assert intro.index("editions/mine/edition.html") < intro.index("editions/mine/1_one.html")
+    assert "never-run" not in intro
     assert re.search("<math.*<mi>x</mi>", intro, flags=re.S)
     assert "MathJax" not in intro
     sources = html / "_sources" / "notebooks" / "1_one.ipynb"
@@ -343,6 +352,19 @@ def test_the_book_is_built_once_and_the_same_each_time(pages: Path) -> None:
     book.build_book(pages, said.append)
     assert digests(html) == first
     assert sorted(path.name for path in (pages / "_build").iterdir()) == ["executed", "html", "html.inputs"]
+
+
+def test_an_edition_whose_file_is_gone_leaves_the_book(pages: Path) -> None:
+    assert [path.parent.name for path in book._executed(pages)] == ["mine", "zoo", "zoo"]
+    (pages / "notebooks" / "editions" / "mine.yml").unlink()
+    assert [path.parent.name for path in book._executed(pages)] == ["zoo", "zoo"]
+
+
+@pytest.mark.parametrize("name", ["my edition", "[a]", "-a", "ä"])
+def test_names_of_editions_are_those_of_folders_and_pages(root: Path, name: str) -> None:
+    (root / "notebooks" / "editions" / f"{name}.yml").write_text("size: 1\n")
+    with pytest.raises(VitcnnError, match="cannot name an edition: use letters"):
+        book.read_edition(root, name)
 
 
 def test_a_fault_fails_the_build_and_leaves_the_old_book(pages: Path, capsys: pytest.CaptureFixture[str]) -> None:
