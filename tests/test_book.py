@@ -333,11 +333,12 @@ def test_the_book_is_built_once_and_the_same_each_time(pages: Path) -> None:
     assert "mine 7" in own
     # Its buttons open the source, which is the same for all editions.
     assert "main/notebooks/1_one.ipynb" in own and "main/editions" not in own
+    assert "_sources/editions/mine/1_one.ipynb" in own  # to be downloaded
     first = (html / "editions" / "mine" / "edition.html").read_text(encoding="utf-8")
     for piece in ("how *many*", "These values were others when the chapters were run", "2_two"):
         assert piece in re.sub("<[^>]+>", "", first), piece
     intro = (html / "intro.html").read_text(encoding="utf-8")
-    assert re.search(r"On &lt;my&gt; .?models", intro)
+    assert re.search(r"On &lt;my&gt; .?models", intro) and "On &lt;my&gt;" in first
     assert intro.index("editions/mine/edition.html") < intro.index("editions/mine/1_one.html")
     assert "never-run" not in intro
     assert re.search("<math.*<mi>x</mi>", intro, flags=re.S)

@@ -10,6 +10,7 @@ and both do only what has to be done again.
 
 import ast
 import hashlib
+import html
 import json
 import os
 import re
@@ -263,7 +264,8 @@ def _choose(sources: list[Path], wanted: Sequence[str]) -> list[Path]:
 
 
 def _hash_inputs(root: Path, source: Path, parameters: dict[str, Any], package: str) -> str:
-    named = [Path(value) for value in parameters.values() if isinstance(value, str) and Path(value).exists()]
+    texts = [Path(os.path.expanduser(value)) for value in parameters.values() if isinstance(value, str)]
+    named = [path for path in texts if path.exists()]
     files = [file for path in named for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
     stamps = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
     text = json.dumps([source.name, parameters, package, stamps], sort_keys=True, default=str)
@@ -319,11 +321,11 @@ def build_book(root: Path | None = None, report: Callable[[str], None] = print) 
     with tempfile.TemporaryDirectory(dir=build) as aside:
         staging = Path(aside) / "book"
         _stage(root, executed, staging)
-        html = _jupyter_book(staging, Path(aside), _date(root))
+        pages = _jupyter_book(staging, Path(aside), _date(root))
         stamp.unlink(missing_ok=True)
         if index.parent.exists():
             index.parent.replace(Path(aside) / "old")
-        html.replace(index.parent)
+        pages.replace(index.parent)
     stamp.write_text(inputs)
     return index
 
@@ -390,9 +392,10 @@ def _edition_page(root: Path, edition: str, title: str, executed: list[Path]) ->
     other = {name: value for name, value in given.items() if _plain(said.get(name)) != _plain(value)}
     missing = [source.stem for source in _sources(root) if source.name not in [path.name for path in executed]]
     text = [
-        f"# {title}",
-        "The chapters of this part are those of the book, run on other models or images. What their text says of the "
-        f"default edition, `{MAIN_EDITION}`, need not hold here. The parameters, from `{file.relative_to(root)}`:",
+        "# Models and images",
+        f"This part is *{html.escape(title)}*: the chapters of the book, run on other models or images. What their "
+        f"text says of the default edition, `{MAIN_EDITION}`, need not hold here. The parameters, from "
+        f"`{file.relative_to(root).as_posix()}`:",
         _code(file.read_text(encoding="utf-8")),
     ]
     if other:

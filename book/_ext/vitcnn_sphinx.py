@@ -58,7 +58,7 @@ def _open_sources(app: Sphinx, page: str, template: str, context: dict[str, Any]
     folder = re.match(r"editions/[^/]+/(?=\d)", page)
     for button in context.get("header_buttons", []) if folder else []:
         for item in button.get("buttons", [button]):
-            if "url" in item:
+            if item.get("url", "").startswith("https:"):  # what is downloaded is the edition's
                 item["url"] = item["url"].replace(folder[0], "notebooks/")
 
 
