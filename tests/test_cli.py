@@ -185,7 +185,7 @@ def test_an_interrupt_keeps_what_is_done_and_nothing_half_done(checkout: Path, e
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=55)
     assert process.returncode == 130
-    assert "Traceback" not in err and "the same command goes on" in err.splitlines()[-1]
+    assert "Traceback" not in err and "the same command goes on" in err
     executed = checkout / "_build" / "executed"
     kept = {path.relative_to(executed).as_posix() for path in executed.rglob("*") if path.is_file()}
     assert f"{editions[0]}/1_one.ipynb" in kept
