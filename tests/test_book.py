@@ -260,6 +260,14 @@ def cells_of(executed: Path) -> list[Any]:
     return [[cell["source"], traceback.sub("", json.dumps(cell.get("outputs", [])))] for cell in cells]
 
 
+def test_dask_is_needed_for_several_editions_only(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dask", None)
+    (root / "notebooks" / "editions" / "mine.yml").write_text("size: 2\n")
+    assert Runs(root)("1") == ["1_one"]
+    with pytest.raises(VitcnnError, match="several editions at once need Dask: pip install distributed"):
+        book.run_editions(["zoo", "mine"], root=root)
+
+
 def test_a_scheduler_that_is_not_there(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execute, "_PATIENCE", "1s")
     with pytest.raises(VitcnnError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9: "):

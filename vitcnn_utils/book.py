@@ -134,7 +134,7 @@ def _outcomes(
             yield job, execute(job.task)
     elif jobs:
         of_task = {(job.task.edition, job.task.name): job for job in jobs}
-        report(f"{len(jobs)} notebooks on {scheduler or 'one Dask worker of this machine'} …")
+        report(f"notebooks to run: {len(jobs)}, on {scheduler or 'one Dask worker of this machine'} …")
         for task, outcome in on_cluster([job.task for job in jobs], scheduler):
             yield of_task[task.edition, task.name], outcome
 

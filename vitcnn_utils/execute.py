@@ -172,9 +172,9 @@ def on_cluster(tasks: Sequence[Task], scheduler: str | None) -> Iterator[tuple[T
     kernel was lost is tried again twice; one that failed in a cell is not, since it would fail again.
     Raises VitcnnError where there is no such scheduler, or no worker.
     """
-    from dask.distributed import as_completed
-
     with _client(scheduler) as client:
+        from dask.distributed import as_completed  # once it is known to be there
+
         options = {"retries": _RETRIES, "pure": False}
         futures = {client.submit(_on_worker, task, key=_key(task), **options): task for task in tasks}
         try:
