@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitcnn_utils.accuracy import accuracy
+from vitcnn_utils.accuracy import accuracy, knows_classes
 from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.models import Model
@@ -37,3 +37,15 @@ def test_without_labels() -> None:
 def test_with_classes_that_the_model_does_not_have() -> None:
     with pytest.raises(VitcnnError, match="has 2 classes and reds has labels up to 7"):
         accuracy(MODEL, Images("reds", PIXELS, np.array([0, 0, 1, 1, 7])))
+
+
+def test_classes_are_the_models_if_there_are_as_many() -> None:
+    labels = np.array([0, 0, 1, 1, 1])
+    assert not knows_classes(MODEL, Images("reds", PIXELS))
+    assert knows_classes(MODEL, Images("reds", PIXELS, labels))
+    assert knows_classes(MODEL, Images("reds", PIXELS, labels, ("blue", "red")))
+    # Two of a thousand classes in folders are numbered anew, and a head of 21,843 is not that of ImageNet-1k.
+    some = Images("reds", PIXELS, labels, ("blue", "green", "red"))
+    assert not knows_classes(MODEL, some)
+    with pytest.raises(VitcnnError, match="has 2 classes and reds has 3: accuracy needs"):
+        accuracy(MODEL, some)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import re
 import shutil
 import sys
@@ -12,9 +13,11 @@ from typing import Any
 import nbformat
 import pytest
 import yaml
+from dask.distributed import LocalCluster
 
-from vitcnn_utils import book
+from vitcnn_utils import book, execute
 from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.execute import Outcome, Task, _describe
 
 ROOT = Path(__file__).parent.parent
 KERNEL = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
@@ -53,14 +56,14 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Runs:
-    """Calls run_edition and tells which notebooks were executed."""
+    """Calls run_editions for one edition and tells which notebooks were executed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def __call__(self, *notebooks: str, edition: str = "zoo", **overrides: Any) -> list[str]:
         said: list[str] = []
-        book.run_edition(edition, notebooks, overrides, self.root, said.append)
+        book.run_editions([edition], notebooks, overrides, None, self.root, said.append)
         return [line.split(": ")[1] for line in said if ": done in" in line]
 
 
@@ -93,7 +96,7 @@ def test_only_what_has_changed_runs_again(root: Path) -> None:
 
 
 def test_all_that_a_notebook_depends_on_counts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(book, "_execute", pretend)
+    monkeypatch.setattr(book, "execute", pretend)
     run = Runs(root)
     pictures = root / "pictures"
     pictures.mkdir()
@@ -110,14 +113,13 @@ def test_all_that_a_notebook_depends_on_counts(root: Path, monkeypatch: pytest.M
     assert run(size=str(pictures)) == []
 
 
-def pretend(source: Path, target: Path, parameters: dict[str, Any], inputs: str) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps({"metadata": {"vitcnn": {"inputs": inputs}}}))
+def pretend(task: Task) -> Outcome:
+    return Outcome(json.dumps({"metadata": {}, "parameters": task.parameters}), 0)
 
 
 @pytest.mark.parametrize("wanted", ["2", "2_two", "2_two.ipynb"])
 def test_one_notebook_alone(root: Path, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(book, "_execute", pretend)
+    monkeypatch.setattr(book, "execute", pretend)
     assert Runs(root)(wanted) == ["2_two"]
 
 
@@ -147,19 +149,145 @@ def test_a_failing_cell_is_named_and_its_output_kept(root: Path) -> None:
     run("1")
     before = (root / "_build" / "executed" / "zoo" / "1_one.ipynb").read_text()
     write_notebook(root / "notebooks" / "1_one.ipynb", "size = 1", "print('so far')", "1 / (size - size)")
-    with pytest.raises(VitcnnError, match=r"1_one failed in cell \[\d\], ZeroDivisionError: .*; see (.+)") as error:
-        run("1")
+    where = r"zoo: 1_one failed in cell \[\d\] \(cell-4\), ZeroDivisionError: .*; see (.+)"
+    with pytest.raises(VitcnnError, match=where) as error:
+        run()
     failed = Path(re.findall("; see (.+)", str(error.value))[0])
     assert outputs(failed).startswith("so far\n")
-    assert (root / "_build" / "executed" / "zoo" / "1_one.ipynb").read_text() == before
-    assert run("2") == ["2_two"]
+    folder = root / "_build" / "executed" / "zoo"
+    assert (folder / "1_one.ipynb").read_text() == before
+    assert (folder / "2_two.ipynb").exists()  # the others go on
+    # What failed once and then runs leaves nothing behind.
+    write_notebook(root / "notebooks" / "1_one.ipynb", "size = 1", "print(size)")
+    assert run() == ["1_one"]
+    assert sorted(path.name for path in folder.iterdir()) == ["1_one.ipynb", "2_two.ipynb"]
+
+
+def test_one_line_for_each_failure_of_each_edition(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def some_fail(task: Task) -> Outcome:
+        failure = "failed in cell [1], no" if task.parameters.get("size") == 1 or task.name == "2_two.ipynb" else ""
+        return Outcome("" if failure else '{"metadata": {}}', 0, failure)
+
+    (root / "notebooks" / "editions" / "mine.yml").write_text("size: 2\n")
+    monkeypatch.setattr(book, "on_cluster", lambda tasks, scheduler: ((task, some_fail(task)) for task in tasks))
+    said: list[str] = []
+    with pytest.raises(VitcnnError) as error:
+        book.run_editions(["zoo", "mine", "zoo"], root=root, report=said.append)
+    assert str(error.value).splitlines() == [
+        "zoo: 1_one failed in cell [1], no",
+        "zoo: 2_two failed in cell [1], no",
+        "mine: 2_two failed in cell [1], no",
+    ]
+    executed = root / "_build" / "executed"
+    assert [path.relative_to(executed).as_posix() for path in executed.glob("*/*")] == ["mine/1_one.ipynb"]
+    assert said[-2] == "[3/4] mine: 1_one: done in 0 s"
+
+
+def test_nothing_runs_where_one_of_the_editions_cannot(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(book, "execute", pretend)
+    (root / "notebooks" / "editions" / "mine.yml").write_text("sise: 2\n")
+    with pytest.raises(VitcnnError, match="did you mean size"):
+        book.run_editions(["zoo", "mine"], root=root)
+    assert not (root / "_build").exists()
 
 
 def test_an_error_of_the_user_speaks_for_itself() -> None:
     class Failure:
         exec_count, ename, evalue = 3, "VitcnnError", "no model 'vitt';\n did you mean vit?"
 
-    assert book._describe(Failure()) == "failed in cell [3], no model 'vitt'; did you mean vit?"
+    assert _describe(Failure(), {"cells": []}) == "failed in cell [3], no model 'vitt'; did you mean vit?"
+
+
+def test_a_kernel_that_dies_is_told_and_the_others_run(root: Path) -> None:
+    write_notebook(root / "notebooks" / "1_one.ipynb", "size = 1", "import os\nos._exit(1)")
+    with pytest.raises(VitcnnError, match=r"^zoo: 1_one stopped: its kernel died, most likely for want of memory$"):
+        Runs(root)()
+    assert [path.name for path in (root / "_build" / "executed" / "zoo").iterdir()] == ["2_two.ipynb"]
+
+
+def test_two_runs_of_one_edition_do_not_mix(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Runs(root)
+    (root / "notebooks" / "editions" / "mine.yml").write_text("size: 2\n")
+
+    def meanwhile(task: Task) -> Outcome:
+        monkeypatch.setattr(book, "execute", pretend)
+        with pytest.raises(VitcnnError, match="another `vitcnn run` is at work on edition zoo"):
+            run()
+        assert run(edition="mine") == ["1_one", "2_two"]
+        return pretend(task)
+
+    monkeypatch.setattr(book, "execute", meanwhile)
+    assert run("1") == ["1_one"]
+    assert run() == ["2_two"]  # the lock is gone
+
+
+def test_an_edition_need_not_say_its_own_name(root: Path) -> None:
+    (root / "notebooks" / "editions" / "mine.yml").write_text("title: With my models\nsize: 2\n")
+    assert Runs(root)("1", edition="mine") == ["1_one"]
+    assert outputs(root / "_build" / "executed" / "mine" / "1_one.ipynb") == "mine 2\n"
+    assert book.read_edition(root, "mine") == {"size": 2}
+
+
+def test_several_editions_on_dask_are_as_those_run_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The worker is another process, which knows only the real package.
+    monkeypatch.setattr(book, "_PACKAGE", Path(book.__file__).parent)
+    write_notebook(root / "notebooks" / "2_two.ipynb", "size = 1", "print(1 / (size - 1))")
+    write_notebook(root / "notebooks" / "3_three.ipynb", "size = 1", "import os\nprint(os.getcwd())\nos._exit(size)")
+    (root / "notebooks" / "editions" / "mine.yml").write_text("size: 2\n")
+    folder = root / "_build" / "executed"
+    results = []
+    for together in (False, True):
+        shutil.rmtree(folder, ignore_errors=True)
+        failures = []
+        for editions in [["zoo", "mine"]] if together else [["zoo"], ["mine"]]:
+            with pytest.raises(VitcnnError) as error:
+                book.run_editions(editions, root=root)
+            failures += str(error.value).splitlines()
+        files = {path.relative_to(folder): path for path in folder.rglob("*.ipynb")}
+        results.append((sorted(failures), {place: cells_of(path) for place, path in files.items()}))
+    assert results[0] == results[1]
+    failures, cells = results[0]
+    assert len(failures) == 3 and all("1_one" not in line for line in failures)
+    assert {str(place) for place in cells} == {
+        "zoo/1_one.ipynb", "mine/1_one.ipynb", "zoo/failed/2_two.ipynb", "mine/2_two.ipynb"
+    }  # fmt: skip
+
+
+def cells_of(executed: Path) -> list[Any]:
+    """Sources and outputs, without the times that papermill writes beside them, and names that it draws."""
+    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    traceback = re.compile(r"ipykernel_\d+|\x1b\[[\d;]*m")
+    return [[cell["source"], traceback.sub("", json.dumps(cell.get("outputs", [])))] for cell in cells]
+
+
+def test_dask_is_needed_for_several_editions_only(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dask", None)
+    (root / "notebooks" / "editions" / "mine.yml").write_text("size: 2\n")
+    assert Runs(root)("1") == ["1_one"]
+    with pytest.raises(VitcnnError, match="several editions at once need Dask: pip install distributed"):
+        book.run_editions(["zoo", "mine"], root=root)
+
+
+def test_a_scheduler_that_is_not_there(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute, "_PATIENCE", "1s")
+    with pytest.raises(VitcnnError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9: "):
+        book.run_editions(["zoo"], scheduler="tcp://127.0.0.1:9", root=root)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process has no parent to kill there")
+def test_a_lost_worker_is_replaced_and_its_notebook_run_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL
+    ) as cluster:
+        # A scheduler's workers have the real package; here it is one file of the test's.
+        with pytest.raises(VitcnnError, match=r"zoo: 1_one was not run: on worker tcp://\S+ the package is another"):
+            book.run_editions(["zoo"], ["1"], scheduler=cluster.scheduler_address, root=root)
+        monkeypatch.setattr(book, "_PACKAGE", Path(book.__file__).parent)
+        once = "import os, pathlib, signal\nonce = pathlib.Path(mark)\n"
+        once += "if not once.exists():\n    once.touch()\n    os.kill(os.getppid(), signal.SIGKILL)\nprint('again')"
+        write_notebook(root / "notebooks" / "1_one.ipynb", f"size = 1\nmark = {str(root / 'mark')!r}", once)
+        book.run_editions(["zoo"], ["1"], scheduler=cluster.scheduler_address, root=root)
+    assert outputs(root / "_build" / "executed" / "zoo" / "1_one.ipynb") == "again\n"
 
 
 def test_the_kernel_is_the_python_that_runs(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,9 +311,10 @@ def pages(root: Path) -> Path:
     (root / "book" / "intro.md").write_text(
         "# Title\n\nThe norm $\\lVert x \\rVert$ of {cite:t}`raghu2021vision`.\n\n```{bibliography}\n```\n"
     )
-    (root / "notebooks" / "editions" / "mine.yml").write_text("edition: mine\n")
+    (root / "notebooks" / "editions" / "mine.yml").write_text("title: On <my> `models`\nsize: 3  # how *many*\n")
     Runs(root)()
-    Runs(root)("1", edition="mine")
+    Runs(root)("1", edition="mine", size=7)
+    (root / "notebooks" / "editions" / "never-run.yml").write_text("size: 9\n")
     return root
 
 
@@ -208,9 +337,18 @@ def test_the_book_is_built_once_and_the_same_each_time(pages: Path) -> None:
     assert "installed = True" not in chapter  # the install cell
     assert "# Parameters" not in chapter  # the cell that papermill injects
     # An edition of one's own is a part of its own.
-    assert "mine 0" in (html / "editions" / "mine" / "1_one.html").read_text(encoding="utf-8")
+    own = (html / "editions" / "mine" / "1_one.html").read_text(encoding="utf-8")
+    assert "mine 7" in own
+    # Its buttons open the source, which is the same for all editions.
+    assert "main/notebooks/1_one.ipynb" in own and "main/editions" not in own
+    assert "_sources/editions/mine/1_one.ipynb" in own  # to be downloaded
+    first = (html / "editions" / "mine" / "edition.html").read_text(encoding="utf-8")
+    for piece in ("how *many*", "These values were others when the chapters were run", "2_two"):
+        assert piece in re.sub("<[^>]+>", "", first), piece
     intro = (html / "intro.html").read_text(encoding="utf-8")
-    assert "Edition mine" in intro
+    assert re.search(r"On &lt;my&gt; .?models", intro) and "On &lt;my&gt;" in first
+    assert intro.index("editions/mine/edition.html") < intro.index("editions/mine/1_one.html")
+    assert "never-run" not in intro
     assert re.search("<math.*<mi>x</mi>", intro, flags=re.S)
     assert "MathJax" not in intro
     sources = html / "_sources" / "notebooks" / "1_one.ipynb"
@@ -223,6 +361,19 @@ def test_the_book_is_built_once_and_the_same_each_time(pages: Path) -> None:
     book.build_book(pages, said.append)
     assert digests(html) == first
     assert sorted(path.name for path in (pages / "_build").iterdir()) == ["executed", "html", "html.inputs"]
+
+
+def test_an_edition_whose_file_is_gone_leaves_the_book(pages: Path) -> None:
+    assert [path.parent.name for path in book._executed(pages)] == ["mine", "zoo", "zoo"]
+    (pages / "notebooks" / "editions" / "mine.yml").unlink()
+    assert [path.parent.name for path in book._executed(pages)] == ["zoo", "zoo"]
+
+
+@pytest.mark.parametrize("name", ["my edition", "[a]", "-a", "ä"])
+def test_names_of_editions_are_those_of_folders_and_pages(root: Path, name: str) -> None:
+    (root / "notebooks" / "editions" / f"{name}.yml").write_text("size: 1\n")
+    with pytest.raises(VitcnnError, match="cannot name an edition: use letters"):
+        book.read_edition(root, name)
 
 
 def test_a_fault_fails_the_build_and_leaves_the_old_book(pages: Path, capsys: pytest.CaptureFixture[str]) -> None:

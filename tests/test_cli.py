@@ -59,10 +59,12 @@ def test_every_command_has_a_help(command: list[str], capsys: pytest.CaptureFixt
 
 def test_run_reads_values_as_yaml(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(book, "run_edition", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(book, "run_editions", lambda *arguments: seen.append(arguments))
     values = ["-p", "size", "3", "-p", "name", "zoo/vit-gap", "-p", "of", "[a, b]", "-p", "none", "null"]
     assert cli.main(["run", "zoo", "--notebook", "1", *values]) == 0
-    assert seen == [("zoo", ["1"], {"size": 3, "name": "zoo/vit-gap", "of": ["a", "b"], "none": None})]
+    read = {"size": 3, "name": "zoo/vit-gap", "of": ["a", "b"], "none": None}
+    assert cli.main(["run", "zoo", "mine", "--scheduler", "tcp://host:8786"]) == 0
+    assert seen == [(["zoo"], ["1"], read, None), (["zoo", "mine"], [], {}, "tcp://host:8786")]
 
 
 @pytest.mark.parametrize(
@@ -163,22 +165,31 @@ def test_zoo_lists_the_models(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="an interrupt cannot be sent to one process there")
-def test_an_interrupt_leaves_nothing_half_done(checkout: Path) -> None:
+@pytest.mark.parametrize("editions", [["zoo"], ["mine", "zoo"]], ids=["alone", "on Dask"])
+def test_an_interrupt_keeps_what_is_done_and_nothing_half_done(checkout: Path, editions: list[str]) -> None:
+    (checkout / "notebooks" / "editions" / "mine.yml").write_text("size: 2\n")
+    second = (checkout / "notebooks" / "1_one.ipynb").read_text().replace("wait", "pause").replace("started", "second")
+    (checkout / "notebooks" / "2_two.ipynb").write_text(second)
     # The package under test, with that folder as its checkout.
     code = "import sys; from pathlib import Path; from vitcnn_utils import book, cli; "
     code += "book.find_root = Path.cwd; sys.exit(cli.main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, "run", "zoo"]
-    where: dict[str, Any] = {"cwd": checkout, "env": os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}}
-    process = subprocess.Popen([*command, "-p", "wait", "60"], stderr=subprocess.PIPE, text=True, **where)
-    deadline = time.monotonic() + 60
-    while not (checkout / "started").exists():
+    command = [sys.executable, "-c", code, "run", *editions]
+    path = os.pathsep.join([str(Path(cli.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    where: dict[str, Any] = {"cwd": checkout, "env": os.environ | {"PYTHONPATH": path}, "text": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([*command, "-p", "pause", "60"], **where, **pipes)
+    deadline = time.monotonic() + 120
+    while not (checkout / "second").exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=55)
     assert process.returncode == 130
-    assert "Traceback" not in err and "the same command goes on" in err.splitlines()[-1]
-    folder = checkout / "_build" / "executed" / "zoo"
-    assert list(folder.iterdir()) == []
-    subprocess.run(command, check=True, **where)
-    assert [path.name for path in folder.iterdir()] == ["1_one.ipynb"]
+    assert "Traceback" not in err and "the same command goes on" in err
+    executed = checkout / "_build" / "executed"
+    kept = {path.relative_to(executed).as_posix() for path in executed.rglob("*") if path.is_file()}
+    assert f"{editions[0]}/1_one.ipynb" in kept
+    assert not any("2_two" in name for name in kept)
+    again = subprocess.run(command, check=True, stdout=subprocess.PIPE, **where)
+    assert f"{editions[0]}: 1_one: up to date" in again.stdout
+    assert all((executed / edition / "2_two.ipynb").exists() for edition in editions)

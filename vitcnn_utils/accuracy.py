@@ -19,9 +19,10 @@ def accuracy(model: Model, images: Images, batch_size: int | None = None) -> flo
     """
     if images.labels is None:
         raise VitcnnError(f"{images.name} has no labels, which accuracy needs: name its column with label_column")
-    if images.labels.max() >= model.num_classes:
+    if not knows_classes(model, images):
+        theirs = f"labels up to {images.labels.max()}" if images.classes is None else f"{len(images.classes)}"
         raise VitcnnError(
-            f"{model.name} has {model.num_classes} classes and {images.name} has labels up to {images.labels.max()}: "
+            f"{model.name} has {model.num_classes} classes and {images.name} has {theirs}: "
             "accuracy needs the classes that the model was trained on"
         )
 
@@ -33,3 +34,12 @@ def accuracy(model: Model, images: Images, batch_size: int | None = None) -> flo
         return logits.argmax(-1).cpu().numpy()
 
     return float((np.concatenate(list(each_batch(model, images, batch_size, guesses))) == images.labels).mean())
+
+
+def knows_classes(model: Model, images: Images) -> bool:
+    """Whether the images have labels that can be the model's classes: as many, or none beyond, as far as is known."""
+    if images.labels is None:
+        return False
+    if images.classes is not None:
+        return len(images.classes) == model.num_classes
+    return bool(images.labels.max() < model.num_classes)

@@ -1,7 +1,7 @@
 """From editions to executed notebooks to the static book.
 
     notebooks/editions/EDITION.yml    parameters: which models, which images
-    _build/executed/EDITION/*.ipynb   `run_edition`: each carries the hash of all that it was made from
+    _build/executed/EDITION/*.ipynb   `run_editions`: each carries the hash of all that it was made from
     _build/html/                      `build_book`: the pages of book/ and whatever has been executed
 
 Both replace what was there in one step when the new is complete, so they can be interrupted at any time,
@@ -10,25 +10,27 @@ and both do only what has to be done again.
 
 import ast
 import hashlib
+import html
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from vitcnn_utils.errors import VitcnnError, near
+from vitcnn_utils.execute import Outcome, Task, execute, on_cluster
 
 MAIN_EDITION = "zoo"  # its chapters stand at notebooks/ in the book; those of others at editions/NAME/
 _PACKAGE = Path(__file__).parent
-_NOT_SEEN_BY_NOTEBOOKS = {"book.py", "cli.py", "static.py", "runtime.js"}
+_NOT_SEEN_BY_NOTEBOOKS = {"book.py", "cli.py", "execute.py", "static.py", "runtime.js"}
 
 
 def find_root() -> Path:
@@ -42,57 +44,174 @@ def find_root() -> Path:
 # --- editions -----------------------------------------------------------------------------------------------
 
 
-def run_edition(
-    edition: str = MAIN_EDITION,
+def run_editions(
+    editions: Sequence[str] = (MAIN_EDITION,),
     notebooks: Sequence[str] = (),
     overrides: dict[str, Any] | None = None,
+    scheduler: str | None = None,
     root: Path | None = None,
     report: Callable[[str], None] = print,
 ) -> list[Path]:
-    """Execute the notebooks of an edition whose inputs have changed; gives the paths of all of them.
+    """Execute the notebooks of editions whose inputs have changed; gives the paths of all of them.
 
     The inputs are the notebook, its parameters (with the files that they name), the package with its weights,
-    and the lock file. A notebook gets the parameters that its own `parameters` cell has.
+    and the lock file. A notebook gets the parameters that its own `parameters` cell has. One edition is run here;
+    several, or with a scheduler, on Dask workers, with the same results.
 
     notebooks: numbers ('2') or names ('2_local_and_global'); none: all.
-    overrides: values that replace the edition's.
-    Raises VitcnnError where an edition, notebook or parameter does not exist, and where a cell fails; what that
-    notebook wrote so far is then kept as _build/executed/EDITION/failed/NAME.ipynb.
+    overrides: values that replace the editions'.
+    scheduler: address of a Dask scheduler; None starts one with one worker if there are several editions.
+    Raises VitcnnError, before anything is run, where an edition, notebook or parameter does not exist or another run is
+    at work on an edition; and at the end, a line a failure, where notebooks failed. What these wrote so far is then
+    kept as _build/executed/EDITION/failed/NAME.ipynb, and all others have been run.
     """
     root = root or find_root()
+    package = package_hash()
+    jobs = [job for edition in dict.fromkeys(editions) for job in _jobs(root, edition, notebooks, overrides, package)]
+    with ExitStack() as locks:
+        for edition in dict.fromkeys(editions):
+            locks.enter_context(_alone(root, edition))
+        due = []
+        for job in jobs:
+            if _inputs_of(job.target) == job.inputs:
+                report(f"{job.title}: up to date")
+            else:
+                due.append(job)
+        failures = _run(due, len(set(editions)) > 1 or scheduler is not None, scheduler, report)
+    if failures:
+        raise VitcnnError("\n".join(failures))
+    return [job.target for job in jobs]
+
+
+class _Job(NamedTuple):
+    """A notebook of an edition: what to execute, and where to put it with the hash of what it was made from."""
+
+    title: str
+    task: Task
+    target: Path
+    inputs: str
+
+
+def _jobs(
+    root: Path, edition: str, notebooks: Sequence[str], overrides: dict[str, Any] | None, package: str
+) -> list[_Job]:
     parameters = read_edition(root, edition) | (overrides or {})
     sources = {path: parameter_names(path) for path in _sources(root)}
     known = sorted(set().union(*sources.values()))
     for name in parameters:
         if name not in known:
             raise VitcnnError(f"no notebook has a parameter {name!r}{near(name, known)}")
-    chosen = _choose(list(sources), notebooks)
-    folder = root / "_build" / "executed" / edition
-    package = _hash_files(_package_files(), _PACKAGE)
-    executed = []
-    for index, source in enumerate(chosen, 1):
+    parameters = {"edition": edition} | parameters
+    jobs = []
+    for source in _choose(list(sources), notebooks):
         own = {name: value for name, value in parameters.items() if name in sources[source]}
-        inputs = _hash_inputs(root, source, own, package)
-        target = folder / source.name
-        line = f"[{index}/{len(chosen)}] {edition}: {source.stem}"
-        if _inputs_of(target) == inputs:
-            report(f"{line}: up to date")
+        task = Task(edition, source.name, source.read_text(encoding="utf-8"), own, str(Path.cwd()), package)
+        target = _executed_folder(root, edition) / source.name
+        jobs.append(_Job(f"{edition}: {source.stem}", task, target, _hash_inputs(root, source, own, package)))
+    return jobs
+
+
+def _run(jobs: Sequence[_Job], with_dask: bool, scheduler: str | None, report: Callable[[str], None]) -> list[str]:
+    """Execute notebooks and put each in its place as soon as it is done; gives a line for each that failed."""
+    failures = []
+    for count, (job, outcome) in enumerate(_outcomes(jobs, with_dask, scheduler, report), 1):
+        line = f"[{count}/{len(jobs)}] {job.title}"
+        if outcome.failure:
+            failures.append(f"{job.title} {_keep_failed(job, outcome)}")
+            report(f"{line}: failed")
         else:
-            report(f"{line} …")
-            start = time.monotonic()
-            _execute(source, target, own, inputs)
-            report(f"{line}: done in {time.monotonic() - start:.0f} s")
-        executed.append(target)
-    return executed
+            _keep(job, outcome)
+            report(f"{line}: done in {outcome.seconds:.0f} s")
+    return failures
+
+
+def _outcomes(
+    jobs: Sequence[_Job], with_dask: bool, scheduler: str | None, report: Callable[[str], None]
+) -> Iterator[tuple[_Job, Outcome]]:
+    if not with_dask:
+        for index, job in enumerate(jobs, 1):
+            report(f"[{index}/{len(jobs)}] {job.title} …")
+            yield job, execute(job.task)
+    elif jobs:
+        of_task = {(job.task.edition, job.task.name): job for job in jobs}
+        report(f"notebooks to run: {len(jobs)}, on {scheduler or 'one Dask worker of this machine'} …")
+        for task, outcome in on_cluster([job.task for job in jobs], scheduler):
+            yield of_task[task.edition, task.name], outcome
+
+
+def _keep(job: _Job, outcome: Outcome) -> None:
+    """Put an executed notebook in the place of the old one, with the hash of its inputs in it."""
+    notebook = json.loads(outcome.notebook)
+    notebook["metadata"]["vitcnn"] = {"inputs": job.inputs}
+    _replace(job.target, json.dumps(notebook))
+    failed = _failed(job.target)
+    failed.unlink(missing_ok=True)
+    if failed.parent.exists() and not any(failed.parent.iterdir()):
+        failed.parent.rmdir()
+
+
+def _keep_failed(job: _Job, outcome: Outcome) -> str:
+    """Keep what a notebook wrote before it failed, beside the old one; gives why it failed, and where to look."""
+    failed = _failed(job.target)
+    if not outcome.notebook:
+        failed.unlink(missing_ok=True)
+        return outcome.failure
+    _replace(failed, outcome.notebook)
+    return f"{outcome.failure}; see {failed}"
+
+
+def _failed(target: Path) -> Path:
+    return target.parent / "failed" / target.name
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file in one step: an interrupt leaves the old one or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as aside:
+        partial = Path(aside) / path.name
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+
+
+@contextmanager
+def _alone(root: Path, edition: str) -> Iterator[None]:
+    """Hold the folder of an edition; VitcnnError if another run does. The system lets go of it when a run dies."""
+    from filelock import FileLock, Timeout
+
+    folder = _executed_folder(root, edition)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f"{edition}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise VitcnnError(f"another `vitcnn run` is at work on edition {edition}: wait until it ends") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _executed_folder(root: Path, edition: str) -> Path:
+    return root / "_build" / "executed" / edition
 
 
 def read_edition(root: Path, edition: str) -> dict[str, Any]:
     """The parameters in notebooks/editions/EDITION.yml."""
-    folder = root / "notebooks" / "editions"
-    path = folder / f"{edition}.yml"
-    names = sorted(p.stem for p in folder.glob("*.yml"))
+    return {name: value for name, value in _read_yaml(root, edition).items() if name != "title"}
+
+
+def edition_title(root: Path, edition: str) -> str:
+    """What stands over an edition's part of the book: `title` in its file, else its name."""
+    return str(_read_yaml(root, edition).get("title", f"Edition {edition}"))
+
+
+def _read_yaml(root: Path, edition: str) -> dict[str, Any]:
+    path = _edition_file(root, edition)
+    names = _editions(root)
     if edition not in names:
         raise VitcnnError(f"no edition {edition!r}{near(edition, names)}")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", edition):
+        raise VitcnnError(f"{path.name} cannot name an edition: use letters, digits, '-', '_' and '.' only")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -100,6 +219,14 @@ def read_edition(root: Path, edition: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise VitcnnError(f"{path} must hold lines of the form `name: value`")
     return content
+
+
+def _editions(root: Path) -> list[str]:
+    return sorted(path.stem for path in (root / "notebooks" / "editions").glob("*.yml"))
+
+
+def _edition_file(root: Path, edition: str) -> Path:
+    return root / "notebooks" / "editions" / f"{edition}.yml"
 
 
 def parameter_names(notebook: Path) -> set[str]:
@@ -133,70 +260,21 @@ def _choose(sources: list[Path], wanted: Sequence[str]) -> list[Path]:
     return chosen or sources
 
 
-def _execute(source: Path, target: Path, parameters: dict[str, Any], inputs: str) -> None:
-    """Run a notebook aside, then put it in the place of the old one, with the hash of its inputs in it."""
-    from nbclient.exceptions import DeadKernelError
-    from papermill import PapermillExecutionError, execute_notebook
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as aside, _own_kernel():
-        partial = Path(aside) / target.name
-        try:
-            execute_notebook(source, partial, parameters, kernel_name="python3", progress_bar={"disable": None})
-        except (PapermillExecutionError, DeadKernelError) as error:
-            failed = target.parent / "failed" / target.name
-            failed.parent.mkdir(exist_ok=True)
-            partial.replace(failed)
-            raise VitcnnError(f"{source.stem} {_describe(error)}; see {failed}") from error
-        notebook = _read(partial)
-        notebook["metadata"]["vitcnn"] = {"inputs": inputs}
-        partial.write_text(json.dumps(notebook), encoding="utf-8")
-        partial.replace(target)
-
-
-def _describe(error: Any) -> str:
-    """In which cell a notebook failed and how, in one line."""
-    if not hasattr(error, "exec_count"):
-        return "stopped: its kernel died, most likely for want of memory"
-    message = " ".join(error.evalue.split())
-    # Errors of users speak for themselves; others need their name.
-    what = message if error.ename == VitcnnError.__name__ else f"{error.ename}: {message}"
-    return f"failed in cell [{error.exec_count}], {what}"
-
-
-@contextmanager
-def _own_kernel() -> Iterator[None]:
-    """Let 'python3' be the interpreter that runs now, whatever kernels the user has under that name."""
-    from ipykernel.kernelspec import write_kernel_spec
-
-    old = os.environ.get("JUPYTER_PATH")
-    with tempfile.TemporaryDirectory() as folder:
-        # What fails in a cell is in the notebook; in its log a kernel tells of interrupts, with a traceback, and warns
-        # that others could listen, though it talks to this machine alone.
-        write_kernel_spec(str(Path(folder) / "kernels" / "python3"), extra_arguments=["--log-level=CRITICAL"])
-        os.environ["JUPYTER_PATH"] = folder + (os.pathsep + old if old else "")
-        try:
-            yield
-        finally:
-            if old is None:
-                del os.environ["JUPYTER_PATH"]
-            else:
-                os.environ["JUPYTER_PATH"] = old
-
-
 # --- what a thing was made from ------------------------------------------------------------------------------
 
 
 def _hash_inputs(root: Path, source: Path, parameters: dict[str, Any], package: str) -> str:
-    named = [Path(value) for value in parameters.values() if isinstance(value, str) and Path(value).exists()]
+    texts = [Path(os.path.expanduser(value)) for value in parameters.values() if isinstance(value, str)]
+    named = [path for path in texts if path.exists()]
     files = [file for path in named for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
     stamps = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
     text = json.dumps([source.name, parameters, package, stamps], sort_keys=True, default=str)
     return _hash_files([source, root / "requirements.lock"], root, text)
 
 
-def _package_files() -> list[Path]:
-    return [p for p in _files(_PACKAGE) if p.name not in _NOT_SEEN_BY_NOTEBOOKS]
+def package_hash() -> str:
+    """Tells versions of the package apart, with its weights, as far as notebooks see them."""
+    return _hash_files([p for p in _files(_PACKAGE) if p.name not in _NOT_SEEN_BY_NOTEBOOKS], _PACKAGE)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -232,7 +310,8 @@ def build_book(root: Path | None = None, report: Callable[[str], None] = print) 
     index = build / "html" / "index.html"
     stamp = build / "html.inputs"
     executed = _executed(root)
-    inputs = _hash_files([*_files(root / "book"), *executed, root / "requirements.lock"], root)
+    own = [_edition_file(root, edition) for edition in _editions(root)]
+    inputs = _hash_files([*_files(root / "book"), *executed, *own, root / "requirements.lock"], root)
     inputs = _hash_files(_files(_PACKAGE), _PACKAGE, inputs)
     if index.exists() and stamp.exists() and stamp.read_text() == inputs:
         report("the book is up to date")
@@ -242,23 +321,23 @@ def build_book(root: Path | None = None, report: Callable[[str], None] = print) 
     with tempfile.TemporaryDirectory(dir=build) as aside:
         staging = Path(aside) / "book"
         _stage(root, executed, staging)
-        html = _jupyter_book(staging, Path(aside), _date(root))
+        pages = _jupyter_book(staging, Path(aside), _date(root))
         stamp.unlink(missing_ok=True)
         if index.parent.exists():
             index.parent.replace(Path(aside) / "old")
-        html.replace(index.parent)
+        pages.replace(index.parent)
     stamp.write_text(inputs)
     return index
 
 
 def _executed(root: Path) -> list[Path]:
-    """All executed notebooks that still have a source, by edition and name."""
+    """All executed notebooks that still have a source and an edition, by edition and name."""
     names = [source.name for source in _sources(root)]
-    folder = root / "_build" / "executed"
     for name in names:
-        if not (folder / MAIN_EDITION / name).exists():
+        if not (_executed_folder(root, MAIN_EDITION) / name).exists():
             raise VitcnnError(f"{name} was not executed yet: run `vitcnn run {MAIN_EDITION}`")
-    return sorted(path for path in folder.glob("*/*.ipynb") if path.name in names)
+    paths = [path for edition in _editions(root) for path in _executed_folder(root, edition).glob("*.ipynb")]
+    return sorted(path for path in paths if path.name in names)
 
 
 def _stage(root: Path, executed: list[Path], staging: Path) -> None:
@@ -270,22 +349,74 @@ def _stage(root: Path, executed: list[Path], staging: Path) -> None:
     from vitcnn_utils.explorers import static
 
     shutil.copytree(root / "book", staging, ignore=shutil.ignore_patterns("__pycache__"))
-    toc = yaml.safe_load((staging / "_toc.yml").read_text(encoding="utf-8"))
     explorers = []
     for path in executed:
-        edition = path.parent.name
-        place = f"{'notebooks' if edition == MAIN_EDITION else f'editions/{edition}'}/{path.name}"
+        place = _place(path)
         notebook, found = static.take_out(_for_page(_read(path)), place)
         explorers += found
-        (staging / place).parent.mkdir(parents=True, exist_ok=True)
-        (staging / place).write_text(json.dumps(notebook, indent=1), encoding="utf-8")
+        _write(staging / place, json.dumps(notebook, indent=1))
     static.write(explorers, staging / "_extra" / static.FOLDER)
     # For the directive `explorer`, which shows the first of each kind.
     own = {e.kind: e.entry() for e in reversed(explorers) if e.place.startswith("notebooks/")}
-    (staging / "_explorers.json").write_text(json.dumps(own), encoding="utf-8")
-    for edition in sorted({path.parent.name for path in executed} - {MAIN_EDITION}):
-        toc["parts"].append({"caption": f"Edition {edition}", "chapters": [{"glob": f"editions/{edition}/*"}]})
-    (staging / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
+    _write(staging / "_explorers.json", json.dumps(own))
+    toc = yaml.safe_load((staging / "_toc.yml").read_text(encoding="utf-8"))
+    toc["parts"][1:1] = [
+        _edition_part(root, edition, [path for path in executed if path.parent.name == edition], staging)
+        for edition in sorted({path.parent.name for path in executed} - {MAIN_EDITION})
+    ]
+    _write(staging / "_toc.yml", yaml.safe_dump(toc, sort_keys=False))
+
+
+def _place(executed: Path) -> str:
+    """Where an executed notebook lies in the book."""
+    edition = executed.parent.name
+    return f"{'notebooks' if edition == MAIN_EDITION else f'editions/{edition}'}/{executed.name}"
+
+
+def _edition_part(root: Path, edition: str, executed: list[Path], staging: Path) -> dict[str, Any]:
+    """The part of an edition in the table of contents; writes its first page, which says what the edition is."""
+    title = edition_title(root, edition)
+    first = f"editions/{edition}/edition.md"
+    _write(staging / first, _edition_page(root, edition, title, executed))
+    return {"caption": title, "chapters": [{"file": file} for file in (first, *map(_place, executed))]}
+
+
+def _edition_page(root: Path, edition: str, title: str, executed: list[Path]) -> str:
+    """Markdown: the edition's file, what its notebooks were given besides, and which chapters there are."""
+    said = {"edition": edition} | read_edition(root, edition)
+    file = _edition_file(root, edition)
+    given: dict[str, Any] = {}
+    for path in executed:
+        given |= _read(path)["metadata"]["papermill"]["parameters"]
+    # Through JSON, as papermill hands them on: the numbers of a mapping become text.
+    other = {name: value for name, value in given.items() if _plain(said.get(name)) != _plain(value)}
+    missing = [source.stem for source in _sources(root) if source.name not in [path.name for path in executed]]
+    text = [
+        "# Models and images",
+        f"This part is *{html.escape(title)}*: the chapters of the book, run on other models or images. What their "
+        f"text says of the default edition, `{MAIN_EDITION}`, need not hold here. The parameters, from "
+        f"`{file.relative_to(root).as_posix()}`:",
+        _code(file.read_text(encoding="utf-8")),
+    ]
+    if other:
+        text += ["These values were others when the chapters were run:", _code(yaml.safe_dump(other, sort_keys=False))]
+    if missing:
+        text.append(f"Not run: {', '.join(f'`{name}`' for name in missing)}.")
+    return "\n\n".join(text) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+def _code(text: str) -> str:
+    """Markdown for YAML; `force`: what the highlighter makes of it is no fault of the book's."""
+    return f"`````````{{code-block}} yaml\n:force:\n\n{text.rstrip()}\n`````````"
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def _for_page(notebook: dict[str, Any]) -> dict[str, Any]:

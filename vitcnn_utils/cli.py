@@ -15,7 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.command(options)
     except VitcnnError as error:
-        print(f"vitcnn: {error}", file=sys.stderr)
+        for line in str(error).splitlines():  # one, but where several notebooks failed
+            print(f"vitcnn: {line}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(
@@ -31,14 +32,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="execute the notebooks of an edition; only those whose inputs have changed")
-    run.add_argument("edition", metavar="EDITION", help="the name of a file in notebooks/editions, such as zoo")
+    run = commands.add_parser("run", help="execute the notebooks of editions; only those whose inputs have changed")
+    run.add_argument(
+        "editions", nargs="+", metavar="EDITION", help="the name of a file in notebooks/editions, such as zoo"
+    )
     run.add_argument(
         "--notebook", action="append", default=[], metavar="NOTEBOOK", help="only this one (2, or 2_local_and_global)"
     )
     run.add_argument(
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
         help="replace a value of the edition; VALUE is YAML, such as 512 or zoo/vit-gap",
+    )  # fmt: skip
+    run.add_argument(
+        "--scheduler", metavar="ADDRESS",
+        help="of a Dask scheduler, such as tcp://HOST:8786, whose workers run the notebooks (default: this machine)",
     )  # fmt: skip
     run.set_defaults(command=_run)
 
@@ -77,9 +84,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from vitcnn_utils.book import run_edition
+    from vitcnn_utils.book import run_editions
 
-    run_edition(options.edition, options.notebook, _parameters(options))
+    run_editions(options.editions, options.notebook, _parameters(options), options.scheduler)
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, Any]:

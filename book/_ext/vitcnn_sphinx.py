@@ -26,6 +26,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     # In _config.yml this would replace the list, and with it the themes' own templates.
     app.config.templates_path.insert(0, "_templates")
     app.connect("html-page-context", _without_barriers)
+    app.connect("html-page-context", _open_sources, priority=900)  # when the theme has made its buttons
     app.connect("build-finished", _icons_once)
     app.connect("autodoc-process-docstring", _plain_text)
     app.add_directive("zoo-table", ZooTable)
@@ -53,6 +54,15 @@ def _without_barriers(app: Sphinx, page: str, template: str, context: dict[str, 
         # The corner of a table is no heading, and the role of references is deprecated: they are items of a list.
         body = re.sub(r"<th\b[^>]*>(?:\s|</?p>)*</th>", "<td></td>", context["body"])
         context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
+
+
+def _open_sources(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Let the buttons of an edition's chapter open its notebook, which is one for all editions."""
+    folder = re.match(r"editions/[^/]+/(?=\d)", page)
+    for button in context.get("header_buttons", []) if folder else []:
+        for item in button.get("buttons", [button]):
+            if item.get("url", "").startswith("https:"):  # what is downloaded is the edition's
+                item["url"] = item["url"].replace(folder[0], "notebooks/")
 
 
 def _icons_once(app: Sphinx, error: Exception | None) -> None:

@@ -68,11 +68,11 @@ def high_blocks_are_global(heads: xr.Dataset, control: xr.Dataset) -> Claim:
     )
 
 
-def little_data_hides_locality(little: xr.Dataset, full: xr.Dataset, other: xr.Dataset) -> Claim:
+def little_data_hides_locality(little: xr.Dataset, full: xr.Dataset, other: xr.Dataset | None) -> Claim:
     """Fig 4: without much data the lowest blocks do not learn to attend locally.
 
     little, full: of `attention.head_distances`, of twins trained for equally many steps. other: of a model that saw all
-    data from another start, for what chance alone may do.
+    data from another start, for what chance alone may do, if there is one.
     """
     few, all_ = _nearest_and_quartile(little), _nearest_and_quartile(full)
     return Claim(
@@ -80,7 +80,7 @@ def little_data_hides_locality(little: xr.Dataset, full: xr.Dataset, other: xr.D
         f"little data: {_describe(few)}; all data: {_describe(all_)}",
         _lost_locality(few, all_, full.attrs["uniform_distance"]),
         _LOST,
-        f"all data, {other.attrs['model']}: {_describe(_nearest_and_quartile(other))}",
+        "" if other is None else f"all data, {other.attrs['model']}: {_describe(_nearest_and_quartile(other))}",
     )
 
 

@@ -1,0 +1,99 @@
+"""Notebooks run with models other than the zoo's, as `vitcnn run` runs them: those with parts that may be missing."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import hub_cache
+import pytest
+import timm
+import yaml
+
+from vitcnn_utils import book, zoo
+
+FOLDER = Path(__file__).parent.parent / "notebooks"
+SMALL = {
+    "n_images": 60, "n_control_images": 20, "n_attention_images": 8, "n_few_images": 20, "n_patch_images": 20,
+    "n_erf_images": 2, "erf_channels": 1, "cka_batch_size": 20, "shots": 1, "n_cka_images": 20, "draws": 2,
+    "transfer_images": "fashion-mnist", "n_transfer_images": 60, "device": "cpu",
+}  # fmt: skip
+LIKE_PAPER = {
+    "images": "cifar10", "image_size": hub_cache.SIZE, "vit": "hf-hub:small/vit", "cnn": "hf-hub:small/cnn",
+    "vit_small_data": "hf-hub:small/vit-little", "vit_gap": "hf-hub:small/vit-gap",
+    "vit_gap_twin": "hf-hub:small/vit-cls",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout with the real notebooks, and a hub's cache with small models."""
+    folder = tmp_path_factory.mktemp("checkout")
+    (folder / "book").mkdir()
+    shutil.copytree(FOLDER, folder / "notebooks")
+    (folder / "requirements.lock").touch()
+    hub_cache.fill(folder / "hub")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def offline(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(root / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def run(root: Path, edition: str, values: dict[str, Any], notebooks: list[str]) -> dict[str, str]:
+    """What the pages of an edition say, by notebook: texts and HTML of all outputs."""
+    (root / "notebooks" / "editions" / f"{edition}.yml").write_text(yaml.safe_dump(values))
+    paths = book.run_editions([edition], notebooks, root=root, report=lambda line: None)
+    return {path.stem: said(path) for path in paths}
+
+
+def said(executed: Path) -> str:
+    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    return "\n".join("".join(data.get(kind, "")) for data in outputs for kind in ("text/markdown", "text/html"))
+
+
+def paper() -> dict[str, Any]:
+    return yaml.safe_load((FOLDER / "editions" / "paper.yml").read_text(encoding="utf-8"))
+
+
+def test_the_papers_edition_runs_with_small_models_in_the_place_of_its_own(root: Path) -> None:
+    pages = run(root, "like-paper", paper() | SMALL | LIKE_PAPER, ["3", "4", "5"])
+    for stem, figure in {"3_skip_connections": "Figure 8", "5_scale": "Figure 12"}.items():
+        assert pages[stem].count("shows models of the zoo") == 1
+        assert f"**{figure} shows models of the zoo**" in pages[stem]
+        assert "20 images of cifar10" in pages[stem]
+    assert "of the zoo" not in pages["4_localization"]  # it has its own pair
+    assert "`hf-hub:small/vit-cls` with a CLS token, and `hf-hub:small/vit-gap`" in pages["4_localization"]
+
+
+def test_the_papers_edition_names_what_there_is() -> None:
+    values = paper()
+    models = [values[key] for key in ("vit", "cnn", "vit_small_data", "vit_gap", "vit_gap_twin")]
+    for name in models:
+        assert timm.get_pretrained_cfg(name).hf_hub_id
+        assert timm.get_pretrained_cfg(name).input_size == (3, values["image_size"], values["image_size"])
+    series = [*values["noskip"], *values["data_series"].values(), *values["small_series"].values()]
+    assert set(series) <= set(zoo.names())
+
+
+def test_a_vit_and_a_cnn_are_enough(root: Path) -> None:
+    # As in: papermill … -p vit deit3_small_patch16_224.fb_in1k -p cnn convnext_tiny.fb_in1k
+    values = {"vit": "hf-hub:small/vit", "cnn": "hf-hub:small/convnext", **SMALL}
+    pages = run(root, "two", values, ["2", "4"])
+    assert "**Figure 4 shows models of the zoo**" in pages["2_local_and_global"]
+    assert "**The next figure shows models of the zoo**" in pages["2_local_and_global"]
+    assert "**Figure 10 shows models of the zoo**" in pages["4_localization"]
+    assert "does without a GAP-trained ViT" in pages["4_localization"]
+
+
+def test_what_there_is_not_is_left_out(root: Path) -> None:
+    without = dict.fromkeys(("vit_small_data", "cnn_small_data", "vit_seed_2", "vit_gap"))
+    without |= {"small_series": {}, "data_series": {}, "noskip": []}
+    values = {"vit": "hf-hub:small/vit", "cnn": "hf-hub:small/cnn", **SMALL, **without}
+    pages = run(root, "least", values, ["3", "5"])
+    assert "Figure 8 is left out" in pages["3_skip_connections"]
+    assert "Figure 12 is skipped" in pages["5_scale"]
+    assert not any("of the zoo**" in page for page in pages.values())
