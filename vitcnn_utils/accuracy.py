@@ -2,16 +2,20 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from vitcnn_utils.batching import each_batch
 from vitcnn_utils.data import Images
-from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.errors import VitcnnError, not_finite
 from vitcnn_utils.models import Model
 
 
-def accuracy(model: Model, images: Images, batch_size: int = 256) -> float:
+def accuracy(model: Model, images: Images, batch_size: int | None = None) -> float:
     """Share of images whose label is the largest of the model's logits, from 0 to 1.
 
-    Raises VitcnnError where the images have no labels, or not the model's classes, as far as their number tells.
+    batch_size: images at once; None for as many as fit in memory.
+    Raises VitcnnError where the images have no labels, or not the model's classes, as far as their number tells, and
+    for NaN or Inf in the logits.
     """
     if images.labels is None:
         raise VitcnnError(f"{images.name} has no labels, which accuracy needs: name its column with label_column")
@@ -20,8 +24,12 @@ def accuracy(model: Model, images: Images, batch_size: int = 256) -> float:
             f"{model.name} has {model.num_classes} classes and {images.name} has labels up to {images.labels.max()}: "
             "accuracy needs the classes that the model was trained on"
         )
-    guesses = []
-    for pixels in images.batches(batch_size):
+
+    def guesses(x: Tensor) -> np.ndarray:
         with torch.no_grad():
-            guesses.append(model.module(model.prepare(pixels)).argmax(-1).cpu().numpy())
-    return float((np.concatenate(guesses) == images.labels).mean())
+            logits = model.module(x)
+        if not torch.isfinite(logits).all():
+            raise not_finite(f"the logits of {model.name}")
+        return logits.argmax(-1).cpu().numpy()
+
+    return float((np.concatenate(list(each_batch(model, images, batch_size, guesses))) == images.labels).mean())

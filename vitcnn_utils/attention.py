@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -9,11 +10,12 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from tqdm import tqdm
 
-from vitcnn_utils.cka import HsicSums, centred_gram, image_attrs, minibatches
-from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.batching import Pace, each_batch, prepared, reduce_whole, whole_pace
+from vitcnn_utils.cka import HsicSums, Part, centred_gram, image_attrs, minibatches
+from vitcnn_utils.errors import VitcnnError, not_finite
 from vitcnn_utils.models import Layer, Model
+from vitcnn_utils.sums import Labels
 
 if TYPE_CHECKING:
     from vitcnn_utils.data import Images
@@ -60,7 +62,7 @@ def mean_distance(
         )
     A = A[..., prefix_tokens:, prefix_tokens:]
     far = patch_distances(grid, patch_size).to(A.dtype).to(A.device)
-    per_query = torch.einsum("...ij,ij->...i", A, far)
+    per_query = (A * far).sum(-1)  # four times faster than einsum
     if renormalize:
         # A query with all its mass on prefix tokens has no distance of its own; it counts as 0.
         per_query = per_query / A.sum(-1).clamp_min(torch.finfo(A.dtype).tiny)
@@ -76,31 +78,41 @@ def attention_weights(model: Model, x: Tensor, block: int) -> Tensor:
     return found[0]
 
 
-def head_outputs(model: Model, images: "Images", block: int, batch_size: int = 64) -> Iterator[Tensor]:
-    """What each head of a block gives, A_h V_h before the output projection: (B, H, T, d), batch by batch."""
+def head_outputs(model: Model, images: "Images", block: int, batch_size: int | None = None) -> Iterator[Tensor]:
+    """What each head of a block gives, A_h V_h before the output projection: (B, H, T, d), batch by batch.
+
+    batch_size: B; None for as many images as fit in memory.
+    """
     model.require("attention", "head outputs")
     layer = _layer_of(model, block)
-    found: list[Tensor] = []
-    for pixels in images.batches(batch_size):
-        x = model.prepare(pixels)
+
+    def outputs(x: Tensor) -> Tensor:
+        found: list[Tensor] = []
         watch_attention(model, x, lambda _, weights, values: found.append(weights @ values), [layer])
-        yield found.pop()
+        return _finite(found[0], layer, model)
+
+    return each_batch(model, images, batch_size, outputs)
 
 
-def attention_maps(model: Model, images: "Images", batch_size: int = 8) -> xr.DataArray:
+def attention_maps(model: Model, images: "Images", batch_size: int | None = None) -> xr.DataArray:
     """Every attention weight of a few images: float32 (image, block, head, query, key), each query's sum to 1.
 
     Queries and keys are all tokens, prefix tokens first, then the patches row by row. All maps are kept: blocks x heads
     x T^2 x 4 bytes an image, which is 1 MiB for `zoo/vit-cls` and 21 MiB for ViT-B/16 at 224 pixels.
+    batch_size: images at once; None for as many as fit in memory.
     attrs: model, images, grid, patch_size (pixels), prefix (what each prefix token is called, as 'CLS').
     """
     model.require("attention", "attention maps")
     layers = _attention_layers(model)
-    parts: list[list[Tensor]] = [[] for _ in layers]
-    for pixels in images.batches(batch_size):
-        x = model.prepare(pixels)
-        watch_attention(model, x, lambda i, weights, values: parts[i].append(weights.float().cpu()), layers)
-    weights = torch.stack([torch.cat(part) for part in parts], dim=1)  # (N, L, H, T, T)
+
+    def maps(x: Tensor) -> Tensor:
+        found: list[Tensor] = []
+        watch_attention(
+            model, x, lambda i, weights, _: found.append(_finite(weights, layers[i], model).float().cpu()), layers
+        )
+        return torch.stack(found, dim=1)  # (B, L, H, T, T)
+
+    weights = torch.cat(list(each_batch(model, images, batch_size, maps)))
     return xr.DataArray(
         weights.numpy(),
         dims=("image", "block", "head", "query", "key"),
@@ -117,7 +129,7 @@ def _prefix_names(model: Model) -> list[str]:
     return [*names, *(f"register {i}" for i in range(model.prefix_tokens))][: model.prefix_tokens]
 
 
-def head_distances(model: Model, images: "Images", batch_size: int = 64) -> xr.Dataset:
+def head_distances(model: Model, images: "Images", batch_size: int | None = None) -> xr.Dataset:
     """How far each head looks (Figs 3 and 4), over (block, head), as the mean over all spatial queries and images.
 
     distance, distance_renormalized: pixels, see `mean_distance`.
@@ -126,33 +138,78 @@ def head_distances(model: Model, images: "Images", batch_size: int = 64) -> xr.D
     entropy: that of the spatial queries' attention, as a share of log T; 1 for uniform attention. A head that is far
     because it is uniform has a high entropy, one that looks at a far place a low one.
     attrs: uniform_distance (pixels) of this grid. No attention map is kept: each is reduced when its block has run.
+
+    batch_size: images at once; None for as many as fit in memory. Parts of the images add up, see `distance_sums`.
+    Raises VitcnnError, with the layer's name, for NaN or Inf.
     """
+    return distance_sums(model, images, batch_size).result()
+
+
+def distance_sums(model: Model, images: "Images", batch_size: int | None = None) -> "DistanceSums":
+    """What `head_distances` is made of; sums over parts of the images, computed apart, add up (see `sums`)."""
     model.require("attention", "attention distance")
     layers = _attention_layers(model)
-    parts: list[list[Tensor]] = [[] for _ in layers]
-    for pixels in tqdm(images.batches(batch_size), total=-(-len(images) // batch_size), desc=model.name,
-                       leave=False, disable=None):  # fmt: skip
-        watch_attention(
-            model, model.prepare(pixels), lambda i, weights, values: parts[i].append(_reduce(model, weights)), layers
-        )
-    values = torch.stack([torch.cat(part, dim=1) for part in parts])  # (L, 4, N, H)
-    mean, std = values.mean(2), values[:, 0].std(1, correction=0)
-    names = ["distance", "distance_renormalized", "prefix_mass", "entropy"]
-    units = ["px", "px", "share of attention", "share of log T"]
-    variables = {
-        name: (("block", "head"), mean[:, i].numpy(), {"units": unit})
-        for i, (name, unit) in enumerate(zip(names, units, strict=True))
-    }
-    variables["distance_std"] = (("block", "head"), std.numpy(), {"units": "px"})
+    far = _far(model)
     assert model.grid is not None and model.patch_size is not None
-    return xr.Dataset(
-        variables,
-        coords={"block": [layer.block for layer in layers], "head": np.arange(values.shape[-1]),
-                "layer": ("block", [layer.name for layer in layers]),
-                "depth": ("block", [layer.depth for layer in layers])},
-        attrs={"model": model.name, "images": images.name, "n_images": len(images), "grid": model.grid,
-               "patch_size": model.patch_size, "uniform_distance": uniform_distance(model.grid, model.patch_size)},
-    )  # fmt: skip
+    coords = {"block": [x.block for x in layers], "layer": [x.name for x in layers], "depth": [x.depth for x in layers]}
+    attrs = {
+        "model": model.name, "images": images.name, "n_images": len(images), "grid": model.grid,
+        "patch_size": model.patch_size, "uniform_distance": uniform_distance(model.grid, model.patch_size),
+    }  # fmt: skip
+
+    def numbers(x: Tensor) -> Tensor:
+        found: list[Tensor] = []
+        watch_attention(model, x, lambda _, weights, values: found.append(_reduce(weights, far)), layers)
+        return torch.stack(found).cpu()  # (L, 4, B, H)
+
+    total: DistanceSums | None = None
+    for values in each_batch(model, images, batch_size, numbers):
+        for layer, of_layer in zip(layers, values, strict=True):
+            _finite(of_layer, layer, model)
+        new = DistanceSums.of(values.double().numpy(), Labels(coords, {**attrs, "n_images": values.shape[2]}))
+        total = new if total is None else total + new
+    assert total is not None
+    return total
+
+
+@dataclass(frozen=True)
+class DistanceSums:
+    """Of the numbers of each head, over images: (L, H) means of distance, renormalized, prefix mass and entropy.
+
+    mean: (4, L, H), float64, squares: (L, H), the sum of the squared deviations of the distance from its mean.
+    """
+
+    mean: np.ndarray
+    squares: np.ndarray
+    labels: Labels
+
+    @classmethod
+    def of(cls, values: np.ndarray, labels: Labels) -> "DistanceSums":
+        """values: (L, 4, B, H)."""
+        mean = values.mean(2).swapaxes(0, 1)
+        return cls(mean, np.square(values[:, 0] - mean[0][:, None]).sum(1), labels)
+
+    def __add__(self, other: "DistanceSums") -> "DistanceSums":
+        labels = self.labels + other.labels
+        n, m = self.labels.attrs["n_images"], other.labels.attrs["n_images"]
+        # Chan, Golub and LeVeque (1979): squares of the distances themselves would lose the digits of a small spread.
+        apart = other.mean - self.mean
+        mean = self.mean + apart * m / (n + m)
+        return DistanceSums(mean, self.squares + other.squares + apart[0] ** 2 * n * m / (n + m), labels)
+
+    def result(self) -> xr.Dataset:
+        """As `head_distances` describes it."""
+        coords, attrs = self.labels.coords, self.labels.attrs
+        units = {"distance": "px", "distance_renormalized": "px", "prefix_mass": "share of attention",
+                 "entropy": "share of log T", "distance_std": "px"}  # fmt: skip
+        values = [*self.mean, np.sqrt(self.squares / attrs["n_images"])]
+        return xr.Dataset(
+            {name: (("block", "head"), value, {"units": unit})
+             for (name, unit), value in zip(units.items(), values, strict=True)},
+            coords={"block": coords["block"], "head": np.arange(self.mean.shape[-1]),
+                    "layer": ("block", coords["layer"]), "depth": ("block", coords["depth"])},
+            attrs=dict(attrs),
+        )  # fmt: skip
 
 
 def head_subset_similarity(
@@ -176,52 +233,98 @@ def head_subset_similarity(
     left of the similarity where no place is told from another. Coordinates: distance (subset), the mean over its heads,
     px; heads (subset, member); depth (layer). Minibatches and their order as in `cka.layer_similarity`.
     """
+    return subset_sums(vit, cnn, images, block, size, cnn_layers, batch_size, seed).result()
+
+
+def subset_sums(
+    vit: Model,
+    cnn: Model,
+    images: "Images",
+    block: int = 0,
+    size: int = 4,
+    cnn_layers: Sequence[Layer] | None = None,
+    batch_size: int = 256,
+    seed: int = 0,
+    part: Part = (0, 1),
+) -> "SubsetSums":
+    """What `head_subset_similarity` is made of; the sums of parts add up (see `sums`, and `cka.minibatches`)."""
     vit.require("attention", "the similarity of head subsets")
     layer = _layer_of(vit, block)
     cnn_layers = cnn.blocks[:5] if cnn_layers is None else cnn_layers
     if not cnn_layers:
         raise VitcnnError(f"{cnn.name} has no residual units: name its layers with cnn_layers")
-    sums: dict[str, tuple[HsicSums, HsicSums]] = {}
-    distances = []
-    for pixels in minibatches(images, batch_size, seed, f"head subsets, {vit.name} and {cnn.name}"):
-        grams, distance = _head_grams(vit, pixels, layer)
-        H = distance.shape[1]
+    vit_pace = Pace.of(None, vit, lambda: _heads(vit, prepared(vit, images, slice(1)), layer))
+    cnn_pace = whole_pace(cnn, images, cnn_layers, batch_size)
+    total: SubsetSums | None = None
+    for pixels in minibatches(images, batch_size, seed, f"head subsets, {vit.name} and {cnn.name}", part):
+        grams, distances = _head_grams(vit, pixels, layer, vit_pace)
+        H = distances.shape[1]
         if not 1 <= size <= H:
             raise VitcnnError(f"{vit.name} has {H} heads a block: give a size from 1 to {H}, not {size}")
-        distances.append(distance)
-        other = cnn.reduce(cnn.prepare(pixels), cnn_layers, lambda name, z: centred_gram(z, f"{name} of {cnn.name}"))
+        other = reduce_whole(
+            cnn, pixels, cnn_layers, lambda name, z: centred_gram(z, f"{name} of {cnn.name}"), cnn_pace
+        )
         stacked = torch.stack([other[x.name] for x in cnn_layers])
-        for name, heads in grams.items():
-            new = HsicSums.of_grams(heads, heads), HsicSums.of_grams(heads, stacked)
-            sums[name] = (sums[name][0] + new[0], sums[name][1] + new[1]) if name in sums else new
-    per_head = torch.cat(distances).mean(0).numpy()
-    members = np.lib.stride_tricks.sliding_window_view(np.argsort(per_head), size)  # (H - size + 1, size)
-    return xr.Dataset(
-        {name: (("subset", "layer"), _subset_cka(*pair, members), {"units": "1"}) for name, pair in sums.items()},
-        coords={"distance": ("subset", per_head[members].mean(1), {"units": "px"}),
-                "heads": (("subset", "member"), members),
-                "layer": [x.name for x in cnn_layers], "depth": ("layer", [x.depth for x in cnn_layers])},
-        attrs={"model": vit.name, "cnn": cnn.name, "block": block, "size": size,
-               **image_attrs(images, batch_size, seed)},
-    )  # fmt: skip
+        hsic = {name: (HsicSums.of_grams(g, g), HsicSums.of_grams(g, stacked)) for name, g in grams.items()}
+        attrs = {"model": vit.name, "cnn": cnn.name, "block": block, "size": size,
+                 **image_attrs(images, batch_size, seed), "n_images": len(pixels)}  # fmt: skip
+        coords = {"layer": [x.name for x in cnn_layers], "depth": [x.depth for x in cnn_layers]}
+        new = SubsetSums(hsic, distances.double().sum(0).numpy(), Labels(coords, attrs))
+        total = new if total is None else total + new
+    assert total is not None
+    return total
 
 
-def _head_grams(model: Model, pixels: Tensor, layer: Layer) -> tuple[dict[str, Tensor], Tensor]:
-    """Of a minibatch: each head's centred Gram (H, m), over all tokens and pooled, and its distances (B, H)."""
-    outputs, distances = [], []
+@dataclass(frozen=True)
+class SubsetSums:
+    """hsic: of cka and cka_pooled, that of the heads with each other, and with the layers; distance: (H,), summed."""
 
-    def keep(_: int, weights: Tensor, values: Tensor) -> None:
-        outputs.append((weights @ values).transpose(0, 1))
-        distances.append(_reduce(model, weights)[0])
+    hsic: dict[str, tuple[HsicSums, HsicSums]]
+    distance: np.ndarray
+    labels: Labels
 
-    for part in pixels.split(64):  # a batch of CKA is large, and so is an attention map
-        watch_attention(model, model.prepare(part), keep, [layer])
-    heads = torch.cat(outputs, dim=1)  # (H, B, T, d)
+    def __add__(self, other: "SubsetSums") -> "SubsetSums":
+        labels = self.labels + other.labels
+        hsic = {name: (a + other.hsic[name][0], b + other.hsic[name][1]) for name, (a, b) in self.hsic.items()}
+        return SubsetSums(hsic, self.distance + other.distance, labels)
+
+    def result(self) -> xr.Dataset:
+        """As `head_subset_similarity` describes it."""
+        coords, attrs = self.labels.coords, self.labels.attrs
+        per_head = self.distance / attrs["n_images"]
+        members = np.lib.stride_tricks.sliding_window_view(np.argsort(per_head), attrs["size"])  # (H - size + 1, size)
+        return xr.Dataset(
+            {name: (("subset", "layer"), _subset_cka(*pair, members), {"units": "1"})
+             for name, pair in self.hsic.items()},
+            coords={"distance": ("subset", per_head[members].mean(1), {"units": "px"}),
+                    "heads": (("subset", "member"), members),
+                    "layer": coords["layer"], "depth": ("layer", coords["depth"])},
+            attrs=dict(attrs),
+        )  # fmt: skip
+
+
+def _head_grams(model: Model, pixels: Tensor, layer: Layer, pace: Pace) -> tuple[dict[str, Tensor], Tensor]:
+    """Of a minibatch: each head's centred Gram (H, m), over all tokens and pooled, and its distances (n, H)."""
+    parts = list(pace.over(len(pixels), lambda part: _heads(model, model.prepare(pixels[part]), layer)))
+    heads = torch.cat([outputs for outputs, _ in parts], dim=1)  # (H, n, T, d)
     grams = {
-        name: torch.stack([centred_gram(x, f"head {h} of {layer.name}") for h, x in enumerate(features)])
+        name: torch.stack(
+            [centred_gram(x, f"head {h} of {layer.name} of {model.name}") for h, x in enumerate(features)]
+        )
         for name, features in (("cka", heads), ("cka_pooled", heads.mean(2)))
     }
-    return grams, torch.cat(distances)
+    return grams, torch.cat([distances for _, distances in parts])
+
+
+def _heads(model: Model, x: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
+    """What the heads of a layer give, (H, B, T, d), and their distances, (B, H), on the CPU."""
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def keep(_: int, weights: Tensor, values: Tensor) -> None:
+        found.append(((weights @ values).transpose(0, 1), _reduce(weights, _far(model))[0].cpu()))
+
+    watch_attention(model, x, keep, [layer])
+    return found[0]
 
 
 def _subset_cka(heads: HsicSums, both: HsicSums, members: np.ndarray) -> np.ndarray:
@@ -235,17 +338,29 @@ def _subset_cka(heads: HsicSums, both: HsicSums, members: np.ndarray) -> np.ndar
     return HsicSums(chosen @ both.between, within, both.within_b).cka()
 
 
-def _reduce(model: Model, weights: Tensor) -> Tensor:
-    """(B, H, T, T) weights to the four numbers of an image and head: (4, B, H), on the CPU."""
+def _far(model: Model) -> Tensor:
+    """`patch_distances` as float32 on the model's device."""
     assert model.grid is not None and model.patch_size is not None
-    P = model.prefix_tokens
-    distance, renormalized = (
-        mean_distance(weights, model.grid, model.patch_size, P, renormalize) for renormalize in (False, True)
-    )
-    spatial = weights[:, :, P:]
-    mass = spatial[..., :P].sum(-1).mean(-1)
-    entropy = torch.special.entr(spatial).sum(-1).mean(-1) / np.log(weights.shape[-1])
-    return torch.stack([distance, renormalized, mass, entropy]).cpu().double()
+    return patch_distances(model.grid, model.patch_size).float().to(model.device)
+
+
+def _reduce(weights: Tensor, far: Tensor) -> Tensor:
+    """(B, H, T, T) weights to the four numbers of an image and head, (4, B, H); far: (S, S), pixels."""
+    P = weights.shape[-1] - len(far)
+    queries = weights[:, :, P:]
+    spatial = queries[..., P:]
+    far_per_query, mass = (spatial * far).sum(-1), spatial.sum(-1)
+    renormalized = far_per_query / mass.clamp_min(torch.finfo(mass.dtype).tiny)
+    prefix_mass = queries[..., :P].sum(-1)
+    entropy = torch.xlogy(queries, queries).sum(-1) / -np.log(weights.shape[-1])
+    return torch.stack([v.mean(-1) for v in (far_per_query, renormalized, prefix_mass, entropy)])
+
+
+def _finite(values: Tensor, layer: Layer, model: Model) -> Tensor:
+    """The values as they are; VitcnnError if they are no numbers."""
+    if not torch.isfinite(values).all():
+        raise not_finite(f"{layer.name} of {model.name}")
+    return values
 
 
 def _attention_layers(model: Model) -> list[Layer]:

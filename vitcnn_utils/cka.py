@@ -19,9 +19,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from tqdm import tqdm
 
+from vitcnn_utils.batching import Pace, reduce_whole, whole_pace
 from vitcnn_utils.data import Images
-from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.errors import VitcnnError, not_finite
 from vitcnn_utils.models import Layer, Model
+from vitcnn_utils.sums import Labels
 
 SMALLEST_BATCH = 4
 """HSIC₁ divides by n (n - 3): with fewer than 4 images there is none."""
@@ -30,6 +32,9 @@ COLUMNS = 1 << 15
 """So many entries of every Gram matrix are in float64 at a time."""
 
 Tokens = Literal["all", "spatial", "cls"]
+
+Part = tuple[int, int]
+"""(i, k): the i-th of k parts of the minibatches, counted from 0."""
 
 
 def linear_cka(x: ArrayLike, y: ArrayLike) -> float:
@@ -67,42 +72,89 @@ def layer_similarity(
     tokens: what a model with tokens is compared by: 'all' (prefix tokens too), 'spatial' or 'cls' (first of all).
     clip_norms: see `centred_gram`. A map that changes with it is made by a few images of large norm.
 
+    batch_size: images a minibatch, on which the estimate depends a little. Where so many do not fit in memory, they go
+    through the models in smaller parts, and CKA is that of the same minibatches (see `batching.reduce_whole`).
+
     Returns (layer_a, layer_b), from about 0 (unrelated) to 1 (equal up to rotation and scale), NaN where a layer is
     constant over the images; coordinates kind, depth (0 to 1) and block (-1 outside blocks) of both.
     Raises VitcnnError for fewer than 4 images and, with its name, for a layer with NaN or Inf.
     """
+    return similarity_sums(a, b, images, batch_size, layers_a, layers_b, tokens, clip_norms, seed).result()
+
+
+def similarity_sums(
+    a: Model,
+    b: Model,
+    images: Images,
+    batch_size: int = 256,
+    layers_a: Sequence[Layer] | None = None,
+    layers_b: Sequence[Layer] | None = None,
+    tokens: Tokens = "all",
+    clip_norms: bool = False,
+    seed: int = 0,
+    part: Part = (0, 1),
+) -> "SimilaritySums":
+    """What `layer_similarity` is made of, of some of the minibatches (see `minibatches`); those of all parts add up.
+
+    >>> parts = [similarity_sums(vit, cnn, images, part=(i, 2)) for i in range(2)]
+    >>> similarity = (parts[0] + parts[1]).result()
+    """
     layers_a = a.layers if layers_a is None else layers_a
     layers_b = b.layers if layers_b is None else layers_b
     _check_tokens(a, b, tokens)
-    total = HsicSums.zeros(len(layers_a), len(layers_b))
-    for pixels in minibatches(images, batch_size, seed, f"CKA, {a.name} and {b.name}"):
-        grams_a = _layer_grams(a, pixels, [*layers_a, *layers_b] if a is b else layers_a, tokens, clip_norms)
-        grams_b = grams_a if a is b else _layer_grams(b, pixels, layers_b, tokens, clip_norms)
+    run_a = list(dict.fromkeys([*layers_a, *layers_b])) if a is b else layers_a
+    pace_a = whole_pace(a, images, run_a, batch_size)
+    pace_b = pace_a if a is b else whole_pace(b, images, layers_b, batch_size)
+    total, count = HsicSums.zeros(len(layers_a), len(layers_b)), 0
+    for pixels in minibatches(images, batch_size, seed, f"CKA, {a.name} and {b.name}", part):
+        grams_a = _layer_grams(a, pixels, run_a, tokens, clip_norms, pace_a)
+        grams_b = grams_a if a is b else _layer_grams(b, pixels, layers_b, tokens, clip_norms, pace_b)
         total += HsicSums.of_grams(
             torch.stack([grams_a[layer.name] for layer in layers_a]),
             torch.stack([grams_b[layer.name] for layer in layers_b]),
         )
+        count += len(pixels)
     attrs = {
         "measure": "unbiased minibatch linear CKA", "units": "1", "model_a": a.name, "model_b": b.name,
-        "tokens": tokens, "clip_norms": int(clip_norms), **image_attrs(images, batch_size, seed),
+        "tokens": tokens, "clip_norms": int(clip_norms), **image_attrs(images, batch_size, seed), "n_images": count,
     }  # fmt: skip
-    coords = _layer_coords(layers_a, "a") | _layer_coords(layers_b, "b")
-    return xr.DataArray(total.cka(), dims=("layer_a", "layer_b"), coords=coords, name="cka", attrs=attrs)
+    return SimilaritySums(total, Labels(_layer_coords(layers_a, "a") | _layer_coords(layers_b, "b"), attrs))
 
 
-def minibatches(images: Images, batch_size: int, seed: int, title: str) -> Iterator[Tensor]:
+@dataclass(frozen=True)
+class SimilaritySums:
+    """HSIC₁ of all pairs of layers, with what to call them."""
+
+    hsic: "HsicSums"
+    labels: Labels
+
+    def __add__(self, other: "SimilaritySums") -> "SimilaritySums":
+        labels = self.labels + other.labels
+        return SimilaritySums(self.hsic + other.hsic, labels)
+
+    def result(self) -> xr.DataArray:
+        """As `layer_similarity` describes it."""
+        coords, attrs = dict(self.labels.coords), dict(self.labels.attrs)
+        return xr.DataArray(self.hsic.cka(), dims=("layer_a", "layer_b"), coords=coords, name="cka", attrs=attrs)
+
+
+def minibatches(images: Images, batch_size: int, seed: int, title: str, part: Part = (0, 1)) -> Iterator[Tensor]:
     """All images in an order drawn with `seed`, in batches of nearly equal size, uint8 (B, H, W, 3).
 
     Batches have at most `batch_size` images and differ by at most one: none is dropped, and no small last one, whose
     estimate would be poor, weighs as much as the others. Where batches would have fewer than 4 images, there are fewer.
+    part: (i, k) for the batches i, i + k, i + 2 k, ... only, to be given to several machines.
     """
     if batch_size < SMALLEST_BATCH or len(images) < SMALLEST_BATCH:
         few = f"batch_size={batch_size}" if batch_size < SMALLEST_BATCH else f"{len(images)} images of {images.name}"
         raise VitcnnError(f"CKA needs at least {SMALLEST_BATCH} images a batch, not {few}: give more")
     count = min(-(-len(images) // batch_size), len(images) // SMALLEST_BATCH)
+    index, of = part
+    if not 0 <= index < of <= count:
+        raise VitcnnError(f"part={part} of {count} minibatches: give (i, k) with 0 <= i < k <= {count}")
     order = np.random.default_rng(seed).permutation(len(images))
-    for index in tqdm(np.array_split(order, count), desc=title, leave=False, disable=None):
-        yield torch.from_numpy(images.pixels[index])
+    for chosen in tqdm(np.array_split(order, count)[index::of], desc=title, leave=False, disable=None):
+        yield torch.from_numpy(images.pixels[chosen])
 
 
 def image_attrs(images: Images, batch_size: int, seed: int) -> dict[str, str | int]:
@@ -134,7 +186,7 @@ def centred_gram(features: Tensor, name: str = "the features", clip_norms: bool 
         x = torch.where(norms > norms.median(), x * (norms.median() / norms), x)
     gram = _gram(x)
     if not torch.isfinite(gram).all():
-        raise VitcnnError(f"there is NaN or Inf in {name}: leave it out, or find the image or weight that causes it")
+        raise not_finite(name)
     # The float32 mean of equal numbers misses them by up to 4 eps.
     deviation = gram.diagonal().mean().sqrt()
     rounding = 16 * torch.finfo(gram.dtype).eps * torch.linalg.vector_norm(x[0].to(gram.dtype))
@@ -238,14 +290,14 @@ class HsicSums:
 
 
 def _layer_grams(
-    model: Model, pixels: Tensor, layers: Sequence[Layer], tokens: Tokens, clip_norms: bool
+    model: Model, pixels: Tensor, layers: Sequence[Layer], tokens: Tokens, clip_norms: bool, pace: Pace
 ) -> dict[str, Tensor]:
     """The centred Gram of each layer, made while the model runs, so that one activation is held at a time."""
 
     def gram(name: str, activation: Tensor) -> Tensor:
         return centred_gram(_of_tokens(model, activation, tokens), f"{name} of {model.name}", clip_norms)
 
-    return model.reduce(model.prepare(pixels), list(dict.fromkeys(layers)), gram)
+    return reduce_whole(model, pixels, layers, gram, pace)
 
 
 def _of_tokens(model: Model, activation: Tensor, tokens: Tokens) -> Tensor:

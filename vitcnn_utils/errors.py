@@ -17,3 +17,8 @@ def near(name: str, known: Sequence[str]) -> str:
     if close:
         return f"; did you mean {' or '.join(close)}?"
     return f"; there are: {', '.join(known)}" if len(known) <= 20 else ""
+
+
+def not_finite(name: str) -> VitcnnError:
+    """What to raise where the numbers of a layer, or what else is named, are no numbers."""
+    return VitcnnError(f"there is NaN or Inf in {name}: leave it out, or find the image or weight that causes it")

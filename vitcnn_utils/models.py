@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from vitcnn_utils.batching import each_batch
 from vitcnn_utils.errors import VitcnnError, near
 from vitcnn_utils.tracing import Call, Skip, Tap, Unit, Value, has_places, is_norm, trace, units
 
@@ -140,12 +140,10 @@ class Model:
         return kept
 
     def activations(
-        self, images: "Images", layers: Sequence[Layer], batch_size: int = 256
+        self, images: "Images", layers: Sequence[Layer], batch_size: int | None = None
     ) -> Iterator[dict[str, Tensor]]:
-        """The activations of `layers`, batch by batch, without gradients."""
-        for pixels in tqdm(images.batches(batch_size), total=-(-len(images) // batch_size), desc=self.name,
-                           leave=False, disable=None):  # fmt: skip
-            yield self.record(self.prepare(pixels), layers)
+        """The activations of `layers`, batch by batch, without gradients. batch_size: None for what fits in memory."""
+        return each_batch(self, images, batch_size, lambda x: self.record(x, layers))
 
     @contextmanager
     def reading(self, taps: Sequence[Tap]) -> Iterator[list[Tensor]]:
