@@ -28,7 +28,7 @@ from vitcnn_utils.errors import VitcnnError, near
 
 MAIN_EDITION = "zoo"  # its chapters stand at notebooks/ in the book; those of others at editions/NAME/
 _PACKAGE = Path(__file__).parent
-_NOT_SEEN_BY_NOTEBOOKS = {"book.py", "cli.py", "static.py", "runtime.js"}
+_NOT_SEEN_BY_NOTEBOOKS = {"book.py", "check.py", "cli.py", "estimate.py", "rehearsal.py", "static.py", "runtime.js"}
 
 
 def find_root() -> Path:

@@ -15,7 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.command(options)
     except VitcnnError as error:
-        print(f"vitcnn: {error}", file=sys.stderr)
+        for line in str(error).splitlines():  # one, but where several things are wrong
+            print(f"vitcnn: {line}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(
@@ -41,6 +42,15 @@ def _parser() -> argparse.ArgumentParser:
         help="replace a value of the edition; VALUE is YAML, such as 512 or zoo/vit-gap",
     )  # fmt: skip
     run.set_defaults(command=_run)
+
+    check = commands.add_parser(
+        "check", help="tell what an edition needs before it is run: models, images, time, memory"
+    )
+    check.add_argument("edition", metavar="EDITION", help="as for run")
+    check.add_argument(
+        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="as for run"
+    )
+    check.set_defaults(command=_check)
 
     book = commands.add_parser("book", help="build the static book from the executed notebooks")
     book.set_defaults(command=_book)
@@ -80,6 +90,12 @@ def _run(options: argparse.Namespace) -> None:
     from vitcnn_utils.book import run_edition
 
     run_edition(options.edition, options.notebook, _parameters(options))
+
+
+def _check(options: argparse.Namespace) -> None:
+    from vitcnn_utils.check import check_edition
+
+    check_edition(options.edition, _parameters(options))
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, Any]:

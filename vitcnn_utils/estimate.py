@@ -1,9 +1,9 @@
 """How long measures take and how much memory they need, from short runs of them on this device.
 
-What is known beforehand is how the cost of a measure grows: with which amounts of work (images, batches, pairs of images
-in a batch, backward passes, equations). What a unit of each costs with these models on this device is measured: with a
-few noise images, then with more, until a run is long enough to tell. The cost of the real run is the sum of its amounts
-of work, each times its price.
+What is known beforehand is how the cost of a measure grows: with which amounts of work (images, batches, pairs of
+images in a batch, backward passes, equations). What a unit of each costs with these models on this device is measured:
+with a few noise images, then with more, until a run is long enough to tell. The cost of the real run is the sum of its
+amounts of work, each times its price.
 """
 
 import time
@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
-from vitcnn_utils import probes, receptive_field
+from vitcnn_utils import batching, probes, receptive_field
+from vitcnn_utils.batching import peak_bytes
 from vitcnn_utils.data import Images
 from vitcnn_utils.models import Layer, Model
 from vitcnn_utils.rehearsal import Request
@@ -99,6 +98,8 @@ class Bench:
             self._weigh(request, arguments, trials)
         for arguments in growth.timed(request.arguments):
             seconds = self._time(request, arguments)
+            if seconds < LONG / 2:  # so short that anything may have disturbed it
+                seconds = min(seconds, self._time(request, arguments))
             trials.seconds.append((growth.work(arguments), seconds))
             if seconds >= LONG and len(trials.seconds) > 1:
                 break
@@ -117,10 +118,10 @@ class Bench:
         return self._clock() - start
 
     def _weigh(self, request: Request, arguments: Arguments, trials: _Trials) -> float:
-        with LiveTensors(_models(arguments)) as live:
-            seconds = self._time(request, arguments)
-        trials.bytes.append((GROWTH[request.measure].space(arguments), live.peak))
-        return seconds
+        seconds: list[float] = []
+        peak = peak_bytes(lambda: seconds.append(self._time(request, arguments)))
+        trials.bytes.append((GROWTH[request.measure].space(arguments), peak))
+        return seconds[0]
 
     def _key(self, request: Request) -> tuple[Any, ...]:
         """What trials of a request depend on; models of one architecture are alike."""
@@ -162,39 +163,6 @@ def predict(trials: Sequence[tuple[Amounts, float]], amounts: Amounts) -> float:
         del left[int(shares.argmin())]
 
 
-class LiveTensors(TorchDispatchMode):
-    """While open, adds up the tensors that are alive on the device of some models and were not when it was opened.
-
-    peak: the most bytes at a time.
-    """
-
-    def __init__(self, models: Sequence[Model] = ()) -> None:
-        super().__init__()
-        self.device = models[0].device.type if models else "cpu"
-        self.now = self.peak = 0
-        own = [t for model in models for t in (*model.module.parameters(), *model.module.buffers())]
-        self._known = {t.untyped_storage()._cdata for t in own}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for value in tree_leaves(out):
-            if isinstance(value, Tensor) and value.device.type == self.device:
-                self._note(value.untyped_storage())
-        return out
-
-    def _note(self, storage: torch.UntypedStorage) -> None:
-        address, size = storage._cdata, storage.nbytes()
-        if address not in self._known:
-            self._known.add(address)
-            self.now += size
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._forget, address, size)
-
-    def _forget(self, address: int, size: int) -> None:
-        self._known.discard(address)
-        self.now -= size
-
-
 # How each measure's cost grows
 
 
@@ -204,8 +172,12 @@ def _models(a: Arguments) -> list[Model]:
 
 def _batches(a: Arguments) -> tuple[int, float]:
     """How many batches, and how many images in each."""
-    count = -(-len(a["images"]) // a["batch_size"])
+    count = -(-len(a["images"]) // _batch_size(a))
     return count, len(a["images"]) / count
+
+
+def _batch_size(a: Arguments) -> int:
+    return a["batch_size"] or batching.MOST  # None leaves it to the measure
 
 
 def _noise(images: Images, n: int, classes: int | None = None) -> Images:
@@ -218,7 +190,7 @@ def _noise(images: Images, n: int, classes: int | None = None) -> Images:
 
 def _of_sizes(a: Arguments, sizes: Sequence[int]) -> list[Arguments]:
     """The same with fewer images, in a batch at most."""
-    most = min(len(a["images"]), a["batch_size"])
+    most = min(len(a["images"]), _batch_size(a))
     return [a | {"images": _noise(a["images"], n)} for n in sorted({min(n, most) for n in sizes})]
 
 
@@ -323,7 +295,7 @@ def _probe_trials(a: Arguments) -> list[Arguments]:
 
 _PROBES = Growth(
     work=_probe_work,
-    space=lambda a: (len(a["images"]), min(a["batch_size"], len(a["images"])), 1),
+    space=lambda a: (len(a["images"]), _batches(a)[1], 1),
     timed=_probe_trials,
     weighed=lambda a: [_probe_trial(a, 2, *numbers) for numbers in ((1, 1, 2), (1, 1, 10), (4, 1, 10))],
     passes=_forward,

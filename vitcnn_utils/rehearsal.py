@@ -1,8 +1,8 @@
 """What a notebook would do, found out without doing it.
 
-Its own cells are run, from top to bottom, with the parameters of an edition; but models are untrained, images are blank,
-measures only note what they are asked for, and what they would give, claims, plots and explorers are stand-ins. So the
-plan of an edition is written down nowhere but in the notebooks, and cannot go stale.
+Its own cells are run, from top to bottom, with the parameters of an edition; but models are untrained, images are
+blank, measures only note what they are asked for, and what they would give, claims, plots and explorers are stand-ins.
+So the plan of an edition is written down nowhere but in the notebooks, and cannot go stale.
 """
 
 import ast
@@ -133,7 +133,7 @@ class StandIn(str):
 
     __getitem__ = __enter__ = __call__
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __call__
-    __lt__ = __le__ = __gt__ = __ge__ = __or__ = __ror__ = __and__ = __rand__ = __neg__ = __call__
+    __or__ = __ror__ = __and__ = __rand__ = __neg__ = __call__
 
 
 STAND_IN = StandIn()
@@ -216,9 +216,9 @@ class _Stage:
         """The numbers of the figures that a cell draws if none of its plots is left out."""
         found: set[int] = set()
         for node in ast.walk(ast.parse(source)):
-            if not (isinstance(node, ast.Call) and ast.unparse(node.func).startswith("plots.")):
+            if not isinstance(node, ast.Call) or not (plot := re.fullmatch(r"plots\.(\w+)", ast.unparse(node.func))):
                 continue
-            function = inspect.unwrap(getattr(self.names["plots"], "_module").__dict__[node.func.attr])
+            function = getattr(self.names["plots"]._module, plot[1])
             default = getattr(inspect.signature(function).parameters.get("key"), "default", "")
             keys = [ast.literal_eval(named.value) for named in node.keywords if named.arg == "key"]
             ids = [ast.literal_eval(value) for value in node.args if isinstance(value, ast.Tuple)]
