@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +103,7 @@ class Sources:
         self._models: dict[str, Model] = {}
         self._seconds: dict[str, float] = {}
         self._drawn: dict[str, int] = {}
+        self._silent: Exception | None = None
 
     def find(self, notebooks: Sequence[Path], parameters: dict[str, Any]) -> list[str]:
         """See that all models and images that the parameters name can be had; gives a line for each that cannot.
@@ -123,9 +123,12 @@ class Sources:
                         wanted.setdefault((value, self._find_model if of_models else self._find_images), name)
                     else:
                         problems.append(f"{name}: {value!r} is no name")
-        with ThreadPoolExecutor(max_workers=16) as pool:
-            answers = pool.map(lambda item: _problem(item[1], item[0]), wanted)
-            return problems + [f"{wanted[item]}: {text}" for item, text in zip(wanted, answers, strict=True) if text]
+        for (name, find), parameter in wanted.items():
+            try:
+                find(name)
+            except VitcnnError as error:
+                problems.append(f"{parameter}: {error}")
+        return problems
 
     def _find_model(self, name: str) -> None:
         if name.startswith("zoo/"):
@@ -136,7 +139,35 @@ class Sources:
         if repository is None or name.startswith("hf-hub:"):
             models._fetch(name, repository, "config.json")
         assert repository is not None
-        self._bytes[name] = _bytes_to_come(name, repository, "model.safetensors")
+        self._bytes[name] = self._bytes_to_come(name, repository)
+
+    def _bytes_to_come(self, name: str, repository: str) -> int:
+        """What is still to be fetched of a model's weights: nothing if the hub's cache on this machine has them."""
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+        from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError, RepositoryNotFoundError
+
+        owner_and_name, _, revision = repository.partition("@")
+        file: dict[str, Any] = {"filename": "model.safetensors", "revision": revision or None}
+        try:
+            hf_hub_download(owner_and_name, **file, local_files_only=True)
+            return 0
+        except LocalEntryNotFoundError:
+            pass
+        try:
+            if self._silent:
+                raise self._silent
+            return get_hf_file_metadata(hf_hub_url(owner_and_name, **file), timeout=PATIENCE).size or 0
+        except RepositoryNotFoundError:
+            raise VitcnnError(f"there is no public model {repository} on the hub: check the name") from None
+        except RemoteEntryNotFoundError:
+            raise VitcnnError(f"{repository} has no model.safetensors, and nothing else is loaded") from None
+        except Exception as error:  # the hub's client raises errors of several libraries
+            if not hasattr(error, "response"):
+                self._silent = error  # nobody answers; to ask for each model would take long
+            raise VitcnnError(
+                f"the weights of {name} are not on this machine, and the hub does not answer ({repository}, "
+                f"{type(error).__name__}): run this online once, or use a zoo model such as 'zoo/vit-cls'"
+            ) from None
 
     def _find_images(self, name: str) -> None:
         path = Path(name).expanduser()
@@ -218,40 +249,6 @@ def _leaves(value: Any) -> Iterator[Any]:
             yield from _leaves(part)
     elif value is not None:
         yield value
-
-
-def _problem(find: Callable[[str], None], name: str) -> str:
-    try:
-        find(name)
-    except VitcnnError as error:
-        return str(error)
-    return ""
-
-
-def _bytes_to_come(name: str, repository: str, file: str) -> int:
-    """What is still to be fetched of a file of a model: nothing if the hub's cache on this machine has it."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError, RepositoryNotFoundError
-
-    owner_and_name, _, revision = repository.partition("@")
-    try:
-        hf_hub_download(owner_and_name, file, revision=revision or None, local_files_only=True)
-        return 0
-    except LocalEntryNotFoundError:
-        pass
-    try:
-        url = hf_hub_url(owner_and_name, file, revision=revision or None)
-        return get_hf_file_metadata(url, timeout=PATIENCE).size or 0
-    except RepositoryNotFoundError:
-        raise VitcnnError(f"there is no public model {repository} on the hub: check the name") from None
-    except RemoteEntryNotFoundError:
-        raise VitcnnError(f"{repository} has no {file}, and nothing else is loaded") from None
-    except Exception as error:  # the hub's client raises errors of several libraries
-        why = f"{repository}, {type(error).__name__}"
-        raise VitcnnError(
-            f"the weights of {name} are not here, and the hub cannot be asked for them ({why}): run this online once, "
-            "or use a zoo model such as 'zoo/vit-cls'"
-        ) from None
 
 
 def _of_hub(name: str) -> _Pictures:
