@@ -332,8 +332,10 @@ def _start() -> tuple[float, float]:
     own = sorted(name for name in sys.modules if name.startswith("vitcnn_utils."))
     code = f"import IPython, psutil, {', '.join(own)}; print(psutil.Process().memory_info().rss)"
     start = time.perf_counter()
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    return time.perf_counter() - start, int(printed)
+    # From where this package lies, which need not be installed.
+    package = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=package, capture_output=True, text=True, check=True)
+    return time.perf_counter() - start, int(done.stdout)
 
 
 def _cost_table(costs: Sequence[_Cost], device: torch.device, free: float) -> str:

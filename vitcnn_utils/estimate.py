@@ -25,11 +25,8 @@ from vitcnn_utils.rehearsal import Request
 Arguments = dict[str, Any]
 Amounts = tuple[float, ...]
 
-LONG = 0.4
-"""Seconds. A trial that takes so long tells enough."""
-
-TOO_LONG = 2.0
-"""Seconds. Where the first trial takes so long, it is the only one."""
+LONG = 1.5
+"""Seconds. No trial is made that is expected to take longer, but for the first."""
 
 SMALLEST = 4
 """Images: CKA takes no fewer."""
@@ -91,18 +88,19 @@ class Bench:
         if trials.seconds:
             return
         smallest, *larger = growth.weighed(request.arguments)
-        if trials.first >= TOO_LONG:
+        if trials.first > LONG:
             trials.seconds.append((growth.work(smallest), trials.first))
             return
         for arguments in larger:
             self._weigh(request, arguments, trials)
         for arguments in growth.timed(request.arguments):
-            seconds = self._time(request, arguments)
-            if seconds < LONG / 2:  # so short that anything may have disturbed it
-                seconds = min(seconds, self._time(request, arguments))
-            trials.seconds.append((growth.work(arguments), seconds))
-            if seconds >= LONG and len(trials.seconds) > 1:
+            work = growth.work(arguments)
+            if trials.seconds and _expected(trials.seconds[-1], work) > LONG:
                 break
+            seconds = self._time(request, arguments)
+            if seconds < LONG / 8:  # so short that anything may have disturbed it
+                seconds = min(seconds, self._time(request, arguments))
+            trials.seconds.append((work, seconds))
 
     def seconds(self, request: Request) -> float:
         """Of the whole request."""
@@ -140,6 +138,12 @@ class Bench:
 
         own = (name(value) for key, value in request.arguments.items() if key != "seed")
         return (request.measure, len(set(map(id, _models(request.arguments)))), *own)
+
+
+def _expected(last: tuple[Amounts, float], work: Amounts) -> float:
+    """The seconds of a trial with so much work, from those of the last."""
+    amounts, seconds = last
+    return seconds * work[0] / amounts[0]
 
 
 def predict(trials: Sequence[tuple[Amounts, float]], amounts: Amounts) -> float:
