@@ -201,9 +201,10 @@ class _Stage:
         """Note which model or images are loaded; gives what the loader in the place of the package's gives."""
         bound = inspect.signature(function).bind(*positional, **named)
         bound.apply_defaults()
+        loaded = self.loaders[function.__name__](**bound.arguments)
         loads = self.chapter.models if function.__name__ == "load_model" else self.chapter.images
         loads.append(bound.arguments)
-        return self.loaders[function.__name__](**bound.arguments)
+        return loaded
 
     def plot(self, function: Callable[..., Any], *positional: Any, **named: Any) -> Any:
         """Note the figures that a plot draws."""
