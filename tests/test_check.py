@@ -220,7 +220,15 @@ def test_requests_that_differ_in_their_images_alone_share_trials() -> None:
 def test_of_a_slow_model_only_the_smallest_trial_is_run() -> None:
     world = World(batches((0, LONG / 3, 0)))
     assert world.estimate(similarity(world, 2500)) == pytest.approx(2500 * LONG / 3)
-    assert world.runs == 1
+    assert world.runs == 2  # the second to see that it was not slow because it was the first
+
+
+def test_a_trial_that_was_disturbed_is_repeated() -> None:
+    quiet = batches((0.01, 2e-3, 1e-5))
+    disturbed = iter([30.0, *[0.0] * 5, 30.0])  # the very first, and one with many images
+    world = World(lambda a: quiet(a) + next(disturbed, 0.0))
+    request = similarity(world, 2500)
+    assert world.estimate(request) == pytest.approx(quiet(request.arguments), rel=1e-6)
 
 
 def test_trials_end_before_one_would_take_too_long() -> None:
@@ -373,6 +381,8 @@ def test_unknown_parameters(checkout: Path, capsys: pytest.CaptureFixture[str]) 
 def test_a_chapter_that_would_stop(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = fails(["-p", "n_images", "3"], capsys)
     assert line.startswith("1_one would stop: CKA needs at least 4 images a batch")
+    (line,) = fails(["-p", "vit", "null"], capsys)
+    assert line == "1_one would stop: it needs a model where the edition has None: name one"
     (line,) = fails(["-p", "n_images", "4000"], capsys)
     assert line == "1_one would stop: n=4000: cifar10 has only 2500 images: ask for at most so many"
 

@@ -183,6 +183,8 @@ class Sources:
     def load_model(self, **arguments: Any) -> Model:
         """The model of that name, untrained; what goes for `models.load_model`."""
         name, trained = arguments["name"], arguments["weights"] != "untrained"
+        if not isinstance(name, str):
+            raise VitcnnError(f"it needs a model where the edition has {name!r}: name one")
         key = json.dumps({k: v for k, v in arguments.items() if k not in ("weights", "seed")}, default=str)
         start = time.perf_counter()
         if key not in self._models:
@@ -282,7 +284,7 @@ def _figures(chapters: Sequence[Chapter]) -> str:
     lines = [f"figures that will be there: {', '.join(map(str, sorted(drawn))) or 'none'}"]
     for figure in sorted(expected - drawn):
         chapter, section = next((c, s) for c, s in sections if figure in s.expected)
-        why = chapter.error or " ".join(section.reasons) or "the notebook leaves it out"
+        why = " ".join(section.reasons) or chapter.error or "the notebook leaves it out"
         lines.append(f"figure {figure} will not: {why}")
     return "\n".join(lines)
 

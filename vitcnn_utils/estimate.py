@@ -88,17 +88,20 @@ class Bench:
         if trials.seconds:
             return
         smallest, *larger = growth.weighed(request.arguments)
-        if trials.first > LONG:
-            trials.seconds.append((growth.work(smallest), trials.first))
-            return
+        if trials.first > LONG:  # or did it take so long because it was the first of all?
+            again = self._time(request, smallest)
+            if again > LONG:
+                trials.seconds.append((growth.work(smallest), min(again, trials.first)))
+                return
         for arguments in larger:
             self._weigh(request, arguments, trials)
         for arguments in growth.timed(request.arguments):
             work = growth.work(arguments)
-            if trials.seconds and _expected(trials.seconds[-1], work) > LONG:
+            expected = _expected(trials.seconds[-1], work) if trials.seconds else 0
+            if expected > LONG:
                 break
             seconds = self._time(request, arguments)
-            if seconds < LONG / 8:  # so short that anything may have disturbed it
+            if not LONG / 8 < seconds < 2 * expected:  # so short, or so long, that something may have disturbed it
                 seconds = min(seconds, self._time(request, arguments))
             trials.seconds.append((work, seconds))
 
