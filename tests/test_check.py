@@ -438,10 +438,10 @@ def test_a_data_set_of_the_hub_is_known_from_its_card(tmp_path: Path) -> None:
 
 def test_images_of_the_hub_are_stood_in_for_with_their_classes() -> None:
     sources = check.Sources()
-    sources._pictures["me/pics"] = check._Pictures(500, np.arange(2), 2000, 0, (32, 32))
+    sources._pictures["me/pics"] = check._Pictures(500, np.arange(2), ("cat", "dog"), 2000, 0, (32, 32))
     images = sources.load_images(name="me/pics", n=6, size=16, seed=0)
     assert images.labels is not None and sorted(images.labels) == [0, 0, 0, 1, 1, 1]
-    assert images.pixels.shape == (6, 16, 16, 3)
+    assert (images.pixels.shape, images.classes) == ((6, 16, 16, 3), ("cat", "dog"))
     with pytest.raises(VitcnnError, match="me/pics has only 500 images"):
         sources.load_images(name="me/pics", n=501, size=16, seed=0)
 

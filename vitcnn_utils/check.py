@@ -89,6 +89,7 @@ class _Pictures:
 
     count: int | None
     labels: np.ndarray | None
+    classes: tuple[str, ...] | None
     bytes: float | None
     seconds: float
     size: tuple[int, int]
@@ -108,19 +109,17 @@ class Sources:
     def find(self, notebooks: Sequence[Path], parameters: dict[str, Any]) -> list[str]:
         """See that all models and images that the parameters name can be had; gives a line for each that cannot.
 
-        A parameter names models if by default it names those of the zoo, and images if by default a sample.
+        A parameter names models if by default it names those of the zoo, or has None beside such ones (`vit_…`), and
+        images if by default it names a sample.
         """
         wanted: dict[tuple[str, Callable[[str], None]], str] = {}
         problems = []
         for notebook in notebooks:
-            for name, default in default_parameters(notebook).items():
-                texts = list(_leaves(default))
-                of_models = any(isinstance(text, str) and text.startswith("zoo/") for text in texts)
-                if not of_models and not set(texts) & set(data.SAMPLES):
-                    continue
-                for value in _leaves(parameters.get(name, default)):
+            defaults = default_parameters(notebook)
+            for name, find in self._finders(defaults).items():
+                for value in _leaves(parameters.get(name, defaults[name])):
                     if isinstance(value, str):
-                        wanted.setdefault((value, self._find_model if of_models else self._find_images), name)
+                        wanted.setdefault((value, find), name)
                     else:
                         problems.append(f"{name}: {value!r} is no name")
         for (name, find), parameter in wanted.items():
@@ -129,6 +128,14 @@ class Sources:
             except VitcnnError as error:
                 problems.append(f"{parameter}: {error}")
         return problems
+
+    def _finders(self, defaults: dict[str, Any]) -> dict[str, Callable[[str], None]]:
+        """The parameters that name models or images, and what finds these."""
+        of_models = {name for name, value in defaults.items() if any(str(x).startswith("zoo/") for x in _leaves(value))}
+        kinds = {name.partition("_")[0] for name in of_models}
+        of_models |= {name for name, value in defaults.items() if value is None and name.partition("_")[0] in kinds}
+        of_images = {name for name, value in defaults.items() if isinstance(value, str) and value in data.SAMPLES}
+        return dict.fromkeys(of_models, self._find_model) | dict.fromkeys(of_images, self._find_images)
 
     def _find_model(self, name: str) -> None:
         if name.startswith("zoo/"):
@@ -178,7 +185,7 @@ class Sources:
         start = time.perf_counter()
         pictures = data._decode(name, source.pictures[:DECODED], 32)
         seconds = (time.perf_counter() - start) / len(pictures)
-        self._pictures[name] = _Pictures(len(source.pictures), source.labels, 0, seconds, (32, 32))
+        self._pictures[name] = _Pictures(len(source.pictures), source.labels, source.classes, 0, seconds, (32, 32))
 
     def load_model(self, **arguments: Any) -> Model:
         """The model of that name, untrained; what goes for `models.load_model`."""
@@ -209,7 +216,7 @@ class Sources:
         if found.labels is not None:
             labels = found.labels[data.balanced_order(found.labels, seed)][:count]
             labels = np.resize(labels, count)
-        return Images(str(name), np.broadcast_to(np.uint8(0), (count, H, W, 3)), labels)
+        return Images(str(name), np.broadcast_to(np.uint8(0), (count, H, W, 3)), labels, found.classes)
 
     def table(self) -> str:
         """The models and images, and what of them is still to be fetched."""
@@ -266,11 +273,13 @@ def _of_hub(name: str) -> _Pictures:
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
         data._image_column(schema, features, name, None)
         column = data._label_column(schema, features, name, None)
-    labels = None if column is None else np.arange(len(features[column].get("names", "0123456789")))
+    classes = None if column is None else tuple(features[column].get("names", ())) or None
+    # Of whole numbers nobody says how many there are: ten, as likely as any.
+    labels = None if column is None else np.arange(len(classes or "0123456789"))
     told = (stream.info.splits or {}).get(split)
     if told is None or not told.num_examples:
-        return _Pictures(None, labels, None, 0, (32, 32))
-    return _Pictures(told.num_examples, labels, told.num_bytes / told.num_examples, 0, (32, 32))
+        return _Pictures(None, labels, classes, None, 0, (32, 32))
+    return _Pictures(told.num_examples, labels, classes, told.num_bytes / told.num_examples, 0, (32, 32))
 
 
 # --- figures and costs ----------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """What a notebook would do, found out without doing it.
 
 Its own cells are run, from top to bottom, with the parameters of an edition; but models are untrained, images are
-blank, measures only note what they are asked for, and what they would give, claims, plots and explorers are stand-ins.
-So the plan of an edition is written down nowhere but in the notebooks, and cannot go stale.
+blank, measures only note what they are asked for, and what they would give is a stand-in, as is all that is computed
+from it: claims, plots, explorers. So the plan of an edition is written down nowhere but in the notebooks, and cannot go
+stale.
 """
 
 import ast
@@ -20,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError
 
 _PACKAGE = __name__.partition(".")[0]
@@ -239,7 +241,7 @@ class _Display(StandIn):
 
 
 class _Hollow:
-    """A module of this package whose functions do nothing but are noted; constants and errors are its own."""
+    """A module of this package whose measures, plots and loaders are noted; what is given a stand-in gives one."""
 
     def __init__(self, module: ModuleType, stage: _Stage) -> None:
         self._module, self._stage = module, stage
@@ -247,7 +249,7 @@ class _Hollow:
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._module, name)
         if isinstance(value, ModuleType):
-            return value if value.__name__ == f"{_PACKAGE}.zoo" else _Hollow(value, self._stage)
+            return _Hollow(value, self._stage)
         if not callable(value) or (inspect.isclass(value) and issubclass(value, Exception)):
             return value
         if name in self._stage.loaders:
@@ -256,14 +258,23 @@ class _Hollow:
             return lambda *a, **k: self._stage.measure(value, *a, **k)
         if self._module.__name__.startswith(f"{_PACKAGE}.plots."):
             return lambda *a, **k: self._stage.plot(value, *a, **k)
-        return STAND_IN
+        return lambda *a, **k: STAND_IN if _stands_in([a, k]) else value(*a, **k)
+
+
+def _stands_in(value: Any) -> bool:
+    """Whether it is a stand-in, or there is one in it."""
+    if isinstance(value, dict):
+        return any(map(_stands_in, value.values()))
+    return isinstance(value, StandIn) or (isinstance(value, list | tuple | set) and any(map(_stands_in, value)))
 
 
 def is_measure(value: Any) -> bool:
-    """Whether this is a measure: a public function of a module right in the package that takes images."""
+    """Whether this is a measure: a public function of a module right in the package that makes numbers of images."""
     if not inspect.isfunction(value) or not re.fullmatch(rf"{_PACKAGE}\.\w+", value.__module__):
         return False
-    return not value.__name__.startswith("_") and "images" in inspect.signature(value).parameters
+    signature = inspect.signature(value)
+    of_other_kind = str(signature.return_annotation).strip("'\"") in ("bool", "Images", str(bool), str(Images))
+    return "images" in signature.parameters and not value.__name__.startswith("_") and not of_other_kind
 
 
 def _figures(call: Callable[..., Any], key: str, *values: Any) -> set[int]:
