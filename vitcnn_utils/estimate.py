@@ -25,7 +25,7 @@ from vitcnn_utils.rehearsal import Request
 Arguments = dict[str, Any]
 Amounts = tuple[float, ...]
 
-LONG = 1.5
+LONG = 2
 """Seconds. No trial is made that is expected to take longer, but for the first."""
 
 SMALLEST = 4
