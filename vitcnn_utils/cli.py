@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.command(options)
     except VitcnnError as error:
-        for line in str(error).splitlines():  # one, but where several things are wrong
+        for line in str(error).splitlines():  # one, but where several notebooks failed
             print(f"vitcnn: {line}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
