@@ -114,7 +114,7 @@ def test_figures_that_are_left_out_are_told_with_the_words_of_the_notebook(
     chapters = rehearsed(vit_small_data=None, small_series=None, noskip=[], data_series=None)
     text = check._figures(chapters)
     assert drawn(chapters) == set(range(1, 14)) - {4, 8, 12}
-    for figure, why in ((4, "nobody has published"), (8, "without the skips of a block"), (12, "nobody published any")):
+    for figure, why in ((4, "Figure 4 needs"), (8, "without the skips of a block"), (12, "parts of one data set")):
         (line,) = [line for line in text.splitlines() if line.startswith(f"figure {figure} will not: ")]
         assert why in line and "**" not in line
 
