@@ -451,6 +451,16 @@ def test_what_it_takes_to_start_is_measured() -> None:
     assert 0 < seconds < 300 and 1e8 < size < 1e10  # torch alone is more than 100 MB
 
 
+def test_models_that_no_parameter_names_are_looked_for_when_they_are_loaded() -> None:
+    sources = check.Sources()
+    arguments = {"weights": None, "device": "cpu", "seed": 0}
+    model = sources.load_model(name="zoo/vit-small-data-3", **arguments)
+    assert (model.name, model.trained) == ("zoo/vit-small-data-3", True)
+    assert sources.table().splitlines()[1].endswith("here")
+    with pytest.raises(VitcnnError, match="no zoo model 'zoo/vit-smal-data-3'"):
+        sources.load_model(name="zoo/vit-smal-data-3", **arguments)
+
+
 def test_notebooks_do_not_depend_on_the_check() -> None:
     from vitcnn_utils.book import _package_files
 

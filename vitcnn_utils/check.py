@@ -135,7 +135,8 @@ class Sources:
         kinds = {name.partition("_")[0] for name in of_models}
         of_models |= {name for name, value in defaults.items() if value is None and name.partition("_")[0] in kinds}
         of_images = {name for name, value in defaults.items() if isinstance(value, str) and value in data.SAMPLES}
-        return dict.fromkeys(of_models, self._find_model) | dict.fromkeys(of_images, self._find_images)
+        found: dict[str, Callable[[str], None]] = dict.fromkeys(of_models, self._find_model)
+        return found | dict.fromkeys(of_images, self._find_images)
 
     def _find_model(self, name: str) -> None:
         if name.startswith("zoo/"):
@@ -192,6 +193,8 @@ class Sources:
         name, trained = arguments["name"], arguments["weights"] != "untrained"
         if not isinstance(name, str):
             raise VitcnnError(f"it needs a model where the edition has {name!r}: name one")
+        if name not in self._bytes:  # named in no parameter
+            self._find_model(name)
         key = json.dumps({k: v for k, v in arguments.items() if k not in ("weights", "seed")}, default=str)
         start = time.perf_counter()
         if key not in self._models:
