@@ -30,7 +30,9 @@ from vitcnn_utils.execute import Outcome, Task, execute, on_cluster
 
 MAIN_EDITION = "zoo"  # its chapters stand at notebooks/ in the book; those of others at editions/NAME/
 _PACKAGE = Path(__file__).parent
-_NOT_SEEN_BY_NOTEBOOKS = {"book.py", "cli.py", "execute.py", "static.py", "runtime.js"}
+_NOT_SEEN_BY_NOTEBOOKS = {
+    "book.py", "check.py", "cli.py", "estimate.py", "execute.py", "rehearsal.py", "static.py", "runtime.js",
+}  # fmt: skip
 
 
 def find_root() -> Path:

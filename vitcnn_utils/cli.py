@@ -49,6 +49,15 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     run.set_defaults(command=_run)
 
+    check = commands.add_parser(
+        "check", help="tell what an edition needs before it is run: models, images, time, memory"
+    )
+    check.add_argument("edition", metavar="EDITION", help="as for run")
+    check.add_argument(
+        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="as for run"
+    )
+    check.set_defaults(command=_check)
+
     book = commands.add_parser("book", help="build the static book from the executed notebooks")
     book.set_defaults(command=_book)
 
@@ -87,6 +96,12 @@ def _run(options: argparse.Namespace) -> None:
     from vitcnn_utils.book import run_editions
 
     run_editions(options.editions, options.notebook, _parameters(options), options.scheduler)
+
+
+def _check(options: argparse.Namespace) -> None:
+    from vitcnn_utils.check import check_edition
+
+    check_edition(options.edition, _parameters(options))
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, Any]:
