@@ -3,7 +3,6 @@
 import ast
 import importlib
 import inspect
-import json
 import os
 import pkgutil
 import subprocess
@@ -459,10 +458,3 @@ def test_models_that_no_parameter_names_are_looked_for_when_they_are_loaded() ->
     assert sources.table().splitlines()[1].endswith("here")
     with pytest.raises(VitcnnError, match="no zoo model 'zoo/vit-smal-data-3'"):
         sources.load_model(name="zoo/vit-smal-data-3", **arguments)
-
-
-def test_notebooks_do_not_depend_on_the_check() -> None:
-    from vitcnn_utils.book import _package_files
-
-    assert not {"check.py", "estimate.py", "rehearsal.py"} & {path.name for path in _package_files()}
-    assert json.dumps({3: "a"}) == '{"3": "a"}'  # as papermill hands over a mapping, and `rehearse` with it

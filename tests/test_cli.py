@@ -1,5 +1,6 @@
 """The `vitcnn` command: what it passes on, and how it ends."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -177,7 +178,9 @@ def test_an_interrupt_keeps_what_is_done_and_nothing_half_done(checkout: Path, e
     path = os.pathsep.join([str(Path(cli.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     where: dict[str, Any] = {"cwd": checkout, "env": os.environ | {"PYTHONPATH": path}, "text": True}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([*command, "-p", "pause", "60"], **where, **pipes)
+    # A shell lets what it starts in the background, such as these tests, ignore interrupts.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen([*command, "-p", "pause", "60"], preexec_fn=heard, **where, **pipes)
     deadline = time.monotonic() + 120
     while not (checkout / "second").exists():
         assert process.poll() is None and time.monotonic() < deadline

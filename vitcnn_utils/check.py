@@ -265,12 +265,10 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 def _of_hub(name: str) -> _Pictures:
     """A data set of the hub, as its description tells; none of its images is fetched."""
-    data._ask_hub(name)
-    import datasets
-
+    address = data._ask_hub(name)
     with data._one_line(f"{name} cannot be read from the hub"):
-        splits = datasets.load_dataset(name, streaming=True)
-        split = next((known for known in data.SPLITS if known in splits), next(iter(splits)))
+        splits = data._splits(address)
+        split = data._choose_split(None, splits, name)
         stream = splits[split]
         schema = (stream if stream.features else stream._resolve_features()).features.arrow_schema
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
