@@ -204,7 +204,7 @@ def _gram(x: Tensor) -> Tensor:
     n = len(x)
     gram = torch.zeros(n, n, dtype=dtype, device=x.device)
     # On a CPU some columns at a time, which stay in its cache, and rows as far as the diagonal: half of `x @ x.T`.
-    strip, width = (max(n // 8, 16), 1 << 11) if x.device.type == "cpu" else (n, 1 << 16)
+    strip, width = (max(n // 8, 16), 1 << 12) if x.device.type == "cpu" else (n, 1 << 16)
     for columns in x.split(width, dim=1):
         c = columns.to(dtype)
         c = c - c.mean(dim=0)
