@@ -64,9 +64,9 @@ def _cka_large() -> Comparison:
     return cka_of_recorded(model, images, layers, ["pytorch-cka"])
 
 
-def _receptive_field(folder: Path, count: int, n: int) -> Comparison:
-    """Of the last `count` blocks, over n images."""
-    model, images = _untrained("vit_tiny_patch16_224", n)
+def _receptive_field(folder: Path, count: int) -> Comparison:
+    """Of the last blocks, over as many images as in the paper."""
+    model, images = _untrained("vit_tiny_patch16_224", 32)
     return receptive_field(model, images, [layer.name for layer in model.blocks[-count:]], folder)
 
 
@@ -98,8 +98,8 @@ PLAN = {
         lambda _: attention_distance(*_untrained("vit_small_patch16_224", 16)),
         {THIS: 5, "timm, all maps kept": 5, FORWARD: 5},
     ),
-    "erf-1": Planned(lambda f: _receptive_field(f, 1, 32), {THIS: 5, "openerf": 3, BOTH_WAYS: 5}),
-    "erf-12": Planned(lambda f: _receptive_field(f, 12, 8), {THIS: 3, "openerf": 3}),
+    "erf-1": Planned(lambda f: _receptive_field(f, 1), {THIS: 5, "openerf": 3, BOTH_WAYS: 5}),
+    "erf-12": Planned(lambda f: _receptive_field(f, 12), {THIS: 3, "openerf": 3}),
     "probes": Planned(lambda _: _probes(), {THIS: 5, GRID: 3, LEAVE_ONE_OUT: 3}),
     "book-erf": Planned(lambda _: exact_receptive_field(*_zoo(8)), {THIS: 3, BOTH_WAYS: 3}),
     "book-probes": Planned(
