@@ -15,7 +15,7 @@ import pytest
 import yaml
 from dask.distributed import LocalCluster
 
-from vitcnn_utils import book, execute
+from vitcnn_utils import book, execute, fingerprint
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.execute import Outcome, Task, _describe
 
@@ -45,7 +45,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with two small notebooks, and a package of one file in the place of the real one."""
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "module.py").write_text("")
-    monkeypatch.setattr(book, "_PACKAGE", tmp_path / "package")
+    monkeypatch.setattr(fingerprint, "PACKAGE", tmp_path / "package")
     editions = tmp_path / "notebooks" / "editions"
     editions.mkdir(parents=True)
     (editions / "zoo.yml").write_text("edition: zoo\nsize: 1\n")
@@ -230,7 +230,7 @@ def test_an_edition_need_not_say_its_own_name(root: Path) -> None:
 
 def test_several_editions_on_dask_are_as_those_run_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The worker is another process, which knows only the real package.
-    monkeypatch.setattr(book, "_PACKAGE", Path(book.__file__).parent)
+    monkeypatch.setattr(fingerprint, "PACKAGE", Path(book.__file__).parent)
     write_notebook(root / "notebooks" / "2_two.ipynb", "size = 1", "print(1 / (size - 1))")
     write_notebook(root / "notebooks" / "3_three.ipynb", "size = 1", "import os\nprint(os.getcwd())\nos._exit(size)")
     (root / "notebooks" / "editions" / "mine.yml").write_text("size: 2\n")
@@ -282,7 +282,7 @@ def test_a_lost_worker_is_replaced_and_its_notebook_run_again(root: Path, monkey
         # A scheduler's workers have the real package; here it is one file of the test's.
         with pytest.raises(VitcnnError, match=r"zoo: 1_one was not run: on worker tcp://\S+ the package is another"):
             book.run_editions(["zoo"], ["1"], scheduler=cluster.scheduler_address, root=root)
-        monkeypatch.setattr(book, "_PACKAGE", Path(book.__file__).parent)
+        monkeypatch.setattr(fingerprint, "PACKAGE", Path(book.__file__).parent)
         once = "import os, pathlib, signal\nonce = pathlib.Path(mark)\n"
         once += "if not once.exists():\n    once.touch()\n    os.kill(os.getppid(), signal.SIGKILL)\nprint('again')"
         write_notebook(root / "notebooks" / "1_one.ipynb", f"size = 1\nmark = {str(root / 'mark')!r}", once)

@@ -364,7 +364,7 @@ def test_all_problems_are_told_at_once(checkout: Path, capsys: pytest.CaptureFix
         "other: 7 is no name",
         "vit: timm has no model 'vit_bse_patch16_224'; did you mean vit_base_patch16_224",
         "other: no zoo model 'zoo/vit-clss'; did you mean zoo/vit-cls",
-        "other: the weights of test_vit.r160_in1k are not on this machine, and the hub does not answer",
+        "other: the weights of test_vit.r160_in1k could not be had from the hub (timm/test_vit.r160_in1k: ",
         "images: cifr10 is no folder or file",
     ):
         assert any(line.startswith(said) for line in lines), said

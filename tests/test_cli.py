@@ -13,7 +13,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from vitcnn_utils import book, cli, zoo
+from vitcnn_utils import book, cli, fingerprint, zoo
 from vitcnn_utils.zoo import trainer
 from vitcnn_utils.zoo.recipes import RECIPES, SHORT
 
@@ -87,7 +87,7 @@ def test_what_cannot_be_run_ends_in_one_line(
 def test_outside_a_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(book, "_PACKAGE", tmp_path / "site-packages" / "vitcnn_utils")
+    monkeypatch.setattr(fingerprint, "PACKAGE", tmp_path / "site-packages" / "vitcnn_utils")
     monkeypatch.chdir(tmp_path)
     assert "clone of the repository" in fails(["run", "zoo"], capsys)
 

@@ -9,7 +9,6 @@ and both do only what has to be done again.
 """
 
 import ast
-import hashlib
 import html
 import json
 import os
@@ -25,19 +24,16 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from vitcnn_utils import fingerprint
 from vitcnn_utils.errors import VitcnnError, near
 from vitcnn_utils.execute import Outcome, Task, execute, on_cluster
 
 MAIN_EDITION = "zoo"  # its chapters stand at notebooks/ in the book; those of others at editions/NAME/
-_PACKAGE = Path(__file__).parent
-_NOT_SEEN_BY_NOTEBOOKS = {
-    "book.py", "check.py", "cli.py", "estimate.py", "execute.py", "rehearsal.py", "static.py", "runtime.js",
-}  # fmt: skip
 
 
 def find_root() -> Path:
     """The checkout that holds notebooks/ and book/: the one this package lies in, or the current folder."""
-    for root in (_PACKAGE.parent, Path.cwd()):
+    for root in (fingerprint.PACKAGE.parent, Path.cwd()):
         if (root / "notebooks").is_dir() and (root / "book").is_dir():
             return root
     raise VitcnnError("no notebooks/ and book/ here: run this in a clone of the repository")
@@ -68,7 +64,7 @@ def run_editions(
     kept as _build/executed/EDITION/failed/NAME.ipynb, and all others have been run.
     """
     root = root or find_root()
-    package = package_hash()
+    package = fingerprint.of_package()
     jobs = [job for edition in dict.fromkeys(editions) for job in _jobs(root, edition, notebooks, overrides, package)]
     with ExitStack() as locks:
         for edition in dict.fromkeys(editions):
@@ -271,24 +267,7 @@ def _hash_inputs(root: Path, source: Path, parameters: dict[str, Any], package: 
     files = [file for path in named for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
     stamps = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
     text = json.dumps([source.name, parameters, package, stamps], sort_keys=True, default=str)
-    return _hash_files([source, root / "requirements.lock"], root, text)
-
-
-def package_hash() -> str:
-    """Tells versions of the package apart, with its weights, as far as notebooks see them."""
-    return _hash_files([p for p in _files(_PACKAGE) if p.name not in _NOT_SEEN_BY_NOTEBOOKS], _PACKAGE)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
-
-
-def _hash_files(paths: Sequence[Path], root: Path, text: str = "") -> str:
-    digest = hashlib.sha256(text.encode())
-    for path in paths:
-        digest.update(str(path.relative_to(root)).encode() + b"\0")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    return fingerprint.of_files([source, root / "requirements.lock"], root, text)
 
 
 def _inputs_of(executed: Path) -> str | None:
@@ -313,8 +292,9 @@ def build_book(root: Path | None = None, report: Callable[[str], None] = print) 
     stamp = build / "html.inputs"
     executed = _executed(root)
     own = [_edition_file(root, edition) for edition in _editions(root)]
-    inputs = _hash_files([*_files(root / "book"), *executed, *own, root / "requirements.lock"], root)
-    inputs = _hash_files(_files(_PACKAGE), _PACKAGE, inputs)
+    sources = [*fingerprint.files(root / "book"), *executed, *own, root / "requirements.lock"]
+    package = fingerprint.PACKAGE
+    inputs = fingerprint.of_files(fingerprint.files(package), package, fingerprint.of_files(sources, root))
     if index.exists() and stamp.exists() and stamp.read_text() == inputs:
         report("the book is up to date")
         return index

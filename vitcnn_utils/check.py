@@ -152,7 +152,7 @@ class Sources:
     def _bytes_to_come(self, name: str, repository: str) -> int:
         """What is still to be fetched of a model's weights: nothing if the hub's cache on this machine has them."""
         from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-        from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError, RepositoryNotFoundError
+        from huggingface_hub.errors import LocalEntryNotFoundError
 
         owner_and_name, _, revision = repository.partition("@")
         file: dict[str, Any] = {"filename": "model.safetensors", "revision": revision or None}
@@ -165,17 +165,10 @@ class Sources:
             if self._silent:
                 raise self._silent
             return get_hf_file_metadata(hf_hub_url(owner_and_name, **file), timeout=PATIENCE).size or 0
-        except RepositoryNotFoundError:
-            raise VitcnnError(f"there is no public model {repository} on the hub: check the name") from None
-        except RemoteEntryNotFoundError:
-            raise VitcnnError(f"{repository} has no model.safetensors, and nothing else is loaded") from None
         except Exception as error:  # the hub's client raises errors of several libraries
             if not hasattr(error, "response"):
                 self._silent = error  # nobody answers; to ask for each model would take long
-            raise VitcnnError(
-                f"the weights of {name} are not on this machine, and the hub does not answer ({repository}, "
-                f"{type(error).__name__}): run this online once, or use a zoo model such as 'zoo/vit-cls'"
-            ) from None
+            raise models.not_from_hub(name, repository, "model.safetensors", error) from None
 
     def _find_images(self, name: str) -> None:
         path = Path(name).expanduser()

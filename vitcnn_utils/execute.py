@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitcnn_utils import fingerprint
 from vitcnn_utils.errors import VitcnnError
 
 _ONE_AT_A_TIME = threading.Lock()  # a Dask worker may have several threads, a machine hardly memory for two notebooks
@@ -193,9 +194,7 @@ def _key(task: Task) -> str:
 def _on_worker(task: Task) -> Outcome:
     from dask.distributed import get_worker
 
-    from vitcnn_utils.book import package_hash
-
-    if package_hash() != task.package:
+    if fingerprint.of_package() != task.package:
         return Outcome("", 0, f"was not run: on worker {get_worker().address} the package is another version")
     with _ONE_AT_A_TIME:
         return _attempt(task, get_worker().local_directory)

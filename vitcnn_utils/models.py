@@ -426,24 +426,30 @@ def _repository(name: str) -> str | None:
 
 def _fetch(name: str, repository: str | None, file: str) -> Path:
     """A file of a model, from the hub's cache on this machine or the hub; VitcnnError if it is not to be had."""
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HFValidationError, RepositoryNotFoundError
-
     if repository is None:
         otherwise = "give weights='untrained' or a .safetensors file"
         raise VitcnnError(f"no weights are published for {name} on the hub: {otherwise}")
     owner_and_name, _, revision = repository.partition("@")
-    otherwise = "otherwise, use a zoo model such as 'zoo/vit-cls', give a .safetensors file, or weights='untrained'"
     try:
         return hub.fetch(owner_and_name, file, revision or None)
-    except HFValidationError as error:
-        raise VitcnnError(f"{repository!r} is no name of a model on the hub: give hf-hub:OWNER/NAME") from error
     except Exception as error:  # the hub's client raises errors of several libraries, httpx and requests among them
-        if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
-            raise VitcnnError(f"there is no public model {owner_and_name} on the hub: check the name") from error
-        if isinstance(error, EntryNotFoundError) and not isinstance(error, FileNotFoundError):
-            raise VitcnnError(f"{repository} has no {file}, and nothing else is loaded: {_WITHOUT[file]}") from error
-        problem = f"the weights of {name} could not be had from the hub ({repository}: {hub.reason(error)})"
-        raise VitcnnError(f"{problem}: {otherwise}") from error
+        raise not_from_hub(name, repository, file, error) from error
+
+
+def not_from_hub(name: str, repository: str, file: str, error: Exception) -> VitcnnError:
+    """What to raise where the hub's client raised `error` when it was asked for a file of a model."""
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    if isinstance(error, HFValidationError):
+        return VitcnnError(f"{repository!r} is no name of a model on the hub: give hf-hub:OWNER/NAME")
+    if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
+        return VitcnnError(f"there is no public model {repository.partition('@')[0]} on the hub: check the name")
+    if isinstance(error, EntryNotFoundError) and not isinstance(error, FileNotFoundError):
+        return VitcnnError(f"{repository} has no {file}, and nothing else is loaded: {_WITHOUT[file]}")
+    return VitcnnError(
+        f"the weights of {name} could not be had from the hub ({repository}: {hub.reason(error)}): "
+        "otherwise, use a zoo model such as 'zoo/vit-cls', give a .safetensors file, or weights='untrained'"
+    )
 
 
 _WITHOUT = {

@@ -44,7 +44,8 @@ def norm_ratios(vit: xr.Dataset, cnn: xr.Dataset, provenance: Provenance, tokens
         ax.set(title=name, xlabel="block", yticks=range(shown.sizes["token"]))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         drawing.colorbar(image, ax=ax, aspect=22, pad=0.03)
-    axes[0, 0].set_ylabel("token (0 = CLS)" if "CLS" in by_part(vit)["part"] else "token")
+    has_cls = "CLS" in by_part(vit)["part"]
+    axes[0, 0].set_ylabel("token (0 = CLS)" if has_cls else "token")
     _ratio_lines(axes[0, 2], vit, cnn)
     drawing.legend(*axes[0, 2].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     caption = (
@@ -52,8 +53,8 @@ def norm_ratios(vit: xr.Dataset, cnn: xr.Dataset, provenance: Provenance, tokens
         f"Left: the first {shown.sizes['token']} tokens of {vit.attrs['model']}, for each block's self-attention and "
         "MLP, "
         f"each with a colour scale of its own. "
-        f"Right: the same by block, for the CLS token and the mean of all spatial tokens, and for the units of "
-        f"{cnn.attrs['model']} (hollow: units whose skip is a projection)."
+        f"Right: the same by block, for {'the CLS token and ' * has_cls}the mean of all spatial tokens, and for the "
+        f"units of {cnn.attrs['model']} (hollow: units whose skip is a projection)."
     )
     return figure(drawing, ("fig-7",), _ratios_alt(vit, cnn), caption, provenance, key)
 
