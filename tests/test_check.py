@@ -445,6 +445,14 @@ def test_images_of_the_hub_are_stood_in_for_with_their_classes() -> None:
         sources.load_images(name="me/pics", n=501, size=16, seed=0)
 
 
+@pytest.mark.parametrize(("count", "n", "size"), [(50_000, 5000, "20 MB"), (50_000, 6, "2 MB"), (600, 6, "1 MB")])
+def test_what_is_drawn_of_the_hub_is_fetched(count: int, n: int, size: str) -> None:
+    sources = check.Sources()
+    sources._pictures["me/pics"] = check._Pictures(count, np.arange(2), ("cat", "dog"), 2000, 0, (32, 32))
+    sources.load_images(name="me/pics", n=n, size=16, seed=0)
+    assert sources.table().endswith(size)
+
+
 def test_what_it_takes_to_start_is_measured() -> None:
     seconds, size = check._start()
     assert 0 < seconds < 300 and 1e8 < size < 1e10  # torch alone is more than 100 MB

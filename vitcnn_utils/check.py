@@ -229,7 +229,8 @@ class Sources:
             found = self._pictures[name]
             classes = "none" if found.labels is None else str(len(np.unique(found.labels)))
             there = "?" if found.count is None else f"{found.count:,}"
-            bytes = None if found.bytes is None else found.bytes * data.POOL if found.bytes else 0
+            # Of more than are used, images are drawn; no data set has more than all.
+            bytes = None if found.bytes is None else found.bytes * min(data._pool(n), found.count or n)
             rows.append((name, there, f"{n:,}", classes, _to_fetch(bytes)))
         total = sum(self._bytes[name] for name in built)
         return _table(rows) + f"\n{_size(total)} of weights to fetch" * (total > 0)
