@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from textbook import biased_cka, cka, left_as_it_was, model_of, noise_images
 from torch import nn
 
-from vitcnn_utils.cka import HsicSums, centred_gram, layer_similarity, linear_cka, minibatches
+from vitcnn_utils.cka import STRIP, WIDTH, HsicSums, centred_gram, layer_similarity, linear_cka, minibatches
 from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.models import load_model
@@ -53,6 +53,20 @@ def test_textbook(rng):
         y[:, 0] += x[:, 0]
         assert linear_cka(x, y) == pytest.approx(cka([x], [y]), abs=1e-12)
         assert cka32(x, y) == pytest.approx(cka([x], [y]), abs=1e-5)
+
+
+@pytest.mark.parametrize("n", [STRIP - 1, STRIP, 2 * STRIP + 3])
+@pytest.mark.parametrize("p", [5, WIDTH - 1, WIDTH + 1])
+def test_strips_and_columns_that_do_not_fill(rng, n, p):
+    x, y = related(rng, n, p, 4)
+    assert cka32(x, y) == pytest.approx(cka([x], [y]), abs=1e-6)
+
+
+def test_without_onednn_the_same(rng, monkeypatch):
+    x, y = related(rng, 80, 50, 40)
+    fast = cka32(x, y)
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
+    assert cka32(x, y) == pytest.approx(fast, abs=1e-6)
 
 
 def test_of_itself_is_one(rng):
@@ -134,7 +148,7 @@ def test_fewer_than_four(rng):
         linear_cka(rng.normal(size=(3, 3)), rng.normal(size=(3, 3)))
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1e200])
 def test_nan_and_inf_are_reported_by_name(rng, bad):
     x = torch.from_numpy(rng.normal(size=(10, 3)))
     x[4, 1] = bad
