@@ -91,9 +91,9 @@ GRID, LEAVE_ONE_OUT = "scikit-learn, RidgeClassifier", "scikit-learn, RidgeClass
 LARGE = "vit_large_patch16_224"
 BOTH = {THIS: 5, FORWARD: 5}
 PLAN = {
-    "cka-32": Planned(lambda _: _cka_small(), {THIS: 5, "pytorch-cka": 5, "torch_cka": 2}),
-    "cka-224": Planned(lambda _: _cka_large(), {THIS: 5, "pytorch-cka": 5}),
-    "cka-model": Planned(lambda _: cka_with_forward(*_zoo(256)), {THIS: 5, "pytorch-cka": 5, FORWARD: 5}),
+    "cka-32": Planned(lambda _: _cka_small(), {THIS: 15, "pytorch-cka": 15, "torch_cka": 2}),
+    "cka-224": Planned(lambda _: _cka_large(), {THIS: 15, "pytorch-cka": 15}),
+    "cka-model": Planned(lambda _: cka_with_forward(*_zoo(256)), {THIS: 15, "pytorch-cka": 15, FORWARD: 15}),
     "attention": Planned(
         lambda _: attention_distance(*_untrained("vit_small_patch16_224", 16)),
         {THIS: 5, "timm, all maps kept": 5, FORWARD: 5},

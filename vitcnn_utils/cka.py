@@ -10,6 +10,7 @@ The biased one, which many libraries take, reads near 1 for any two layers with 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
@@ -170,7 +171,7 @@ def image_attrs(images: Images, batch_size: int, seed: int) -> dict[str, str | i
 
 
 def centred_gram(features: Tensor, name: str = "the features", clip_norms: bool = False) -> Tensor:
-    """All that CKA asks of one representation of a minibatch: its U-centred Gram matrix, above the diagonal.
+    """All that CKA asks of one representation of a minibatch: its U-centred Gram matrix, below the diagonal.
 
     features: (n, ...) of n >= 4 images; dimensions after the first are flattened. float64 stays, all else is float32.
     clip_norms: the features of each image are scaled down to the median norm of the batch where they are longer, before
@@ -189,18 +190,18 @@ def centred_gram(features: Tensor, name: str = "the features", clip_norms: bool 
         norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         x = torch.where(norms > norms.median(), x * (norms.median() / norms), x)
     gram = _gram(x)
-    if not torch.isfinite(gram.diagonal()).all():  # which has the largest of all entries
+    variance = float(gram.diagonal().mean())
+    if not isfinite(variance):  # the diagonal has the largest of all entries
         raise not_finite(name)
     # The float32 mean of equal numbers misses them by up to 4 eps.
-    deviation = gram.diagonal().mean().sqrt()
-    rounding = 16 * torch.finfo(gram.dtype).eps * torch.linalg.vector_norm(x[0].to(gram.dtype))
-    if deviation <= rounding:
+    rounding = 16 * torch.finfo(gram.dtype).eps * float(torch.linalg.vector_norm(x[0].to(gram.dtype)))
+    if variance**0.5 <= rounding:
         return gram.new_zeros(n * (n - 1) // 2)
-    return _above_diagonal(_u_centre(gram)) * (2 / (n * (n - 3))) ** 0.5
+    return _u_centred(gram) * (2 / (n * (n - 3))) ** 0.5
 
 
 def _gram(x: Tensor) -> Tensor:
-    """(n, p) features, centred over the n images, times their transpose: (n, n).
+    """(n, p) features, centred over the n images, times their transpose: (n, n), of which the lower triangle counts.
 
     HSIC₁ does not change when features are shifted, but in float32 it drowns in the rounding of a large mean.
     """
@@ -214,7 +215,7 @@ def _gram(x: Tensor) -> Tensor:
         for start in range(0, n, strip):
             end = min(start + strip, n)
             gram[start:end, :end] += _products(c[start:end], c[:end])
-    return gram.tril() + gram.tril(-1).T
+    return gram
 
 
 def _products(a: Tensor, b: Tensor) -> Tensor:
@@ -226,17 +227,15 @@ def _products(a: Tensor, b: Tensor) -> Tensor:
     return a @ b.T
 
 
-def _u_centre(gram: Tensor) -> Tensor:
-    """(n, n), U-centred (Székely and Rizzo, 2014) but for the diagonal, which counts as zero."""
+def _u_centred(gram: Tensor) -> Tensor:
+    """The entries below the diagonal of a symmetric (n, n), after U-centring (Székely and Rizzo, 2014)."""
     n = len(gram)
-    gram.fill_diagonal_(0)
-    rows = gram.sum(dim=1) / (n - 2)
-    return gram - rows[:, None] - rows + rows.sum() / (n - 1)
-
-
-def _above_diagonal(matrix: Tensor) -> Tensor:
-    row, column = torch.triu_indices(len(matrix), len(matrix), 1, device=matrix.device)
-    return matrix[row, column]
+    below = gram.tril(-1)
+    rows = (below.sum(dim=0) + below.sum(dim=1)) / (n - 2)
+    below -= rows[:, None]
+    below -= rows - rows.sum() / (n - 1)
+    row, column = torch.tril_indices(n, n, -1, device=gram.device)
+    return below[row, column]
 
 
 @dataclass(frozen=True)
