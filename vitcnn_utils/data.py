@@ -8,7 +8,7 @@ import os
 import re
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 
 from vitcnn_utils import hub
 from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.files import replacing
 
 if TYPE_CHECKING:
     import datasets
@@ -542,16 +543,11 @@ def _drawn_before(name: str, path: Path) -> Source | None:
 
 def _keep(source: Source, path: Path) -> None:
     """Writes images, all or nothing; a place that cannot be written to costs only that they are not kept."""
-    partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(source, partial)
-        partial.replace(path)
+        with replacing(path) as partial:
+            _write(source, partial)
     except OSError as error:
         _logger.warning("the images are not kept for later in %s: %s", path, error)
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _write(source: Source, path: Path) -> None:
