@@ -1,6 +1,6 @@
 """Where the heads of a transformer look: mean attention distance (paper, section 5; Figs 3 to 5, C.5, C.6)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -68,30 +68,6 @@ def mean_distance(
         per_query = per_query / A.sum(-1).clamp_min(torch.finfo(A.dtype).tiny)
     result = per_query.mean(-1)
     return result if isinstance(weights, Tensor) else result.numpy()
-
-
-def attention_weights(model: Model, x: Tensor, block: int) -> Tensor:
-    """The weights of one block's heads, (B, H, T, T), for prepared images (B, 3, H, W)."""
-    model.require("attention", "attention weights")
-    found: list[Tensor] = []
-    watch_attention(model, x, lambda _, weights, values: found.append(weights), [_layer_of(model, block)])
-    return found[0]
-
-
-def head_outputs(model: Model, images: "Images", block: int, batch_size: int | None = None) -> Iterator[Tensor]:
-    """What each head of a block gives, A_h V_h before the output projection: (B, H, T, d), batch by batch.
-
-    batch_size: B; None for as many images as fit in memory.
-    """
-    model.require("attention", "head outputs")
-    layer = _layer_of(model, block)
-
-    def outputs(x: Tensor) -> Tensor:
-        found: list[Tensor] = []
-        watch_attention(model, x, lambda _, weights, values: found.append(weights @ values), [layer])
-        return _finite(found[0], layer, model)
-
-    return each_batch(model, images, batch_size, outputs)
 
 
 def attention_maps(model: Model, images: "Images", batch_size: int | None = None) -> xr.DataArray:
