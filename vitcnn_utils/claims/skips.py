@@ -210,11 +210,11 @@ def split(intact: xr.DataArray, changed: Mapping[int, xr.DataArray], control: xr
     return Claim(
         "Trained without the skips of one block, a ViT falls into two parts, before and after it, that are hardly "
         "alike.",
-        "contrast " + "; ".join(f"block {b}: {without[b]:.2f}, intact {with_skips[b]:.2f}" for b in changed),
+        "contrast " + "; ".join(f"block {b}: {without[b]:z.2f}, intact {with_skips[b]:z.2f}" for b in changed),
         all(verdicts),
         "contrast (mean CKA on one side of the block − mean CKA across it) above 0.2, and more than twice that of the "
         "intact model cut at the same block, for every block",
-        "untrained, all skips: " + "; ".join(f"block {b}: {split_contrast(control, b):.2f}" for b in changed),
+        "untrained, all skips: " + "; ".join(f"block {b}: {split_contrast(control, b):z.2f}" for b in changed),
     )
 
 
