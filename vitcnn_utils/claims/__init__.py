@@ -79,8 +79,8 @@ def _text(value: str | float) -> str:
 
 
 def _cell(text: str) -> str:
-    """HTML with a true minus sign before numbers, and no line break before a percent sign."""
-    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", re.sub(r"(?<![\w-])-(?=\d)", "−", html.escape(text)))
+    """HTML with a true minus sign before numbers, and a space that does not break before a percent sign."""
+    return re.sub(r"(?<=\d) ?%", "\N{NO-BREAK SPACE}%", re.sub(r"(?<![\w-])-(?=\d)", "−", html.escape(text)))
 
 
 def _html_table(css_class: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

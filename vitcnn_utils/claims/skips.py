@@ -233,13 +233,13 @@ def accuracy_loss(intact: float, without: Mapping[int, float], n_images: int, of
     drops = [-points[block] for block in middle]
     clear = all(abs(drop) > noise for drop in drops)
     return Claim(
-        "Without the skips of a middle block, accuracy falls by 4 % (of what, and on what, is not said).",
+        "Without the skips of a middle block, accuracy falls (in the paper by 4 %; of what, and on what, is not said).",
         f"{of}: "
         + ", ".join(f"block {b}: {points[b]:+.1f} points" for b in ordered)
         + f" (intact: {100 * intact:.1f} %)",
         all(drop > 0 for drop in drops) if clear else None,
         f"accuracy falls for the middle block ({', '.join(map(str, middle))}); undecided if the change is within "
-        f"{noise:.1f} points, twice the error of a difference on {n_images:,} images",
+        f"{noise:.1f} points, twice the error of a difference on {n_images:,} images (that of another start is not in it)",
     )
 
 
