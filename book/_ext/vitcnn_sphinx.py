@@ -313,7 +313,8 @@ class FamiliesTable(SphinxDirective):
         measures = list(rows[0])[2:]
         head = "".join(f'<th scope="col">{html.escape(name.capitalize())}</th>' for name in ("family", *measures))
         body = "".join(
-            f'<tr><th scope="row">{html.escape(row["family"])}<br><code>{row["model"].replace("_", "_<wbr>")}</code></th>'
+            f'<tr><th scope="row">{html.escape(row["family"])}<br>'
+            f"<code>{row['model'].replace('_', '_<wbr>')}</code></th>"
             f"{''.join(self.cell(row[measure], reasons) for measure in measures)}</tr>"
             for row in rows
         )

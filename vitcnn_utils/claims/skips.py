@@ -239,7 +239,7 @@ def accuracy_loss(intact: float, without: Mapping[int, float], n_images: int, of
         + f" (intact: {100 * intact:.1f} %)",
         all(drop > 0 for drop in drops) if clear else None,
         f"accuracy falls for the middle block ({', '.join(map(str, middle))}); undecided if the change is within "
-        f"{noise:.1f} points, twice the error of a difference on {n_images:,} images (that of another start is not in it)",
+        f"{noise:.1f} points, twice the error of a difference on {n_images:,} images; another start may change more",
     )
 
 
