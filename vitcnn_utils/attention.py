@@ -46,7 +46,7 @@ def mean_distance(
     """Mean attention distance in pixels, (..., H), of attention weights (..., H, T, T), queries before keys.
 
     The mean over all spatial queries i of sum_j A[i, j] * distance(i, j), i = j included. Rows and columns of prefix
-    tokens are dropped, as in the public code that the paper's authors credit (PAPER.md, Fig 3). That leaves the mass on
+    tokens are dropped, as in the public code that the paper's authors credit. That leaves the mass on
     prefix tokens counted as distance 0: a head that puts a share a there seems (1 - a) times as far-sighted.
     renormalize=True divides each query's weights by their spatial sum instead.
 
@@ -195,7 +195,7 @@ def head_subset_similarity(
 
     Heads are sorted by mean distance; a group is `size` neighbours in that order (a sliding window, as all groups must
     have the same number of heads to be compared), its features the outputs A_h V_h of its heads, before the output
-    projection, put side by side. The paper states neither; these choices are ours (PAPER.md, Fig 5).
+    projection, put side by side. The paper states neither; these choices are ours.
 
     cnn_layers: None for the first five units, those of the paper's figure.
     Returns over (subset, layer): cka, of all tokens flattened; cka_pooled, of the mean over tokens, a control: what is

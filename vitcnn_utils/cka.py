@@ -177,8 +177,8 @@ def centred_gram(features: Tensor, name: str = "the features", clip_norms: bool 
     features: (n, ...) of n >= 4 images; dimensions after the first are flattened. float64 stays, all else becomes
     float32. No gradient goes through it.
     clip_norms: the features of each image are scaled down to the median norm of the batch where they are longer, before
-    they are centred (the mean would follow the outliers), so that no few images of large norm decide alone (PAPER.md,
-    Fig 1, traps). This is not in the paper.
+    they are centred (the mean would follow the outliers), so that no few images of large norm decide alone. This is
+    not in the paper.
 
     Returns (n (n - 1) / 2,), scaled so that the dot product of two of them is HSIC₁; zero for constant features, where
     constant means up to rounding.
