@@ -137,9 +137,13 @@ def test_unknown_names(root: Path, arguments: dict[str, Any], message: str) -> N
         Runs(root)(**arguments)
 
 
-@pytest.mark.parametrize(("text", "message"), [("- a\n", "must hold lines"), ("a: [", "is no YAML"), ("", "must hold")])
-def test_an_edition_that_cannot_be_read(root: Path, text: str, message: str) -> None:
-    (root / "notebooks" / "editions" / "mine.yml").write_text(text)
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(b"- a\n", "must hold lines"), (b"a: [", "is no YAML"), (b"", "must hold"), (b"no: 1", "must hold"),
+     (b"name: \xff", "is no YAML")],
+)  # fmt: skip
+def test_an_edition_that_cannot_be_read(root: Path, text: bytes, message: str) -> None:
+    (root / "notebooks" / "editions" / "mine.yml").write_bytes(text)
     with pytest.raises(VitcnnError, match=message):
         Runs(root)(edition="mine")
 
