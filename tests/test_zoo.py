@@ -251,6 +251,21 @@ def test_models_that_are_compared_differ_in_one_thing_alone(recipes):
     assert replace(recipes["zoo/vit-gap"], readout="token") == recipes["zoo/vit-cls"]
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"family": "vgg"}, "family must be one of vit, vit-small, resnet, not 'vgg'"),
+        ({"readout": "map"}, "readout must be one of token, avg, not 'map'"),
+        ({"batch_size": 0}, "batch_size=0: give 1 or more, at most 50,000 a batch"),
+        ({"batch_size": 60_000}, "batch_size=60000: give 1 or more, at most 50,000 a batch"),
+        ({"epochs": 0}, "epochs=0"),
+    ],
+)
+def test_recipes_that_cannot_be_trained(change, message):
+    with pytest.raises(VitcnnError, match=message):
+        replace(RECIPES["zoo/vit-cls"], **change)
+
+
 def test_a_skipless_block_is_never_dropped():
     model = build(RECIPES["zoo/vit-cls-noskip-late"]).train()
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in model.blocks]

@@ -20,8 +20,7 @@ WORSE = 0.05
 CLEAR_DROP = 0.1
 """The fall in CKA from the most local to the most global heads that is worth a statement."""
 RANGE = 0.2
-"""Groups of heads must differ in distance by this share of the largest, or there is no 'local' and 'global' to "
-"compare."""
+"""Groups of heads must differ in distance by this share of the largest, or there is no local and global to compare."""
 LARGER = 1.2
 """The ratio from which on one receptive field is called larger than another."""
 CENTRE_RATIO = 3
@@ -243,8 +242,7 @@ def vit_grows_midway(vit: xr.Dataset, cnn: xr.Dataset) -> Claim:
         f"the CNN's (at depth {cnn_depth:.2f}), in terms of the radius with half the field",
         None if undecided else vit_share >= LARGER * cnn_share and 0.25 <= vit_depth <= 0.75,
         f"the ViT's largest step is at least {LARGER} times the CNN's, as a share of the growth, and lies between "
-        "depth 0.25 "
-        "and 0.75; undecided if a model does not grow at all",
+        "depth 0.25 and 0.75; undecided if a model does not grow at all",
     )
 
 
@@ -267,8 +265,7 @@ def centre_comes_through_skips(after: xr.Dataset, before: xr.Dataset) -> Claim:
         "What attention adds depends clearly less on the centre than the residual stream does: the skip carries the "
         "centre.",
         f"the patch's share of the field is {_centre(before):.2f} before the addition and {_centre(after):.2f} after "
-        "it, "
-        "the median over blocks",
+        "it, the median over blocks",
         _shift(after, before) >= CENTRE_SHIFT,
         f"the median share is smaller by at least {CENTRE_SHIFT} before the addition",
     )
@@ -292,8 +289,10 @@ def _early(summary: xr.Dataset, name: str) -> float:
 
 
 def _largest_step(summary: xr.Dataset) -> tuple[float, float]:
-    """The largest growth of the radius from one layer to the next as a share of all growth, and its depth; NaN if "
-    "none."""
+    """The largest growth of the radius from one layer to the next, as a share of all growth, and its depth.
+
+    NaN where nothing grows.
+    """
     radius, depth = summary["radius_50"].values, summary["depth"].values
     steps, growth = np.diff(radius), radius.max() - radius[0]
     if growth <= 0:
