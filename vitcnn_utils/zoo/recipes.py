@@ -58,9 +58,8 @@ class Recipe:
             if getattr(self, name) not in known:
                 raise VitcnnError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
         if self.epochs < 1 or not 1 <= self.batch_size <= TRAINING_IMAGES:
-            raise VitcnnError(
-                f"epochs={self.epochs}, batch_size={self.batch_size}: give 1 or more, at most {TRAINING_IMAGES:,} a batch"
-            )
+            given = f"epochs={self.epochs}, batch_size={self.batch_size}"
+            raise VitcnnError(f"{given}: give 1 or more, at most {TRAINING_IMAGES:,} a batch")
 
     @property
     def steps(self) -> int:
