@@ -18,6 +18,7 @@ from dask.distributed import LocalCluster
 from vitcnn_utils import book, execute, fingerprint
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.execute import Outcome, Task, _describe
+from vitcnn_utils.files import alone
 
 ROOT = Path(__file__).parent.parent
 KERNEL = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
@@ -137,9 +138,13 @@ def test_unknown_names(root: Path, arguments: dict[str, Any], message: str) -> N
         Runs(root)(**arguments)
 
 
-@pytest.mark.parametrize(("text", "message"), [("- a\n", "must hold lines"), ("a: [", "is no YAML"), ("", "must hold")])
-def test_an_edition_that_cannot_be_read(root: Path, text: str, message: str) -> None:
-    (root / "notebooks" / "editions" / "mine.yml").write_text(text)
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(b"- a\n", "must hold lines"), (b"a: [", "is no YAML"), (b"", "must hold"), (b"no: 1", "must hold"),
+     (b"name: \xff", "is no YAML")],
+)  # fmt: skip
+def test_an_edition_that_cannot_be_read(root: Path, text: bytes, message: str) -> None:
+    (root / "notebooks" / "editions" / "mine.yml").write_bytes(text)
     with pytest.raises(VitcnnError, match=message):
         Runs(root)(edition="mine")
 
@@ -439,3 +444,9 @@ def test_the_repository_has_one_address() -> None:
         ours += re.findall(r"https://[\w-]+\.github\.io/\w+/?", text)
         assert all(f"{owner}/" in one or f"{owner}.github.io" in one for one in ours), (path.name, ours)
         assert path.suffix != ".ipynb" or url in text, f"{path.name} does not say where the package comes from"
+
+
+def test_the_book_is_built_by_one_process(root: Path) -> None:
+    busy = "another `vitcnn book` is at work here: wait until it ends"
+    with alone(root / "_build" / "html.lock", "the test"), pytest.raises(VitcnnError, match=busy):
+        book.build_book(root)

@@ -145,6 +145,14 @@ def test_order_without_labels_is_a_permutation() -> None:
     assert (order != np.arange(100)).any()
 
 
+def test_a_table_without_rows(tmp_path: Path) -> None:
+    path = tmp_path / "none.parquet"
+    pq.write_table(pa.table({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}), path)
+    for n in (None, 3):
+        with pytest.raises(VitcnnError, match=r"has no images|has only 0 images"):
+            load_images(path, n=n)
+
+
 def test_subset_depends_on_the_seed_alone_and_smaller_ones_lie_in_larger_ones() -> None:
     small, large, other = (load_images(n=n, seed=seed) for n, seed in ((30, 1), (95, 1), (95, 2)))
     np.testing.assert_array_equal(small.pixels, large.pixels[:30])

@@ -259,6 +259,11 @@ def test_tokens_without_one_grid_lie_on_that_of_the_images_proportions(resnet):
 # Loading
 
 
+def test_of_several_gpus_no_generator_is_touched(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # torch would warn, which is an error here
+    load_model("zoo/vit-small-data-3", "untrained", "cpu")
+
+
 def test_untrained_weights_follow_from_the_seed_and_leave_the_generator_alone():
     torch.manual_seed(3)
     expected = torch.rand(1)

@@ -14,13 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hub_server import serve
+from hub_server import Fault, serve
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 
 from vitcnn_utils import zoo
+from vitcnn_utils.accuracy import accuracy
+from vitcnn_utils.data import Images, load_images
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.models import load_model
 from vitcnn_utils.zoo import recipes, trainer
@@ -63,7 +65,7 @@ def test_training_writes_weights_card_and_log(small_cifar, tmp_path):
     assert [row["step"] for row in log] == [4, 8, 12]
     model = load_model("zoo/vit-small-data-3", weights=path, device="cpu")
     images, labels = trainer.read_cifar10(small_cifar, "test")
-    assert trainer.accuracy(model.module, images, labels) == card["test_accuracy"]
+    assert accuracy(model, Images("test", images.numpy(), labels.numpy())) == card["test_accuracy"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["tiny.json", "tiny.log.jsonl", "tiny.safetensors"]
 
 
@@ -88,6 +90,47 @@ def test_an_interrupted_run_ends_with_the_same_weights(recipe, small_cifar, tmp_
     resumed = load_file(trainer.train("zoo/tiny", recipe, small_cifar, tmp_path / "parts"))
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     assert len(calls) == steps + 3 + 2 * steps  # the first epoch was not trained again
+
+
+def test_a_training_by_another_recipe_is_not_continued(small_cifar, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer._Run, "result", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train("zoo/tiny", TINY, small_cifar, tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(recipes, "TRAINING_IMAGES", 200)
+    left = tmp_path / "tiny.checkpoint.safetensors"
+    before = left.read_bytes()
+    with pytest.raises(VitcnnError, match=r"tiny\.checkpoint\.safetensors is of a training by another recipe"):
+        trainer.train("zoo/tiny", replace(TINY, learning_rate=1e-4), small_cifar, tmp_path)
+    assert left.read_bytes() == before
+    trainer.train("zoo/tiny", TINY, small_cifar, tmp_path)
+    assert not left.exists()
+
+
+def test_one_model_is_trained_by_one_process(small_cifar, tmp_path, monkeypatch):
+    augment = trainer.augment
+
+    def meanwhile(*arguments):
+        monkeypatch.setattr(trainer, "augment", augment)
+        with pytest.raises(VitcnnError, match="another `vitcnn train` is at work on zoo/tiny"):
+            trainer.train("zoo/tiny", TINY, small_cifar, tmp_path)
+        trainer.train("zoo/other", TINY, small_cifar, tmp_path)
+        return augment(*arguments)
+
+    monkeypatch.setattr(trainer, "augment", meanwhile)
+    assert trainer.train("zoo/tiny", TINY, small_cifar, tmp_path).exists()
+
+
+def test_training_needs_no_package_that_only_the_book_needs():
+    blocked = ["datasets", "xarray", "huggingface_hub", "anywidget", "papermill", "distributed", "matplotlib"]
+    # timm itself imports huggingface_hub, if it is there.
+    code = f"import sys, timm; sys.modules |= dict.fromkeys({blocked}); import vitcnn_utils.zoo.trainer"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_trained_model_is_not_trained_again(small_cifar, tmp_path, monkeypatch):
@@ -135,8 +178,10 @@ def test_cifar10_comes_from_a_folder_or_from_the_hub(small_cifar, tmp_path):
     assert find(VITCNN_DATA=str(small_cifar), HF_ENDPOINT="http://127.0.0.1:9").stdout == "200\n"
     missing = find(HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="1")
     assert "no CIFAR-10: not in data/cifar10" in missing.stderr.splitlines()[-1]
-    with serve(tmp_path / "hub") as endpoint:
-        assert find(HF_ENDPOINT=endpoint).stdout == "200\n"
+    with serve(tmp_path / "hub", [Fault("cifar10", 1, 503)]) as endpoint:
+        found = find(HF_ENDPOINT=endpoint)
+    assert found.stdout == "200\n" and "the hub answers 503; asking again in 1 s" in found.stderr
+    assert find(HF_ENDPOINT="http://127.0.0.1:9").stdout == "200\n"
 
 
 def test_augmentation_only_shifts_and_flips():
@@ -206,6 +251,21 @@ def test_models_that_are_compared_differ_in_one_thing_alone(recipes):
     assert replace(recipes["zoo/vit-gap"], readout="token") == recipes["zoo/vit-cls"]
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"family": "vgg"}, "family must be one of vit, vit-small, resnet, not 'vgg'"),
+        ({"readout": "map"}, "readout must be one of token, avg, not 'map'"),
+        ({"batch_size": 0}, "batch_size=0: give 1 or more, at most 50,000 a batch"),
+        ({"batch_size": 60_000}, "batch_size=60000: give 1 or more, at most 50,000 a batch"),
+        ({"epochs": 0}, "epochs=0"),
+    ],
+)
+def test_recipes_that_cannot_be_trained(change, message):
+    with pytest.raises(VitcnnError, match=message):
+        replace(RECIPES["zoo/vit-cls"], **change)
+
+
 def test_a_skipless_block_is_never_dropped():
     model = build(RECIPES["zoo/vit-cls-noskip-late"]).train()
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in model.blocks]
@@ -251,11 +311,9 @@ def test_a_card_describes_the_weights_beside_it(name):
 
 @pytest.mark.parametrize("name", ["zoo/vit-cls", "zoo/resnet"])
 def test_the_shipped_weights_are_as_accurate_as_their_cards_say(name):
-    from vitcnn_utils.data import load_images
-
     images = load_images("cifar10")
     model = load_model(name, device="cpu")
-    measured = trainer.accuracy(model.module, torch.from_numpy(images.pixels), torch.from_numpy(images.labels))
+    measured = accuracy(model, images)
     expected = zoo.card(name)["test_accuracy"]
     # The sample holds a quarter of the test images: three standard errors of a share of 2,500.
     assert abs(measured - expected) < 3 * (expected * (1 - expected) / len(images)) ** 0.5
@@ -268,5 +326,8 @@ def test_damaged_weights_are_refused(tmp_path, monkeypatch, small_cifar):
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     zoo.weights_path.cache_clear()
     with pytest.raises(VitcnnError, match="is damaged"):
+        zoo.weights_path("zoo/tiny")
+    path.unlink()
+    with pytest.raises(VitcnnError, match="is missing, though its card is there"):
         zoo.weights_path("zoo/tiny")
     zoo.weights_path.cache_clear()

@@ -576,6 +576,8 @@ def decode(name: str, pictures: Sequence[Picture], size: int | None) -> np.ndarr
     """uint8 (N, H, W, 3); size: as for `load_images`. VitcnnError names all that are no images, or differ in size."""
     from tqdm import tqdm
 
+    if not len(pictures):
+        raise VitcnnError(f"{name} has no images: give a source that has some")
     arrays, bad = [], []
     for picture in tqdm(pictures, desc=f"reading {name}", disable=None, delay=1, leave=False):
         try:

@@ -297,8 +297,9 @@ def load_model(
     target = find_device(device)
     if weights is not None and weights != "untrained":
         _check_safetensors(Path(weights))
-    with torch.random.fork_rng(), torch.device("cpu"):
-        torch.manual_seed(seed)
+    # The CPU's generator alone: to fork those of several GPUs too would warn, and take memory on each.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
         if name.startswith("zoo/"):
             module, facts = _load_zoo(name, weights)
         else:

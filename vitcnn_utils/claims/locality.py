@@ -242,8 +242,7 @@ def vit_grows_midway(vit: xr.Dataset, cnn: xr.Dataset) -> Claim:
         f"the CNN's (at depth {cnn_depth:.2f}), in terms of the radius with half the field",
         None if undecided else vit_share >= LARGER * cnn_share and 0.25 <= vit_depth <= 0.75,
         f"the ViT's largest step is at least {LARGER} times the CNN's, as a share of the growth, and lies between "
-        "depth 0.25 "
-        "and 0.75; undecided if a model does not grow at all",
+        "depth 0.25 and 0.75; undecided if a model does not grow at all",
     )
 
 
@@ -266,8 +265,7 @@ def centre_comes_through_skips(after: xr.Dataset, before: xr.Dataset) -> Claim:
         "What attention adds depends clearly less on the centre than the residual stream does: the skip carries the "
         "centre.",
         f"the patch's share of the field is {_centre(before):.2f} before the addition and {_centre(after):.2f} after "
-        "it, "
-        "the median over blocks",
+        "it, the median over blocks",
         _shift(after, before) >= CENTRE_SHIFT,
         f"the median share is smaller by at least {CENTRE_SHIFT} before the addition",
     )

@@ -30,8 +30,7 @@ def interior_tokens(similarity: xr.DataArray, controls: Mapping[str, xr.DataArra
     return Claim(
         f"Tokens in the interior are most similar to the patch of their own position ({block} block).",
         f"{float(rate['top1']):.0%} of {int(rate['tokens'])} interior tokens, {float(rate['within_one']):.0%} within "
-        "one "
-        f"patch; chance {float(rate['chance_top1']):.0%}",
+        f"one patch; chance {float(rate['chance_top1']):.0%}",
         bool(rate["top1"] > 0.5),
         "the most similar patch is their own for more than half of the interior tokens",
         _rates_in_words(controls, "interior"),
@@ -52,8 +51,7 @@ def border_tokens(similarity: xr.DataArray, patches: xr.DataArray, controls: Map
         f"{float(means.sel(patch='interior')):.3f} with interior ones; lean {lean:+.2f}",
         lean > max(0.0, lean_of_patches),
         "lean = (border − interior) / (|border| + |interior|) above 0, and above that of raw patches, which are "
-        "alike by "
-        "themselves",
+        "alike by themselves",
         "; ".join(f"{name}: lean {_border_lean(s):+.2f}" for name, s in others.items()),
     )
 
@@ -86,8 +84,7 @@ def last_stage(vit: xr.DataArray, units: xr.DataArray) -> Claim:
         + f"; ViT {_contrast(vit):.3f}",
         _all([_higher(values[0], values[-1]), _higher(_contrast(vit), max(values))]),
         "contrast (CKA with the own patch − mean CKA with the others, mean over tokens): first unit above the last, "
-        "ViT "
-        f"above all; undecided within {MARGIN:.0%}; the grids may differ in size",
+        f"ViT above all; undecided within {MARGIN:.0%}; the grids may differ in size",
     )
 
 
@@ -101,13 +98,11 @@ def readout_matters(cls: xr.DataArray, gap: xr.DataArray, controls: Mapping[str,
     return Claim(
         "Trained with global average pooling, a ViT localises much less well in its last block.",
         f"last block: contrast CLS {_contrast(last_cls):.3f}, GAP {_contrast(last_gap):.3f}; tokens that find their "
-        "own patch "
-        f"{_found(last_cls):.0%} and {_found(last_gap):.0%}; contrast CLS / GAP by block: "
+        f"own patch {_found(last_cls):.0%} and {_found(last_gap):.0%}; contrast CLS / GAP by block: "
         + ", ".join(f"{ratio:.2f}" for ratio in ratios),
         _higher(_contrast(last_cls), _contrast(last_gap)),
         "contrast (CKA with the own patch − mean CKA with the others, mean over tokens) in the last block higher "
-        "with CLS; "
-        f"undecided within {MARGIN:.0%}",
+        f"with CLS; undecided within {MARGIN:.0%}",
         "; ".join(f"{name}: {_contrast(s.isel(layer=-1)):.3f}" for name, s in controls.items()),
     )
 
@@ -149,15 +144,13 @@ def single_tokens(cls: xr.Dataset, others: Mapping[str, xr.Dataset], controls: M
     excess = [_above(_last(other, "token") - chance, 2 * poor) for other in others.values()]
     return Claim(
         "In the last layer a probe on a single token does well for the GAP-trained ViT and the ResNet, and badly for "
-        "the "
-        "CLS-trained ViT.",
+        "the CLS-trained ViT.",
         f"CLS {_percent(_last(cls, 'token'))}; "
         + "; ".join(f"{name} {_percent(_last(other, 'token'))}" for name, other in others.items())
         + f"; chance {chance:.0%}",
         _all(excess),
         "mean accuracy of single tokens, less chance: at least twice the CLS model's for each of the others, by more "
-        "than "
-        "twice the error over draws",
+        "than twice the error over draws",
         "; ".join(f"{name}: {_percent(_last(c, 'token'))}" for name, c in controls.items()),
     )
 
@@ -169,8 +162,7 @@ def one_token_is_all(gap: xr.Dataset, points: float = 3.0) -> Claim:
     return Claim(
         "In the last layer of the GAP-trained ViT a single token is about as good as all tokens pooled.",
         f"single {_percent(single)}, pooled {_percent(pooled)}; single tokens from {100 * float(by_place.min()):.1f} "
-        "to "
-        f"{100 * float(by_place.max()):.1f} %",
+        f"to {100 * float(by_place.max()):.1f} %",
         _near(single, pooled, points / 100),
         f"within {points:.0f} points, by twice the error over draws",
     )
@@ -196,15 +188,13 @@ def pooled_plateau(cls: xr.Dataset) -> Claim:
     gain, pooled_gain = (curve.isel(layer=last) - curve.isel(layer=onset) for curve in (token, pooled))
     return Claim(
         "In the CLS-trained ViT the pooled tokens are as good as the CLS token until the last several layers, then "
-        "stop "
-        "improving.",
+        "stop improving.",
         f"at {token['layer'].values[onset]}: pooled − CLS {100 * float(before.mean()):+.1f} points; from there to "
         "the end "
         f"CLS gains {100 * float(gain.mean()):+.1f} points, pooled tokens {100 * float(pooled_gain.mean()):+.1f}",
         _all([_above(before, -0.03), _above(gain, pooled_gain)]),
         "a quarter of the blocks before the end, pooled tokens are no more than 3 points below the CLS token; from "
-        "there "
-        "on the CLS token gains more; both by more than twice the error over draws",
+        "there on the CLS token gains more; both by more than twice the error over draws",
     )
 
 

@@ -51,13 +51,11 @@ def phase_transition(ratios: xr.Dataset, controls: Mapping[str, xr.Dataset]) -> 
     """The CLS token lives on its skips in the first half of the blocks, the spatial tokens in the second."""
     paper = (
         "In the first half of a ViT the CLS token is carried by its skips and spatial tokens are remade by the "
-        "branches; "
-        "in the second half it is the other way round."
+        "branches; in the second half it is the other way round."
     )
     test = (
         "CLS ratio / spatial ratio, both branches, geometric mean: above 1 in the first half of the blocks and "
-        "below 1 in "
-        f"the second; undecided if either is within {TIE:.0%} of 1"
+        f"below 1 in the second; undecided if either is within {TIE:.0%} of 1"
     )
     if "CLS" not in by_part(ratios)["part"]:
         return Claim(paper, "this model has no CLS token", None, test)
@@ -259,8 +257,7 @@ def training(twin: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> st
         "All started from the same seed."
         if seeds == {twin["recipe"]["seed"]}
         else f"It started from seed {twin['recipe']['seed']}, the others from {', '.join(map(str, sorted(seeds)))}: "
-        "a part of "
-        "any difference is that between two starts of one recipe."
+        "a part of any difference is that between two starts of one recipe."
     )
     return f"By the cards of the zoo, the intact twin {twin['name']} {length}. {start}"
 

@@ -45,8 +45,7 @@ def compose(cnn: xr.DataArray, vit: xr.DataArray) -> str:
     """The SVG of two stacks of receptive fields (layer, y, x), lowest layer first."""
     title = (
         "Effective receptive fields of a convolutional network and of a vision transformer, five sheets each, stacked "
-        "from "
-        "the first layer to the last: bright where a pixel matters for the place at the centre."
+        "from the first layer to the last: bright where a pixel matters for the place at the centre."
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{title}">'

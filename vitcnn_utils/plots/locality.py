@@ -116,8 +116,7 @@ def all_head_distances(heads: xr.Dataset, untrained: xr.Dataset, provenance: Pro
     mass, entropy = (heads[name].mean("head") for name in ("prefix_mass", "entropy"))
     alt = (
         "Left: a dot a head, mean attention distance against block, trained and untrained. Right: by block, the share "
-        "of "
-        f"attention on the CLS token, {float(mass.min()):.2f} to {float(mass.max()):.2f}, and the entropy, "
+        f"of attention on the CLS token, {float(mass.min()):.2f} to {float(mass.max()):.2f}, and the entropy, "
         f"{float(entropy.min()):.2f} to {float(entropy.max()):.2f}."
     )
     caption = (
@@ -149,8 +148,7 @@ def head_subsets(
         "Line plots of CKA against the mean attention distance of groups of heads, a line for each CNN unit. "
         + " ".join(
             f"Groups of {size} heads, {title}: from {float(distance.min()):.1f} to {float(distance.max()):.1f} pixels "
-            "CKA "
-            "goes "
+            "CKA goes "
             f"from {float(cka[0].mean()):.2f} to {float(cka[-1].mean()):.2f} on average."
             for size, columns in rows.items()
             for title, (distance, cka) in columns.items()
@@ -158,12 +156,10 @@ def head_subsets(
     )
     caption = (
         f"CKA between groups of heads of block {first.attrs['block']} of {first.attrs['model']}, from the most local "
-        "group "
-        f"to the most global, and the outputs of the lower units of {first.attrs['cnn']}; ρ: Spearman's rank "
+        f"group to the most global, and the outputs of the lower units of {first.attrs['cnn']}; ρ: Spearman's rank "
         "correlation of "
         "distance and CKA, lowest and highest of the units. Middle: control, the heads' outputs averaged over all "
-        "tokens, "
-        "so that no place can be told from another. Right: control, the same ViT before training."
+        "tokens, so that no place can be told from another. Right: control, the same ViT before training."
     )
     return figure(_draw_head_subsets(rows), ["fig-5"], alt, caption, provenance)
 
@@ -204,8 +200,7 @@ def receptive_fields(vit: xr.DataArray, cnn: xr.DataArray, side: float, provenan
     rows = {"ViT": _spread(of_kind(vit, "attention"), 5), "CNN": _with_stem(cnn)}
     caption = (
         f"Effective receptive fields of {vit.attrs['model']} after the addition of five attention sub-layers (top) "
-        "and of "
-        f"{cnn.attrs['model']} after its stem and the addition of four units (bottom), each map as share of its "
+        f"and of {cnn.attrs['model']} after its stem and the addition of four units (bottom), each map as share of its "
         "largest "
         f"value; the mean over {vit.attrs['n_images']} images, {_channels(vit)}. Sub-layers and units are counted from "
         "1, as in the paper. The white square is one patch of the ViT."
@@ -302,8 +297,7 @@ def receptive_field_curves(
     )
     caption = (
         "The maps of Figure 6 in numbers, at every depth: after the addition of each attention sub-layer of the ViT, "
-        "and "
-        "after the stem and each unit of the CNN. Dotted: the same models before training. Dashed: a uniform field."
+        "and after the stem and each unit of the CNN. Dotted: the same models before training. Dashed: a uniform field."
     )
     drawing = _draw_curves(trained, untrained, uniform)
     return figure(drawing, ["fig-6"], alt, caption, provenance, key="curves")

@@ -95,13 +95,11 @@ def by_layer(layers: Mapping[str, xr.DataArray], provenance: Provenance, key: st
     drawing.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     alt = (
         "Two line plots by depth: the share of tokens whose most similar patch is their own, and by how much the CKA "
-        "with "
-        f"the own patch exceeds that with others. Share: {'; '.join(ends)}."
+        f"with the own patch exceeds that with others. Share: {'; '.join(ends)}."
     )
     caption = (
         "Left: share of spatial tokens whose most similar patch of the input is their own (dotted: a patch drawn at "
-        "random). "
-        "Right: CKA with the own patch less the mean over all other patches, mean over tokens."
+        "random). Right: CKA with the own patch less the mean over all other patches, mean over tokens."
     )
     return figure(drawing, ("fig-9",), alt, caption, provenance, key)
 
@@ -177,7 +175,6 @@ def token_accuracies(models: Mapping[str, xr.Dataset], layers: int, provenance: 
     )
     caption = (
         f"Test accuracy (%) of a probe on each single token or place, in the last {layers} blocks or units, mean "
-        "over draws. "
-        "Each map has its own colour scale, as in the paper."
+        "over draws. Each map has its own colour scale, as in the paper."
     )
     return figure(drawing, ("fig-11",), alt, caption, provenance, key="tokens")

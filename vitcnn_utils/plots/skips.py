@@ -51,8 +51,7 @@ def norm_ratios(vit: xr.Dataset, cnn: xr.Dataset, provenance: Provenance, tokens
     caption = (
         f"Norm of what the skip carries over norm of what the branch adds, ‖z‖ / ‖f(z)‖, mean over images. "
         f"Left: the first {shown.sizes['token']} tokens of {vit.attrs['model']}, for each block's self-attention and "
-        "MLP, "
-        f"each with a colour scale of its own. "
+        f"MLP, each with a colour scale of its own. "
         f"Right: the same by block, for {'the CLS token and ' * has_cls}the mean of all spatial tokens, and for the "
         f"units of {cnn.attrs['model']} (hollow: units whose skip is a projection)."
     )
@@ -89,8 +88,7 @@ def _ratios_alt(vit: xr.Dataset, cnn: xr.Dataset) -> str:
     span = f"{np.nanmin(units):.1f} to {np.nanmax(units):.1f}"
     return (
         "Two heat maps of the ratio of skip norm to branch norm by token and block, for self-attention and MLP, and "
-        "a line "
-        f"plot of the ratio by block. First to last block: {ends}. Units of the CNN: {span}."
+        f"a line plot of the ratio by block. First to last block: {ends}. Units of the CNN: {span}."
     )
 
 
@@ -153,8 +151,7 @@ def cosines(vit: xr.Dataset, cnn: xr.Dataset, provenance: Provenance) -> Figure:
     )
     caption = (
         "Mean cosine, over images, of what the skip carries with what goes on (left) and with what the branch adds "
-        "(right). "
-        "1 = same direction, 0 = at right angles."
+        "(right). 1 = same direction, 0 = at right angles."
     )
     return figure(drawing, ("fig-7",), alt, caption, provenance, key="cosine")
 
@@ -192,8 +189,7 @@ def split_maps(
     )
     alt = (
         f"{1 + len(changed)} square heat maps of the CKA of all pairs of layers of one model: first with all skips, "
-        "then "
-        f"{how} the skips of blocks {', '.join(map(str, changed))}. "
+        f"then {how} the skips of blocks {', '.join(map(str, changed))}. "
         f"Mean CKA on one side of the block less mean CKA across it: {contrasts}."
     )
     caption = (

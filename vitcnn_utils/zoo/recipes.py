@@ -24,12 +24,16 @@ from dataclasses import dataclass, replace
 
 from vitcnn_utils.errors import VitcnnError, near
 
+TRAINING_IMAGES = 50_000
+FAMILIES = ("vit", "vit-small", "resnet")
+READOUTS = ("token", "avg")
+
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides the outcome of a training run, the hardware aside."""
 
-    family: str  # 'vit', 'vit-small' or 'resnet': the shape, see `architectures.build`
+    family: str  # one of `FAMILIES`: the shape, see `architectures.build`
     epochs: int  # passes over 50,000 images
     readout: str = "token"  # ViT only: 'token' reads the CLS token, 'avg' the mean of all tokens
     skipless_block: int | None = None  # ViT only: this block is built without its two skips
@@ -49,12 +53,18 @@ class Recipe:
     drop_path: float = 0.0  # stochastic depth: the rate at the last block, rising linearly from 0
     ema_decay: float = 0.0  # the model is the moving average of its weights over the steps
 
+    def __post_init__(self) -> None:
+        for name, known in (("family", FAMILIES), ("readout", READOUTS)):
+            if getattr(self, name) not in known:
+                raise VitcnnError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+        if self.epochs < 1 or not 1 <= self.batch_size <= TRAINING_IMAGES:
+            given = f"epochs={self.epochs}, batch_size={self.batch_size}"
+            raise VitcnnError(f"{given}: give 1 or more, at most {TRAINING_IMAGES:,} a batch")
+
     @property
     def steps(self) -> int:
         return self.epochs * TRAINING_IMAGES // self.batch_size
 
-
-TRAINING_IMAGES = 50_000
 
 _VIT = Recipe(
     family="vit", epochs=200, batch_size=256, optimizer="muon", learning_rate=4e-3, three_augment=True,
