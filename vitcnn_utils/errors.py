@@ -23,7 +23,7 @@ def near(name: str, known: Sequence[str]) -> str:
 
 def whole_number(what: str, value: Any, least: int = 1) -> int:
     """`value`, or VitcnnError, which calls it `what`, where it is no whole number of `least` or more."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise VitcnnError(f"{what}={value!r}: it must be a whole number, {least} or more")
     return int(value)
 
