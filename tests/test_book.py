@@ -444,6 +444,12 @@ def test_a_fault_fails_the_build_and_leaves_the_old_book(pages: Path, capsys: py
     assert old.read_text() == "the old book"
 
 
+def test_jupyter_book_is_needed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(root / "bin" / "python"))
+    with pytest.raises(VitcnnError, match=r"no .*/bin/jupyter-book: in a clone of the repository, pip install"):
+        book._jupyter_book(root, root, "0")
+
+
 def test_a_book_of_notebooks_never_executed(root: Path) -> None:
     (root / "book").mkdir()
     with pytest.raises(VitcnnError, match=r"1_one.ipynb was not executed yet: run `vitcnn run zoo`"):

@@ -438,7 +438,10 @@ def _for_page(notebook: dict[str, Any]) -> dict[str, Any]:
 
 def _jupyter_book(staging: Path, output: Path, date: str) -> Path:
     """Run Jupyter Book, every warning an error; gives the folder of the pages."""
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(staging), "--path-output", str(output)]
+    program = Path(sys.executable).with_name("jupyter-book")
+    if shutil.which(program) is None:
+        raise VitcnnError(f"no {program}: in a clone of the repository, pip install -e '.[book]'")
+    command = [str(program), "build", str(staging), "--path-output", str(output)]
     options = ["-W", "--keep-going", "--nitpick", "--quiet"]
     environment = os.environ | {"SOURCE_DATE_EPOCH": date, "PYTHONHASHSEED": "0"}
     result = subprocess.run([*command, *options], env=environment, capture_output=True, encoding="utf-8")
