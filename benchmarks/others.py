@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vitcnn_utils.attention import mean_distance
 from vitcnn_utils.data import Images
 from vitcnn_utils.models import Layer, Model
-from vitcnn_utils.probes import STRENGTHS, _labels, _split
+from vitcnn_utils.probes import STRENGTHS, class_numbers, split_images
 from vitcnn_utils.tracing import Tap
 
 # Played-back activations
@@ -49,7 +49,7 @@ def played_back(model: Model, images: Images, layers: Sequence[Layer]) -> tuple[
     ]
     pixels = np.zeros_like(images.pixels)
     pixels[:, 0, 0, :2] = np.stack(np.divmod(np.arange(len(images)), 256), axis=1)
-    recorded = replace(model, name=f"{model.name}, recorded", module=module, layers=same, _overwritten={})
+    recorded = replace(model, name=f"{model.name}, recorded", module=module, layers=same)
     return recorded, replace(images, pixels=pixels)
 
 
@@ -179,8 +179,8 @@ class ProbeWork:
     @classmethod
     def of(cls, recorded: Model, images: Images, shots: int) -> "ProbeWork":
         tokens = recorded.spatial(recorded.module.activations[0]).flatten(1, 2).transpose(0, 1).double().numpy()
-        split = _split(images, shots, 1, 0)
-        return cls(tokens, _labels(images), split.draws[0], split.validation, split.test)
+        split = split_images(images, shots, 1, 0)
+        return cls(tokens, class_numbers(images), split.draws[0], split.validation, split.test)
 
 
 def ridge_classifiers(work: ProbeWork) -> np.ndarray:

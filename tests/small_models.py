@@ -5,16 +5,25 @@ from typing import Any
 import timm.models.resnet
 import timm.models.vision_transformer
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from vitcnn_utils.models import Model, _describe
+from vitcnn_utils.attention import watch_attention
+from vitcnn_utils.models import Model, describe
 
 
 def described(module: nn.Module, name: str = "small", size: int = 32) -> Model:
     """A timm module of our own making as `load_model` would describe it; pixels are prepared with unequal colours."""
     model = Model(name, module.eval(), torch.device("cpu"), (size, size), (0.5, 0.4, 0.3), (0.2, 0.25, 0.4), 10)
-    _describe(model)
+    describe(model)
     return model
+
+
+def attention_in(model: Model, x: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """The weights (B, H, T, T) and values (B, H, T, d) of a block's attention."""
+    (layer,) = [layer for layer in model.layers if layer.kind == "attention" and layer.block == block]
+    found: list[tuple[Tensor, Tensor]] = []
+    watch_attention(model, x, lambda _, *of_block: found.append(of_block), [layer])
+    return found[0]
 
 
 def stir(module: nn.Module, seed: int = 0) -> nn.Module:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_models import described, small_vit, stir
+from small_models import attention_in, described, small_vit, stir
 from textbook import noise_images
 from timm.models.beit import Beit
 from timm.models.cait import Cait
@@ -14,9 +14,7 @@ from torch import nn
 
 from vitcnn_utils.attention import (
     attention_maps,
-    attention_weights,
     head_distances,
-    head_outputs,
     head_subset_similarity,
     mean_distance,
     uniform_distance,
@@ -154,7 +152,7 @@ def test_weights_are_those_that_timm_forms_without_fusing(variant, fused):
     for attention in variant.attentions:
         attention.fused_attn = fused
     for block, weights in enumerate(expected[: len(variant.attentions)]):
-        found = attention_weights(variant, x, block)
+        found, _ = attention_in(variant, x, block)
         torch.testing.assert_close(found, weights, rtol=1e-5, atol=1e-6)
         # Not the trivial case in which all is uniform.
         assert found.std() > 1e-3
@@ -193,16 +191,15 @@ def test_maps_name_the_tokens_before_the_patches(changes, expected):
 
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("name", ["plain", "relative positions", "relative positions, as in BEiT"])
-def test_head_outputs_projected_are_the_output_of_the_module(name, fused):
+def test_weighted_values_projected_are_the_output_of_the_module(name, fused):
     model = described(VARIANTS[name]())
-    images = noise_images(5)
+    x = model.prepare(torch.from_numpy(noise_images(5).pixels))
     for attention in model.attentions:
         attention.fused_attn = fused
     layer = model.layer("blocks.1.attn")
-    expected = torch.cat([acts[layer.name] for acts in model.activations(images, [layer])])
-    batches = list(head_outputs(model, images, block=1, batch_size=2))
-    assert [len(batch) for batch in batches] == [2, 2, 1]
-    heads = torch.cat(batches)
+    expected = model.record(x, [layer])[layer.name]
+    weights, values = attention_in(model, x, block=1)
+    heads = weights @ values
     assert heads.shape == (5, 4, expected.shape[1], 6)
     side_by_side = heads.transpose(1, 2).flatten(2)
     torch.testing.assert_close(model.attentions[1].proj(side_by_side), expected, rtol=1e-4, atol=1e-5)
@@ -222,14 +219,14 @@ def test_other_attention_is_named(module, named):
 
 
 def test_no_attention(resnet, noise):
-    for measure in (head_distances, lambda *a: attention_weights(*a, 0), lambda *a: next(head_outputs(*a, 0))):
+    for measure in (head_distances, attention_maps, lambda *a: head_subset_similarity(a[0], *a)):
         with pytest.raises(VitcnnError, match="small ResNet has no attention"):
             measure(resnet, noise)
 
 
-def test_no_such_block(vit, noise):
+def test_no_such_block(vit, resnet, noise):
     with pytest.raises(VitcnnError, match="no attention in block 3: there is some in 0 to 2"):
-        next(head_outputs(vit, noise, block=3))
+        head_subset_similarity(vit, resnet, noise, block=3)
 
 
 # Distances of the heads of a model
@@ -243,7 +240,7 @@ def test_heads_of_a_model(vit):
     assert found.distance.attrs["units"] == "px"
     x = vit.prepare(torch.from_numpy(images.pixels))
     for block in range(3):
-        A = attention_weights(vit, x, block).detach().double().numpy()  # (N, H, T, T)
+        A = attention_in(vit, x, block)[0].double().numpy()  # (N, H, T, T)
         here = found.sel(block=block)
         for name, renormalize in (("distance", False), ("distance_renormalized", True)):
             per_image = [[textbook_distance(head, (4, 4), 8, 1, renormalize) for head in image] for image in A]
@@ -275,7 +272,8 @@ def test_heads_that_see_nothing_attend_uniformly(noise):
 
 
 def subset_by_hand(vit, resnet, images, heads, layer, pooled):
-    features = torch.cat(list(head_outputs(vit, images, 0)))[:, heads]
+    weights, values = attention_in(vit, vit.prepare(torch.from_numpy(images.pixels)), 0)
+    features = (weights @ values)[:, heads]
     features = features.mean(2) if pooled else features
     other = torch.cat([acts[layer.name] for acts in resnet.activations(images, [layer])])
     return linear_cka(features.flatten(1).numpy(), other.flatten(1).numpy())

@@ -28,6 +28,7 @@ from textbook import noise_images
 import vitcnn_utils
 from vitcnn_utils import check, cli
 from vitcnn_utils.cka import layer_similarity
+from vitcnn_utils.data import HubDescription
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.estimate import GROWTH, LONG, Bench, predict
 from vitcnn_utils.probes import layer_probes
@@ -437,11 +438,12 @@ def test_a_data_set_of_the_hub_is_known_from_its_card(tmp_path: Path) -> None:
     (folder / "README.md").write_text(CARD)
     for name in ("test", "x"):  # of which nothing is read
         (folder / "data" / f"{name}.parquet").write_text("no parquet")
-    code = "from vitcnn_utils.check import _of_hub; x = _of_hub('me/pics'); print(x.count, x.bytes, x.labels.tolist())"
+    code = "from vitcnn_utils.data import describe_hub; print(describe_hub('me/pics'))"
     with serve(tmp_path / "hub") as endpoint:
         own = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
         result = subprocess.run([sys.executable, "-c", code], env=os.environ | own, capture_output=True, text=True)
-    assert result.stdout == "1500 2.0 [0, 1]\n", result.stderr
+    expected = HubDescription(1500, 2.0, labelled=True, classes=("cat", "dog"))
+    assert result.stdout == f"{expected}\n", result.stderr
 
 
 def test_images_of_the_hub_are_stood_in_for_with_their_classes() -> None:

@@ -69,6 +69,52 @@ def test_without_onednn_the_same(rng, monkeypatch):
     assert cka32(x, y) == pytest.approx(fast, abs=1e-6)
 
 
+LAYOUTS = {
+    "transposed": lambda x: x.T.contiguous().T,
+    "every other column": lambda x: x.repeat_interleave(2, 1)[:, ::2],
+    "channels last": lambda x: x.reshape(len(x), 3, 5, 2).contiguous(memory_format=torch.channels_last),
+    "inside a larger one": lambda x: torch.nn.functional.pad(x, (3, 2, 1, 4))[1:-4, 3:-2],
+    "with gradients": lambda x: x.clone().requires_grad_(),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_however_features_lie_in_memory(rng, layout, dtype):
+    x = torch.from_numpy(rng.normal(size=(70, 30))).to(dtype)
+    found, expected = centred_gram(LAYOUTS[layout](x)), centred_gram(x)
+    assert not found.requires_grad
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_features_made_in_inference_mode(rng):
+    x, y = (torch.from_numpy(v).float() for v in related(rng, n=70))
+    with torch.inference_mode():
+        inside = HsicSums.of_features({"x": x + 0}, {"y": y + 0}).cka()
+    assert inside == pytest.approx(HsicSums.of_features({"x": x}, {"y": y}).cka(), abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int32])
+@pytest.mark.parametrize("clip_norms", [False, True])
+def test_other_kinds_of_numbers_are_those_that_they_stand_for(rng, dtype, clip_norms):
+    """Norms that float16 cannot hold are clipped all the same."""
+    x = torch.from_numpy(1000 * rng.normal(size=(30, 400)))
+    x[3] *= 20
+    x = x.to(dtype)
+    exact = centred_gram(x.double(), clip_norms=clip_norms)
+    assert (centred_gram(x, clip_norms=clip_norms) - exact).norm() < 1e-5 * exact.norm()
+
+
+def test_no_features_at_all_are_constant(rng):
+    x, _ = related(rng)
+    assert np.isnan(linear_cka(x, x[:, :0])) and np.isnan(cka32(x, x[:, :0]))
+
+
+def test_one_feature_without_a_dimension_of_its_own(rng):
+    x, y = related(rng)
+    assert linear_cka(x[:, 0], y) == linear_cka(x[:, :1], y)
+
+
 def test_of_itself_is_one(rng):
     x, _ = related(rng)
     assert linear_cka(x, x) == pytest.approx(1, abs=1e-14)

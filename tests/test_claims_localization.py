@@ -97,7 +97,7 @@ def test_the_readout_matters_in_the_last_block(gap: float, holds: bool | None) -
     claim = claims.readout_matters(cls, layers(similarity(0.5), similarity(gap)), {"untrained": cls})
     assert claim.holds is holds
     assert "by block: 1.00" in claim.measured
-    assert claim.control == "untrained 0.400"
+    assert claim.control == "untrained: 0.400"
 
 
 # Figure 11
@@ -125,7 +125,7 @@ def test_single_tokens(gap: float, holds: bool | None) -> None:
     cls = probes(token=[0.1, 0.2])
     claim = claims.single_tokens(cls, {"GAP": probes(token=[0.1, gap]), "CNN": probes(token=[0.1, 0.6])}, {"u": cls})
     assert claim.holds is holds
-    assert claim.control == "u 20.0 ± 0.1 %"
+    assert claim.control == "u: 20.0 ± 0.1 %"
 
 
 @pytest.mark.parametrize(("pooled", "holds"), [(0.51, True), (0.60, False)])

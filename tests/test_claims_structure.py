@@ -172,5 +172,5 @@ def test_tables_have_a_row_a_way_and_a_column_a_number() -> None:
     assert list(within.rows) == ["all", "blocks"]
     assert within.rows["all"]["stage contrast, CNN"] == pytest.approx(0.7)
     across = structure.cross_table({"all": PAPER}, [])
-    assert across.rows["all"]["CNN layers ahead of their match"] > 0.9
+    assert across.rows["all"]["share of CNN layers deeper than their match"] > 0.9
     assert "<td>all</td>" in across._repr_html_()

@@ -23,10 +23,10 @@ from PIL import Image
 from vitcnn_utils.data import (
     SAMPLES,
     Images,
+    Picture,
+    Request,
+    Source,
     _address,
-    _Picture,
-    _Request,
-    _Source,
     balanced_order,
     load_images,
     read_parquet,
@@ -702,10 +702,10 @@ def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     """A hub that gives 12 pictures, 3 of each class, and lists what was asked of it; an empty cache."""
     asked: list[tuple] = []
 
-    def stream(name: str, request: _Request) -> _Source:
+    def stream(name: str, request: Request) -> Source:
         asked.append((name, *request))
-        pictures = [_Picture(f"row {i}", encoded(picture(i)), None) for i in range(12)]
-        return _Source(pictures, np.arange(12) % 3, tuple(CLASSES))
+        pictures = [Picture(f"row {i}", encoded(picture(i)), None) for i in range(12)]
+        return Source(pictures, np.arange(12) % 3, tuple(CLASSES))
 
     monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path))
     monkeypatch.setattr("vitcnn_utils.data._stream", stream)
@@ -764,7 +764,7 @@ def test_half_written_it_is_not_kept(drawn: list, tmp_path: Path, monkeypatch: p
     class Stopped(BaseException):
         """As by Ctrl-C."""
 
-    def stop(source: _Source, path: Path) -> None:
+    def stop(source: Source, path: Path) -> None:
         path.write_bytes(b"PAR1 and no more")
         raise Stopped
 
@@ -775,7 +775,7 @@ def test_half_written_it_is_not_kept(drawn: list, tmp_path: Path, monkeypatch: p
 
 
 def test_images_that_cannot_be_read_are_not_kept(tmp_path: Path, drawn: list, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = _Source([_Picture("row 0", b"nothing of the kind", None)], None, None)
+    broken = Source([Picture("row 0", b"nothing of the kind", None)], None, None)
     monkeypatch.setattr("vitcnn_utils.data._stream", lambda *_: broken)
     assert "download again row 0 (UnidentifiedImageError)" in refusal("me/pics")
     assert kept(tmp_path) == []
@@ -794,7 +794,7 @@ def test_images_without_labels_or_bytes_of_their_own_are_kept(
 ) -> None:
     path = tmp_path / "a.png"
     picture(1).save(path)
-    source = _Source([_Picture("row 0", None, str(path))], None, None)
+    source = Source([Picture("row 0", None, str(path))], None, None)
     monkeypatch.setattr("vitcnn_utils.data._stream", lambda *_: source)
     load_images("me/pics")
     path.unlink()
@@ -804,8 +804,8 @@ def test_images_without_labels_or_bytes_of_their_own_are_kept(
 
 
 def test_classes_without_names_are_kept(drawn: list, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = [_Picture("", encoded(picture(i)), None) for i in range(2)]
-    monkeypatch.setattr("vitcnn_utils.data._stream", lambda *_: _Source(pictures, np.array([5, 7]), None))
+    pictures = [Picture("", encoded(picture(i)), None) for i in range(2)]
+    monkeypatch.setattr("vitcnn_utils.data._stream", lambda *_: Source(pictures, np.array([5, 7]), None))
     first = load_images("me/pics")
     assert_same(load_images("me/pics"), first)
     assert first.labels is not None

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from families import FAMILIES, MEASURES, TABLE, UNSUPPORTED, Family, load, outcomes, row
+from small_models import attention_in
 from textbook import left_as_it_was, noise_images
 
-from vitcnn_utils import attention, residual
+from vitcnn_utils import residual
 from vitcnn_utils.models import Branch, Model
 
 SCALE = re.compile(r"(^|\.)(gamma(_?\d)?|ls\d|layer_scale\d\.scale)$")
@@ -209,11 +210,10 @@ def test_weights_are_those_of_attention_that_is_not_fused(model, found, x):
         output = model.record(x, [layer])[layer.name]
         handle.remove()
         module.fused_attn = fused
-        weights = attention.attention_weights(model, x, block)
+        weights, values = attention_in(model, x, block)
         torch.testing.assert_close(weights, expected[0], rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]), rtol=1e-4, atol=0)
         assert weights.std() > 1e-3
-        images = noise_images(2, model.image_size[0])
-        heads = next(attention.head_outputs(model, images, block)).transpose(1, 2).flatten(2)
+        heads = (weights @ values).transpose(1, 2).flatten(2)
         with torch.no_grad():
             assert_near(module.proj(module.norm(heads) if hasattr(module, "norm") else heads), output)

@@ -404,8 +404,7 @@ LAYERS = ["blocks.0.attn", "blocks.2.mlp"]
 MEASURES = {
     "layer similarity": lambda m, images: cka.layer_similarity(m, m, images, batch_size=6),
     "head distances": lambda m, images: attention.head_distances(m, images, batch_size=4),
-    "attention weights": lambda m, images: attention.attention_weights(m, m.prepare(next(images.batches(4))), 2),
-    "head outputs": lambda m, images: list(attention.head_outputs(m, images, 2)),
+    "attention maps": lambda m, images: attention.attention_maps(m, images, 4),
     "head subsets": lambda m, images: attention.head_subset_similarity(m, m, images, block=2, size=2),
     "receptive fields": lambda m, images: receptive_field.effective_receptive_fields(m, images, LAYERS, channels=2),
     "fields of branches": lambda m, images: receptive_field.effective_receptive_fields(m, images, LAYERS, True, 2),

@@ -76,6 +76,7 @@ def test_figure_8_has_the_intact_model_first(how: str, key: str, ids: tuple[str,
     found = texts(figure)
     assert figure.ids == ids
     assert panels(figure) == 4  # three maps and the colour bar
-    assert [t for t in found if "skips" in t or how in t] == ["with all skips", f"{how}, block 0", f"{how}, block 1"]
+    assert [t for t in found if "skips" in t or "none" in t] == ["all skips", "none in block 0", "none in block 1"]
+    assert f"{how} both skip connections" in figure.caption
     assert "layer, input to output" in found
     assert "0.50 for block 1 (0.10 with all skips)" in figure.alt

@@ -14,7 +14,7 @@ from torch import nn
 from vitcnn_utils.data import Images, load_images
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.models import load_model
-from vitcnn_utils.probes import STRENGTHS, Ridge, _at_grid, _groups, _split, layer_probes
+from vitcnn_utils.probes import STRENGTHS, Ridge, _at_grid, _groups, layer_probes, split_images
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_a_whole_probe_against_scikit_learn():
     model = model_of(pool, {"pool": pool})
     result = layer_probes(model, images, readouts=["mean"], shots=6, draws=3, seed=1)
     x = model.record(model.prepare(torch.from_numpy(images.pixels)), model.layers)["pool"].mean((2, 3)).double().numpy()
-    y, split = images.labels, _split(images, 6, 3, 1)
+    y, split = images.labels, split_images(images, 6, 3, 1)
     for draw, train in enumerate(split.draws):
         scaler = StandardScaler().fit(x[train])
         target = 2.0 * (y[train][:, None] == np.arange(10)) - 1
@@ -211,7 +211,7 @@ def test_groups_hold_every_cell_once_and_keep_to_the_budget(sizes, budget):
 def test_classes_have_equal_shares_and_parts_do_not_overlap():
     labels = np.array([0] * 30 + [3] * 41 + [7] * 26)
     images = Images("x", np.zeros((97, 2, 2, 3), np.uint8), labels)
-    split = _split(images, shots=8, draws=4, seed=0)
+    split = split_images(images, shots=8, draws=4, seed=0)
     for part, count in ((split.validation, 5), (split.test, 11), *((draw, 8) for draw in split.draws)):
         assert list(np.unique(labels[part], return_counts=True)[1]) == [count] * 3
     parts = [set(part) for part in (np.concatenate(split.draws), split.validation, split.test)]
@@ -235,7 +235,7 @@ def test_more_draws_begin_with_the_same_ones():
 def test_the_strength_does_not_depend_on_the_test_images():
     images = load_images("cifar10", n=300)
     before = layer_probes(patch_copier(), images)
-    test = _split(images, 10, 5, 0).test
+    test = split_images(images, 10, 5, 0).test
     images.pixels[test] = np.random.default_rng(0).integers(0, 256, (len(test), 32, 32, 3))
     after = layer_probes(patch_copier(), images)
     np.testing.assert_array_equal(before.strength, after.strength)

@@ -20,7 +20,6 @@ from vitcnn_utils.attention import (
     attention_maps,
     distance_sums,
     head_distances,
-    head_outputs,
     head_subset_similarity,
     subset_sums,
 )
@@ -39,7 +38,6 @@ MEASURES = {
     "accuracy": accuracy,
     "attention distance": head_distances,
     "attention maps": attention_maps,
-    "head outputs": lambda model, images: torch.cat(list(head_outputs(model, images, 2))),
     "head subsets": lambda model, images: head_subset_similarity(model, CNN, images, 2, batch_size=12),
     "layer similarity": lambda model, images: layer_similarity(model, model, images, 12, model.blocks, model.blocks),
     "token-patch similarity": lambda model, images: layer_patch_similarity(

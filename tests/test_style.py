@@ -99,6 +99,8 @@ def test_a_claim_table_shows_numbers_rule_and_verdict():
     text = table(claims)._repr_html_()
     assert "min 3 px, max 15 px" in text and "untrained: 16 to 17 px" in text
     assert "holds here" in text and "undecided here" in text and "&lt;b&gt;" in text
+    typeset = table([Claim("a", "-2 to -1.5%, at 3 % of zoo/vit-2", None, "y")])._repr_html_()
+    assert "<td>−2 to −1.5\N{NO-BREAK SPACE}%, at 3\N{NO-BREAK SPACE}% of zoo/vit-2</td>" in typeset
     assert repr(table([Claim("a", "b", False, "c")])) == "[does not hold here] a — b (c)"
 
 

@@ -1,6 +1,6 @@
 """Where the heads of a transformer look: mean attention distance (paper, section 5; Figs 3 to 5, C.5, C.6)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -46,7 +46,7 @@ def mean_distance(
     """Mean attention distance in pixels, (..., H), of attention weights (..., H, T, T), queries before keys.
 
     The mean over all spatial queries i of sum_j A[i, j] * distance(i, j), i = j included. Rows and columns of prefix
-    tokens are dropped, as in the public code that the paper's authors credit (PAPER.md, Fig 3). That leaves the mass on
+    tokens are dropped, as in the public code that the paper's authors credit. That leaves the mass on
     prefix tokens counted as distance 0: a head that puts a share a there seems (1 - a) times as far-sighted.
     renormalize=True divides each query's weights by their spatial sum instead.
 
@@ -68,30 +68,6 @@ def mean_distance(
         per_query = per_query / A.sum(-1).clamp_min(torch.finfo(A.dtype).tiny)
     result = per_query.mean(-1)
     return result if isinstance(weights, Tensor) else result.numpy()
-
-
-def attention_weights(model: Model, x: Tensor, block: int) -> Tensor:
-    """The weights of one block's heads, (B, H, T, T), for prepared images (B, 3, H, W)."""
-    model.require("attention", "attention weights")
-    found: list[Tensor] = []
-    watch_attention(model, x, lambda _, weights, values: found.append(weights), [_layer_of(model, block)])
-    return found[0]
-
-
-def head_outputs(model: Model, images: "Images", block: int, batch_size: int | None = None) -> Iterator[Tensor]:
-    """What each head of a block gives, A_h V_h before the output projection: (B, H, T, d), batch by batch.
-
-    batch_size: B; None for as many images as fit in memory.
-    """
-    model.require("attention", "head outputs")
-    layer = _layer_of(model, block)
-
-    def outputs(x: Tensor) -> Tensor:
-        found: list[Tensor] = []
-        watch_attention(model, x, lambda _, weights, values: found.append(weights @ values), [layer])
-        return _finite(found[0], layer, model)
-
-    return each_batch(model, images, batch_size, outputs)
 
 
 def attention_maps(model: Model, images: "Images", batch_size: int | None = None) -> xr.DataArray:
@@ -219,7 +195,7 @@ def head_subset_similarity(
 
     Heads are sorted by mean distance; a group is `size` neighbours in that order (a sliding window, as all groups must
     have the same number of heads to be compared), its features the outputs A_h V_h of its heads, before the output
-    projection, put side by side. The paper states neither; these choices are ours (PAPER.md, Fig 5).
+    projection, put side by side. The paper states neither; these choices are ours.
 
     cnn_layers: None for the first five units, those of the paper's figure.
     Returns over (subset, layer): cka, of all tokens flattened; cka_pooled, of the mean over tokens, a control: what is

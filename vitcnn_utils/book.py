@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ import yaml
 from vitcnn_utils import fingerprint
 from vitcnn_utils.errors import VitcnnError, near
 from vitcnn_utils.execute import Outcome, Task, execute, on_cluster
+from vitcnn_utils.files import alone, replace_text
 
 MAIN_EDITION = "zoo"  # its chapters stand at notebooks/ in the book; those of others at editions/NAME/
 
@@ -67,7 +68,8 @@ def run_editions(
     jobs = [job for edition in dict.fromkeys(editions) for job in _jobs(root, edition, notebooks, overrides, package)]
     with ExitStack() as locks:
         for edition in dict.fromkeys(editions):
-            locks.enter_context(_alone(root, edition))
+            lock = _executed_folder(root, edition).with_name(f"{edition}.lock")
+            locks.enter_context(alone(lock, f"another `vitcnn run` is at work on edition {edition}"))
         due = []
         for job in jobs:
             if _inputs_of(job.target) == job.inputs:
@@ -138,7 +140,7 @@ def _keep(job: _Job, outcome: Outcome) -> None:
     """Put an executed notebook in the place of the old one, with the hash of its inputs in it."""
     notebook = json.loads(outcome.notebook)
     notebook["metadata"]["vitcnn"] = {"inputs": job.inputs}
-    _replace(job.target, json.dumps(notebook))
+    replace_text(job.target, json.dumps(notebook))
     failed = _failed(job.target)
     failed.unlink(missing_ok=True)
     if failed.parent.exists() and not any(failed.parent.iterdir()):
@@ -151,39 +153,12 @@ def _keep_failed(job: _Job, outcome: Outcome) -> str:
     if not outcome.notebook:
         failed.unlink(missing_ok=True)
         return outcome.failure
-    _replace(failed, outcome.notebook)
+    replace_text(failed, outcome.notebook)
     return f"{outcome.failure}; see {failed}"
 
 
 def _failed(target: Path) -> Path:
     return target.parent / "failed" / target.name
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file in one step: an interrupt leaves the old one or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as aside:
-        partial = Path(aside) / path.name
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-
-
-@contextmanager
-def _alone(root: Path, edition: str) -> Iterator[None]:
-    """Hold the folder of an edition; VitcnnError if another run does. The system lets go of it when a run dies."""
-    from filelock import FileLock, Timeout
-
-    folder = _executed_folder(root, edition)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f"{edition}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise VitcnnError(f"another `vitcnn run` is at work on edition {edition}: wait until it ends") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _executed_folder(root: Path, edition: str) -> Path:
@@ -304,9 +279,15 @@ def _read(notebook: Path) -> dict[str, Any]:
 def build_book(root: Path | None = None, report: Callable[[str], None] = print) -> Path:
     """Build the static book from book/ and the executed notebooks, if any of them has changed; gives its first page.
 
-    Raises VitcnnError where a notebook of the main edition was never executed, and where Jupyter Book warns.
+    Raises VitcnnError where a notebook of the main edition was never executed, where Jupyter Book warns, and where
+    another build is at work.
     """
     root = root or find_root()
+    with alone(root / "_build" / "html.lock", "another `vitcnn book` is at work here"):
+        return _build(root, report)
+
+
+def _build(root: Path, report: Callable[[str], None]) -> Path:
     build = root / "_build"
     index = build / "html" / "index.html"
     stamp = build / "html.inputs"

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from vitcnn_utils import data, models
+from vitcnn_utils import data, models, zoo
 from vitcnn_utils.batching import free_memory
 from vitcnn_utils.book import default_parameters, find_root, read_edition, unfit
 from vitcnn_utils.data import Images
@@ -133,12 +133,12 @@ class Sources:
 
     def _find_model(self, name: str) -> None:
         if name.startswith("zoo/"):
-            models._load_zoo(name, None)
+            zoo.weights_path(name)
             self._bytes[name] = 0
             return
-        repository = models._repository(name)
+        repository = models.repository_of(name)
         if repository is None or name.startswith("hf-hub:"):
-            models._fetch(name, repository, "config.json")
+            models.fetch_file(name, repository, "config.json")
         assert repository is not None
         self._bytes[name] = self._bytes_to_come(name, repository)
 
@@ -168,9 +168,9 @@ class Sources:
         if name not in data.SAMPLES and not path.exists() and path.suffix != ".parquet":
             self._pictures[name] = _of_hub(name)
             return
-        source = data._find(name, data._Request())
+        source = data.find_images(name, data.Request())
         start = time.perf_counter()
-        pictures = data._decode(name, source.pictures[:DECODED], 32)
+        pictures = data.decode(name, source.pictures[:DECODED], 32)
         seconds = (time.perf_counter() - start) / len(pictures)
         self._pictures[name] = _Pictures(len(source.pictures), source.labels, source.classes, 0, seconds, (32, 32))
 
@@ -225,7 +225,7 @@ class Sources:
             classes = "none" if found.labels is None else str(len(np.unique(found.labels)))
             there = "?" if found.count is None else f"{found.count:,}"
             # Of more than are used, images are drawn; no data set has more than all.
-            bytes = None if found.bytes is None else found.bytes * min(data._pool(n), found.count or n)
+            bytes = None if found.bytes is None else found.bytes * min(data.pool_size(n), found.count or n)
             rows.append((name, there, f"{n:,}", classes, _to_fetch(bytes)))
         total = sum(self._bytes[name] for name in built)
         return _table(rows) + f"\n{_size(total)} of weights to fetch" * (total > 0)
@@ -254,22 +254,10 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 def _of_hub(name: str) -> _Pictures:
     """A data set of the hub, as its description tells; none of its images is fetched."""
-    address = data._ask_hub(name)
-    with data._one_line(f"{name} cannot be read from the hub"):
-        splits = data._splits(address)
-        split = data._choose_split(None, splits, name)
-        stream = splits[split]
-        schema = (stream if stream.features else stream._resolve_features()).features.arrow_schema
-        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
-        data._image_column(schema, features, name, None)
-        column = data._label_column(schema, features, name, None)
-    classes = None if column is None else tuple(features[column].get("names", ())) or None
+    told = data.describe_hub(name)
     # Of whole numbers nobody says how many there are: ten, as likely as any.
-    labels = None if column is None else np.arange(len(classes or "0123456789"))
-    told = (stream.info.splits or {}).get(split)
-    if told is None or not told.num_examples:
-        return _Pictures(None, labels, classes, None, 0, (32, 32))
-    return _Pictures(told.num_examples, labels, classes, told.num_bytes / told.num_examples, 0, (32, 32))
+    labels = np.arange(len(told.classes or "0123456789")) if told.labelled else None
+    return _Pictures(told.count, labels, told.classes, told.bytes, 0, (32, 32))
 
 
 # --- figures and costs ----------------------------------------------------------------------------------------

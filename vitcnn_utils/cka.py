@@ -45,7 +45,8 @@ Part = tuple[int, int]
 def linear_cka(x: ArrayLike, y: ArrayLike) -> float:
     """Unbiased linear CKA of one batch of features, in float64.
 
-    x: (N, p); y: (N, q); of the same N >= 4 images. Later dimensions are flattened. NaN if one is constant.
+    x: (N, p); y: (N, q); of the same N >= 4 images. Later dimensions are flattened; (N,) is one feature. NaN if one is
+    constant.
 
     >>> linear_cka([[0], [1], [2], [4]], [[0], [10], [20], [40]])
     1.0
@@ -173,20 +174,22 @@ def image_attrs(images: Images, batch_size: int, seed: int) -> dict[str, str | i
 def centred_gram(features: Tensor, name: str = "the features", clip_norms: bool = False) -> Tensor:
     """All that CKA asks of one representation of a minibatch: its U-centred Gram matrix, below the diagonal.
 
-    features: (n, ...) of n >= 4 images; dimensions after the first are flattened. float64 stays, all else is float32.
+    features: (n, ...) of n >= 4 images; dimensions after the first are flattened. float64 stays, all else becomes
+    float32. No gradient goes through it.
     clip_norms: the features of each image are scaled down to the median norm of the batch where they are longer, before
-    they are centred (the mean would follow the outliers), so that no few images of large norm decide alone (PAPER.md,
-    Fig 1, traps). This is not in the paper.
+    they are centred (the mean would follow the outliers), so that no few images of large norm decide alone. This is
+    not in the paper.
 
     Returns (n (n - 1) / 2,), scaled so that the dot product of two of them is HSIC₁; zero for constant features, where
     constant means up to rounding.
     Raises VitcnnError with `name` if there is NaN or Inf in the features, or in their squares, or fewer than 4 of them.
     """
-    x = features.flatten(1)
+    x = features.detach().unsqueeze(-1).flatten(1)
     n = len(x)
     if n < SMALLEST_BATCH:
         raise VitcnnError(f"CKA needs at least {SMALLEST_BATCH} images a batch, {name} has {n}: give more")
     if clip_norms:
+        x = x.to(_precision(x))  # norms in float16 are soon infinite
         norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         x = torch.where(norms > norms.median(), x * (norms.median() / norms), x)
     gram = _gram(x)
@@ -205,8 +208,7 @@ def _gram(x: Tensor) -> Tensor:
 
     HSIC₁ does not change when features are shifted, but in float32 it drowns in the rounding of a large mean.
     """
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    n = len(x)
+    dtype, n = _precision(x), len(x)
     gram = torch.zeros(n, n, dtype=dtype, device=x.device)
     strip, width = (STRIP, WIDTH) if x.device.type == "cpu" else (n, 1 << 16)
     for columns in x.split(width, dim=1):
@@ -218,9 +220,14 @@ def _gram(x: Tensor) -> Tensor:
     return gram
 
 
+def _precision(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
 def _products(a: Tensor, b: Tensor) -> Tensor:
     """(m, p) times the transpose of (n, p): (m, n)."""
-    if a.device.type == "cpu" and a.dtype == torch.float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    of_onednn = a.device.type == "cpu" and a.dtype == torch.float32 and a.numel() > 0  # which refuses p = 0
+    if of_onednn and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         # By oneDNN, in half the time that MKL, which is behind `a @ b.T`, takes on AMD's processors. There is no public
         # way to it that makes no copies; this one is what torch.compile writes.
         return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
@@ -234,7 +241,9 @@ def _u_centred(gram: Tensor) -> Tensor:
     rows = (below.sum(dim=0) + below.sum(dim=1)) / (n - 2)
     below -= rows[:, None]
     below -= rows - rows.sum() / (n - 1)
-    row, column = torch.tril_indices(n, n, -1, device=gram.device)
+    # MPS has had no tril_indices before torch 2.6.
+    there = gram.device if gram.device.type != "mps" else torch.device("cpu")
+    row, column = torch.tril_indices(n, n, -1, device=there).to(gram.device)
     return below[row, column]
 
 

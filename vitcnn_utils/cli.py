@@ -142,11 +142,11 @@ def _book(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from vitcnn_utils.models import find_device
     from vitcnn_utils.zoo import FOLDER
-    from vitcnn_utils.zoo.recipes import RECIPES
+    from vitcnn_utils.zoo.recipes import RECIPES, find_recipe
     from vitcnn_utils.zoo.trainer import find_cifar10, train
 
     names = list(RECIPES) if options.all else [options.name]
-    recipes = [_recipe(name, options.short) for name in names]
+    recipes = [find_recipe(name, options.short) for name in names]
     device = str(find_device(options.device))
     data = options.data or find_cifar10()
     for name, recipe in zip(names, recipes, strict=True):
@@ -158,9 +158,10 @@ def _tune(options: argparse.Namespace) -> None:
 
     from vitcnn_utils.models import find_device
     from vitcnn_utils.zoo import TUNING
+    from vitcnn_utils.zoo.recipes import find_recipe
     from vitcnn_utils.zoo.trainer import find_cifar10, tune
 
-    recipe = _recipe(options.name, options.short)
+    recipe = find_recipe(options.name, options.short)
     types = {field.name: type(getattr(recipe, field.name)) for field in fields(recipe)}
     changes = _parameters(options)
     for name, value in changes.items():
@@ -174,14 +175,6 @@ def _tune(options: argparse.Namespace) -> None:
     data = options.data or find_cifar10()
     result = tune(options.name, replace(recipe, **changes), data, TUNING, str(find_device(options.device)))
     print(f"{result:.1%} of the 5,000 held-out training images right; added to {TUNING}")
-
-
-def _recipe(name: str, short: bool) -> Any:
-    from vitcnn_utils.zoo.recipes import RECIPES, SHORT
-
-    if name not in RECIPES:
-        raise VitcnnError(f"no zoo model {name!r}{near(name, list(RECIPES))}")
-    return (SHORT if short else RECIPES)[name]
 
 
 def _zoo(options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 
 from vitcnn_utils import hub
 from vitcnn_utils.errors import VitcnnError, whole_number
+from vitcnn_utils.files import replacing
 
 if TYPE_CHECKING:
     import datasets
@@ -118,8 +119,8 @@ def load_images(
         if number is not None:
             whole_number(what, number)
     whole_number("seed", seed, 0)
-    source = _find(name, _Request(n, seed, split, image_column, label_column))
-    images = Images(name, _decode(name, source.pictures, size), source.labels, source.classes)
+    source = find_images(name, Request(n, seed, split, image_column, label_column))
+    images = Images(name, decode(name, source.pictures, size), source.labels, source.classes)
     if source.keep_at is not None:
         _keep(source, source.keep_at)
     return images
@@ -127,10 +128,10 @@ def load_images(
 
 def read_parquet(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """All images, uint8 (N, H, W, 3), and labels, int64 (N,), of a parquet file in the order of its rows."""
-    source = _parquet_file(path, _Request())
+    source = _parquet_file(path, Request())
     if source.labels is None:
         raise VitcnnError(f"{path} has no labels: give a file with a column of classes")
-    return _decode(str(path), source.pictures, size=None), source.labels
+    return decode(str(path), source.pictures, size=None), source.labels
 
 
 def balanced_order(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -143,7 +144,7 @@ def balanced_order(labels: np.ndarray, seed: int) -> np.ndarray:
     return shuffled[np.argsort(turn, kind="stable")]
 
 
-class _Picture(NamedTuple):
+class Picture(NamedTuple):
     """An encoded image: its bytes, or where to read them; `where` names it in errors."""
 
     where: str
@@ -151,17 +152,17 @@ class _Picture(NamedTuple):
     path: str | None
 
 
-class _Source(NamedTuple):
+class Source(NamedTuple):
     """What is known of a set of images before any of them is decoded."""
 
-    pictures: Sequence[_Picture]
+    pictures: Sequence[Picture]
     labels: np.ndarray | None
     classes: tuple[str, ...] | None
     keep_at: Path | None = None
 
 
-class _Request(NamedTuple):
-    """The arguments of `load_images` that only some kinds of source understand."""
+class Request(NamedTuple):
+    """The arguments of `load_images` that choose among images, as some kinds of source only understand."""
 
     n: int | None = None
     seed: int = 0
@@ -175,8 +176,8 @@ class _Request(NamedTuple):
                 raise VitcnnError(f"{argument}={getattr(self, argument)!r} means nothing for {name}: leave it out")
 
 
-def _find(name: str, request: _Request) -> _Source:
-    """The images that are asked for, in order."""
+def find_images(name: str, request: Request) -> Source:
+    """What `load_images` will decode, in order; raises the VitcnnError that it would raise."""
     if name in SAMPLES:
         request.refuse(f"the sample {name}", "split", "image_column", "label_column")
         return _draw(_parquet_file(SAMPLES[name], request), name, request)
@@ -194,18 +195,18 @@ def _find(name: str, request: _Request) -> _Source:
     return _hub(name, request)
 
 
-def _draw(source: _Source, name: str, request: _Request) -> _Source:
+def _draw(source: Source, name: str, request: Request) -> Source:
     n, labels = request.n, source.labels
     if n is not None and n > len(source.pictures):
         raise VitcnnError(f"n={n}: {name} has only {len(source.pictures)} images: ask for at most so many")
     order = balanced_order(np.zeros(len(source.pictures)) if labels is None else labels, request.seed)[:n]
-    return _Source([source.pictures[i] for i in order], None if labels is None else labels[order], source.classes)
+    return Source([source.pictures[i] for i in order], None if labels is None else labels[order], source.classes)
 
 
 # Folders
 
 
-def _folder(root: Path, split: str | None) -> _Source:
+def _folder(root: Path, split: str | None) -> Source:
     folders = {entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
     if split is not None and split not in folders:
         raise VitcnnError(f"split={split!r}: {root} has no such sub-folder: it has {_listed(folders) or 'none'}")
@@ -220,11 +221,11 @@ def _folder(root: Path, split: str | None) -> _Source:
     if classes and loose:
         beside = f"{root} has pictures both in sub-folders and beside them ({loose[0].name})"
         raise VitcnnError(f"{beside}: put each into the folder of its class")
-    pictures = [_Picture(str(path.relative_to(root)), None, str(path)) for path in paths]
+    pictures = [Picture(str(path.relative_to(root)), None, str(path)) for path in paths]
     if not classes:
-        return _Source(pictures, None, None)
+        return Source(pictures, None, None)
     labels = [classes.index(path.relative_to(root).parts[0]) for path in paths]
-    return _Source(pictures, np.array(labels, dtype=np.int64), tuple(classes))
+    return Source(pictures, np.array(labels, dtype=np.int64), tuple(classes))
 
 
 def _pictures_below(root: Path) -> list[Path]:
@@ -239,7 +240,7 @@ def _pictures_below(root: Path) -> list[Path]:
 # Tables: parquet files, and what the hub's streams consist of
 
 
-def _parquet_file(path: Path, request: _Request) -> _Source:
+def _parquet_file(path: Path, request: Request) -> Source:
     return _table(_read(path), path.name, request)
 
 
@@ -247,7 +248,7 @@ def _tables_in(root: Path) -> list[Path]:
     return sorted(path for path in root.glob("*.parquet") if not path.name.startswith("."))
 
 
-def _parquet_folder(root: Path, request: _Request) -> _Source:
+def _parquet_folder(root: Path, request: Request) -> Source:
     """One split, as one table: a file's name begins with its split, if there are several, as on the hub."""
     import pyarrow as pa
 
@@ -283,18 +284,18 @@ def _read(path: Path) -> "pa.Table":
         raise VitcnnError(f"{path} cannot be read as parquet: {_one_line_of(error)}") from None
 
 
-def _table(table: "pa.Table", name: str, request: _Request) -> _Source:
+def _table(table: "pa.Table", name: str, request: Request) -> Source:
     features = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     image_column = _image_column(table.schema, features, name, request.image_column)
     label_column = _label_column(table.schema, features, name, request.label_column)
     pictures = _Cells(table[image_column])
     if label_column is None:
-        return _Source(pictures, None, None)
+        return Source(pictures, None, None)
     labels, classes = _labels(table[label_column], name, label_column)
-    return _Source(pictures, labels, classes or tuple(features.get(label_column, {}).get("names", ())) or None)
+    return Source(pictures, labels, classes or tuple(features.get(label_column, {}).get("names", ())) or None)
 
 
-class _Cells(Sequence[_Picture]):
+class _Cells(Sequence[Picture]):
     """A column of images, of which only those that are looked at are copied."""
 
     def __init__(self, column: "pa.ChunkedArray") -> None:
@@ -307,8 +308,8 @@ class _Cells(Sequence[_Picture]):
         cell = self.column[int(row)].as_py()
         if isinstance(cell, dict):
             path = cell.get("path")
-            return _Picture(f"row {row} ({path})" if path else f"row {row}", cell["bytes"], path)
-        return _Picture(f"row {row}", cell, None)
+            return Picture(f"row {row} ({path})" if path else f"row {row}", cell["bytes"], path)
+        return Picture(f"row {row}", cell, None)
 
 
 def _image_column(schema: "pa.Schema", features: dict[str, Any], name: str, wanted: str | None) -> str:
@@ -381,7 +382,7 @@ def _address(name: str) -> _Address:
     return _Address(found["id"], found["config"], found["revision"]) if found else _Address(name, None, None)
 
 
-def _hub(name: str, request: _Request) -> _Source:
+def _hub(name: str, request: Request) -> Source:
     path = _kept(name, request)
     source = _drawn_before(name, path)
     if source is None:
@@ -390,7 +391,7 @@ def _hub(name: str, request: _Request) -> _Source:
     return source
 
 
-def _stream(name: str, request: _Request) -> _Source:
+def _stream(name: str, request: Request) -> Source:
     import pyarrow as pa
 
     address = _ask_hub(name)
@@ -398,23 +399,55 @@ def _stream(name: str, request: _Request) -> _Source:
         splits = hub.patiently(lambda: _splits(address), name)
         stream = splits[_choose_split(request.split, splits, name)]
         if request.n is not None:
-            pool = _pool(request.n)
+            pool = pool_size(request.n)
             stream = stream.shuffle(seed=request.seed, buffer_size=pool).take(pool)
         tables = list(stream.with_format("arrow").iter(batch_size=100))
         return _table(pa.concat_tables(tables), name, request)
 
 
-def _pool(n: int) -> int:
+def pool_size(n: int) -> int:
+    """From how many images of a hub data set `n` are drawn, if it has so many."""
     return max(2 * n, POOL)
 
 
-def _warn_if_sorted(source: _Source, name: str, n: int | None) -> None:
+@dataclass(frozen=True)
+class HubDescription:
+    """What a data set of the hub says of the split that is taken; None where it does not say.
+
+    count: of images. bytes: of one image, encoded, on average. labelled: whether there is a column of labels.
+    """
+
+    count: int | None
+    bytes: float | None
+    labelled: bool
+    classes: tuple[str, ...] | None
+
+
+def describe_hub(name: str) -> HubDescription:
+    """What is told of a data set on the hub without any of its images; VitcnnError where they could not be loaded."""
+    address = _ask_hub(name)
+    with _one_line(f"{name} cannot be read from the hub"):
+        splits = hub.patiently(lambda: _splits(address), name)
+        split = _choose_split(None, splits, name)
+        stream = splits[split]
+        schema = (stream if stream.features else stream._resolve_features()).features.arrow_schema
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        _image_column(schema, features, name, None)
+        label = _label_column(schema, features, name, None)
+    classes = None if label is None else tuple(features[label].get("names", ())) or None
+    told = (stream.info.splits or {}).get(split)
+    if told is None or not told.num_examples:
+        return HubDescription(None, None, label is not None, classes)
+    return HubDescription(told.num_examples, told.num_bytes / told.num_examples, label is not None, classes)
+
+
+def _warn_if_sorted(source: Source, name: str, n: int | None) -> None:
     if n is None or source.labels is None or source.classes is None:
         return
     met, expected = len(np.unique(source.labels)), min(n, len(source.classes))
     if 2 * met < expected:
         advice = "it seems to be sorted by class: download it and pass a folder or a .parquet file"
-        found = f"{met} of {len(source.classes)} classes among the first {_pool(n)} images of {name}"
+        found = f"{met} of {len(source.classes)} classes among the first {pool_size(n)} images of {name}"
         warnings.warn(f"{found}: {advice}", stacklevel=4)
 
 
@@ -487,7 +520,7 @@ def _one_line(problem: str) -> Iterator[None]:
 # What was drawn from the hub, on this machine
 
 
-def _kept(name: str, request: _Request) -> Path:
+def _kept(name: str, request: Request) -> Path:
     """Where images drawn with this request are kept: a parquet file of them in order, encoded as the hub has them."""
     from huggingface_hub import constants
 
@@ -497,11 +530,11 @@ def _kept(name: str, request: _Request) -> Path:
     return folder / f"{request.split or 'split'}-{some}-seed{request.seed}-{key}.parquet"
 
 
-def _drawn_before(name: str, path: Path) -> _Source | None:
+def _drawn_before(name: str, path: Path) -> Source | None:
     if not path.exists():
         return None
     try:
-        source = _parquet_file(path, _Request())
+        source = _parquet_file(path, Request())
     except VitcnnError as error:
         _logger.warning("%s; it is drawn again", error)
         return None
@@ -509,21 +542,16 @@ def _drawn_before(name: str, path: Path) -> _Source | None:
     return source
 
 
-def _keep(source: _Source, path: Path) -> None:
+def _keep(source: Source, path: Path) -> None:
     """Writes images, all or nothing; a place that cannot be written to costs only that they are not kept."""
-    partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(source, partial)
-        partial.replace(path)
+        with replacing(path) as partial:
+            _write(source, partial)
     except OSError as error:
         _logger.warning("the images are not kept for later in %s: %s", path, error)
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
-def _write(source: _Source, path: Path) -> None:
+def _write(source: Source, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -545,8 +573,8 @@ def _write(source: _Source, path: Path) -> None:
 # Decoding
 
 
-def _decode(name: str, pictures: Sequence[_Picture], size: int | None) -> np.ndarray:
-    """uint8 (N, H, W, 3)"""
+def decode(name: str, pictures: Sequence[Picture], size: int | None) -> np.ndarray:
+    """uint8 (N, H, W, 3); size: as for `load_images`. VitcnnError names all that are no images, or differ in size."""
     from tqdm import tqdm
 
     arrays, bad = [], []
@@ -567,7 +595,7 @@ def _decode(name: str, pictures: Sequence[_Picture], size: int | None) -> np.nda
     return np.stack(arrays)
 
 
-def _pixels(picture: _Picture, size: int | None) -> np.ndarray:
+def _pixels(picture: Picture, size: int | None) -> np.ndarray:
     """uint8 (H, W, 3)"""
     from PIL import Image
 
@@ -576,7 +604,7 @@ def _pixels(picture: _Picture, size: int | None) -> np.ndarray:
     return np.asarray(upright if size is None else _square(upright, size))
 
 
-def _bytes(picture: _Picture) -> bytes:
+def _bytes(picture: Picture) -> bytes:
     if picture.data is not None:
         return picture.data
     if picture.path is None:

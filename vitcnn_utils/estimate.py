@@ -75,7 +75,7 @@ class Bench:
         """The smallest trial; it raises the VitcnnError that the measure would raise."""
         a = request.arguments
         if request.measure == "probes.layer_probes":  # whose trials have other numbers of images a class
-            probes._split(a["images"], a["shots"], a["draws"], a["seed"])
+            probes.split_images(a["images"], a["shots"], a["draws"], a["seed"])
         if self._key(request) not in self._trials:
             trials = _Trials(0)
             trials.first = self._weigh(request, GROWTH[request.measure].weighed(a)[0], trials)
@@ -225,7 +225,7 @@ def _growth(pairs: bool, kept: bool = False) -> Growth:
 
 
 def _places(a: Arguments) -> list[Any]:
-    return receptive_field._places(a["model"], a["layers"], a["before_addition"])
+    return receptive_field.places_of(a["model"], a["layers"], a["before_addition"])
 
 
 def _backward(a: Arguments) -> float:
@@ -234,7 +234,7 @@ def _backward(a: Arguments) -> float:
     if a["channels"] is not None:
         return len(places) * a["channels"]
     with torch.no_grad(), a["model"].reading([tap for *_, tap in places]) as values:
-        a["model"].module(a["model"]._blank())
+        a["model"].module(a["model"].blank())
     return sum(a["model"].spatial(z).shape[-1] for z in values)
 
 
@@ -266,7 +266,7 @@ def _cells(model: Model) -> tuple[int, int]:
     """Of the last layer that is probed: tokens or places, and channels."""
     if model.module not in _CELLS:
         last = (model.blocks or model.layers)[-1]
-        shapes = model.reduce(model._blank(), [last], lambda _, z: model.spatial(z).shape[1:])
+        shapes = model.reduce(model.blank(), [last], lambda _, z: model.spatial(z).shape[1:])
         rows, columns, channels = shapes[last.name]
         _CELLS[model.module] = rows * columns, channels
     return _CELLS[model.module]
@@ -280,7 +280,7 @@ def _probe_work(a: Arguments) -> Amounts:
     r = min(train, D)
     regression = 2 * D * r * (2 * train + validation + test) + EIGH * r**3
     prediction = 2 * r * C * (len(probes.STRENGTHS) * validation + test)
-    readouts = probes._readouts(a["model"], a["readouts"])
+    readouts = probes.readouts_of(a["model"], a["readouts"])
     layers = a["model"].blocks or a["model"].layers if a["layers"] is None else a["layers"]
     solved = len(layers) * a["draws"]
     probed = sum(places if readout == "token" else 1 for readout in readouts)

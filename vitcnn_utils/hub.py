@@ -31,32 +31,33 @@ class _Damaged(Exception):
     """What arrived is not what the hub says that it has."""
 
 
-def fetch(repository: str, file: str, revision: str | None = None) -> Path:
+def fetch(repository: str, file: str, revision: str | None = None, repo_type: str = "model") -> Path:
     """A file of a model, from the hub's cache on this machine or else from the hub, with its checksum compared.
 
-    Raises what the hub's client raises; `reason` has the words for it.
+    repo_type: 'dataset' for a file of a data set. Raises what the hub's client raises; `reason` has the words for it.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        path = Path(hf_hub_download(repository, file, revision=revision, local_files_only=True))
+        path = Path(hf_hub_download(repository, file, revision=revision, repo_type=repo_type, local_files_only=True))
     except LocalEntryNotFoundError:
-        return _download(repository, file, revision)
+        return _download(repository, file, revision, repo_type)
     if _is_damaged(path):
         _logger.warning("%s is damaged: it is fetched again", path)
-        return _download(repository, file, revision)
+        return _download(repository, file, revision, repo_type)
     return path
 
 
-def _download(repository: str, file: str, revision: str | None) -> Path:
+def _download(repository: str, file: str, revision: str | None, repo_type: str) -> Path:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     # One question first: of a hub that nobody can reach, hf_hub_download asks six times, which takes 20 seconds.
-    patiently(lambda: get_hf_file_metadata(hf_hub_url(repository, file, revision=revision)), f"{repository} ({file})")
+    url = hf_hub_url(repository, file, revision=revision, repo_type=repo_type)
+    patiently(lambda: get_hf_file_metadata(url), f"{repository} ({file})")
 
     def download() -> Path:
-        path = Path(hf_hub_download(repository, file, revision=revision))
+        path = Path(hf_hub_download(repository, file, revision=revision, repo_type=repo_type))
         if _is_damaged(path):
             _remove(path)
             raise _Damaged

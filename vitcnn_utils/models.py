@@ -87,7 +87,7 @@ class Model:
     prefix_tokens: int = 0
     readout: str = "avg"
     trained: bool = True
-    _overwritten: dict[Tap, bool] = field(default_factory=dict, repr=False)
+    _overwritten: dict[Tap, bool] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def blocks(self) -> list[Layer]:
@@ -170,7 +170,7 @@ class Model:
         with _hooks(self.module, taps, keep):
             yield values
 
-    def _blank(self) -> Tensor:
+    def blank(self) -> Tensor:
         """One image of the size and precision that the module takes."""
         dtype = next((p.dtype for p in self.module.parameters()), torch.float32)
         return torch.zeros(1, 3, *self.image_size, device=self.device, dtype=dtype)
@@ -186,7 +186,7 @@ class Model:
             seen[index] = tensor, tensor._version
 
         with torch.no_grad(), _hooks(self.module, new, note):
-            self.module(self._blank())
+            self.module(self.blank())
         for index, tap in enumerate(new):
             if index not in seen:
                 raise VitcnnError(f"{self.name} does not run this {type(tap.module).__name__}: give its own layers")
@@ -315,7 +315,7 @@ def load_model(
     title = name if trained else f"{name} (untrained)"
     model = Model(name=title, module=module.to(target).eval(), device=target, trained=trained, **facts)
     try:
-        _describe(model)
+        describe(model)
     except (RuntimeError, AssertionError) as error:
         if model.image_size == natural:
             raise
@@ -340,11 +340,9 @@ def _load_zoo(name: str, weights: str | Path | None) -> tuple[nn.Module, dict[st
 
     from vitcnn_utils import zoo
     from vitcnn_utils.zoo.architectures import CLASSES, IMAGE_SIZE, MEAN, STD, build
-    from vitcnn_utils.zoo.recipes import RECIPES
+    from vitcnn_utils.zoo.recipes import find_recipe
 
-    if name not in RECIPES:
-        raise VitcnnError(f"no zoo model {name!r}{near(name, list(RECIPES))}")
-    module = build(RECIPES[name])
+    module = build(find_recipe(name))
     if weights != "untrained":
         path = zoo.weights_path(name) if weights is None else Path(weights)
         _fit(module, load_file(path), name, path)
@@ -362,13 +360,13 @@ def _fit(module: nn.Module, state: dict[str, Tensor], name: str, path: Path) -> 
 def _load_timm(name: str, weights: str | Path | None, image_size: int | None) -> tuple[nn.Module, dict[str, Any]]:
     from timm.data import resolve_model_data_config
 
-    repository = _repository(name)
+    repository = repository_of(name)
     if name.startswith("hf-hub:"):
-        _check_config(name, _fetch(name, repository, "config.json"))
+        _check_config(name, fetch_file(name, repository, "config.json"))
     if weights == "untrained":
         module = _create(name, image_size, pretrained=False)
     else:
-        path = _fetch(name, repository, "model.safetensors") if weights is None else Path(weights)
+        path = fetch_file(name, repository, "model.safetensors") if weights is None else Path(weights)
         _check_safetensors(path)
         # The file, wherever timm would take the weights from and in whatever format it expects them there.
         overlay = {"file": str(path), "source": "", "custom_load": False}
@@ -408,8 +406,11 @@ def _check_config(name: str, path: Path) -> None:
         raise VitcnnError(f"{name} is a {architecture}, which timm {timm.__version__} does not have: try a newer timm")
 
 
-def _repository(name: str) -> str | None:
-    """The hub's repository of a model's published weights, None if there are none; VitcnnError for an unknown model."""
+def repository_of(name: str) -> str | None:
+    """The hub's repository of a model's published weights, None if there are none; VitcnnError for an unknown model.
+
+    'OWNER/NAME' or 'OWNER/NAME@REVISION', as `fetch_file` takes it.
+    """
     import timm
 
     if name.startswith("hf-hub:"):
@@ -431,7 +432,7 @@ def _repository(name: str) -> str | None:
     return config.hf_hub_id + full_name if config.hf_hub_id.endswith("/") else config.hf_hub_id
 
 
-def _fetch(name: str, repository: str | None, file: str) -> Path:
+def fetch_file(name: str, repository: str | None, file: str) -> Path:
     """A file of a model, from the hub's cache on this machine or the hub; VitcnnError if it is not to be had."""
     if repository is None:
         otherwise = "give weights='untrained' or a .safetensors file"
@@ -480,9 +481,9 @@ def _check_safetensors(path: Path) -> None:
         raise VitcnnError(f"{path} is not a safetensors file, and nothing else is loaded: {error}") from error
 
 
-def _describe(model: Model) -> None:
+def describe(model: Model) -> None:
     """Fills in what the measures ask for, from what the module does with an image (never from its class name)."""
-    root = trace(model.module, model._blank())
+    root = trace(model.module, model.blank())
     residual_units = units(root)
     blocks = _blocks(root, residual_units)
     _describe_tokens(model, blocks)

@@ -62,8 +62,8 @@ def layer_probes(
     Raises VitcnnError for images without labels, of one class or too few of a class, and for NaN or Inf in a layer.
     """
     layers = (model.blocks or model.layers) if layers is None else layers
-    readouts = _readouts(model, readouts)
-    labels, split = _labels(images), _split(images, shots, draws, seed)
+    readouts = readouts_of(model, readouts)
+    labels, split = class_numbers(images), split_images(images, shots, draws, seed)
     reader = _Reader.of(model, images)
     # Of each layer and read-out, over tokens: accuracy (2, strength, draw, P) on the validation and on the test images.
     found: dict[tuple[str, str], list[np.ndarray]] = {}
@@ -155,7 +155,7 @@ class Ridge:
         return projected @ (self.coefficients / (self.eigenvalues[..., None] + strength)) + self.intercept
 
 
-def _probe(x: Tensor, labels: np.ndarray, split: "_Split", model: Model) -> np.ndarray:
+def _probe(x: Tensor, labels: np.ndarray, split: "Split", model: Model) -> np.ndarray:
     """Accuracies on the validation and on the test images with each strength: (2, strength, draw, P); x: (N, P, D).
 
     As many of the P probes at once as fit in memory.
@@ -177,7 +177,7 @@ def _probe(x: Tensor, labels: np.ndarray, split: "_Split", model: Model) -> np.n
 
 
 def _solve(
-    of: Callable[[np.ndarray], Tensor], target: Tensor, train: np.ndarray, split: "_Split"
+    of: Callable[[np.ndarray], Tensor], target: Tensor, train: np.ndarray, split: "Split"
 ) -> list[list[np.ndarray]]:
     """Of one draw, on the validation and on the test images, with each strength, each probe's accuracy: (P,)."""
     x = of(train)
@@ -198,16 +198,16 @@ def _accuracy(prediction: Tensor, target: Tensor) -> np.ndarray:
 # Images and labels
 
 
-class _Split(NamedTuple):
-    """Indices of images: of each draw, (shots * classes,), for validation and for the test."""
+class Split(NamedTuple):
+    """Which images are for what, by index: of each draw, (shots * classes,), for validation and for the test."""
 
     draws: list[np.ndarray]
     validation: np.ndarray
     test: np.ndarray
 
 
-def _labels(images: Images) -> np.ndarray:
-    """The labels numbered from 0 without gaps, (N,)."""
+def class_numbers(images: Images) -> np.ndarray:
+    """The labels numbered from 0 without gaps, (N,); VitcnnError where there are none, or one class only."""
     if images.labels is None:
         raise VitcnnError(f"{images.name} has no labels, which linear probes need: take labelled images")
     classes, labels = np.unique(images.labels, return_inverse=True)
@@ -218,9 +218,12 @@ def _labels(images: Images) -> np.ndarray:
     return labels
 
 
-def _split(images: Images, shots: int, draws: int, seed: int) -> _Split:
-    """Divides the images of each class: 40 % pool, 20 % validation, 40 % test; then draws from the pool."""
-    labels = _labels(images)
+def split_images(images: Images, shots: int, draws: int, seed: int) -> Split:
+    """Divides the images of each class: 40 % pool, 20 % validation, 40 % test; then draws from the pool.
+
+    VitcnnError where a class has too few images, and where `class_numbers` raises it.
+    """
+    labels = class_numbers(images)
     counts = np.bincount(labels)
     needed = max(-(-5 * shots // 2), 5)
     if shots < 1 or draws < 1:
@@ -235,13 +238,14 @@ def _split(images: Images, shots: int, draws: int, seed: int) -> _Split:
     rng = np.random.default_rng(seed)
     by_class = np.stack([rng.permutation(np.flatnonzero(labels == c))[:size] for c in range(len(counts))])
     drawn = [rng.permuted(by_class[:, :pool], axis=1)[:, :shots].ravel() for _ in range(draws)]
-    return _Split(drawn, by_class[:, pool : pool + validation].ravel(), by_class[:, pool + validation :].ravel())
+    return Split(drawn, by_class[:, pool : pool + validation].ravel(), by_class[:, pool + validation :].ravel())
 
 
 # From a model to features
 
 
-def _readouts(model: Model, readouts: Sequence[Readout] | None) -> Sequence[Readout]:
+def readouts_of(model: Model, readouts: Sequence[Readout] | None) -> Sequence[Readout]:
+    """The read-outs that `layer_probes` takes, None for all of the model's; VitcnnError for one that it lacks."""
     missing = set() if model.grid is not None else {"first token"}
     missing |= set() if model.prefix_tokens else {"cls", "mean with cls"}
     if readouts is None:

@@ -73,7 +73,7 @@ def field_sums(
     """
     if channels is not None and channels < 1:
         raise VitcnnError(f"channels={channels} of each layer: give 1 or more, or None for all")
-    places = _places(model, layers, before_addition)
+    places = places_of(model, layers, before_addition)
     with frozen(model.module), torch.enable_grad():
         facts = _facts(model, images, places)
         drawn = _draw([fact[0] for fact in facts], len(images), channels, seed)
@@ -125,8 +125,11 @@ class FieldSums:
 Place = tuple[str, str, int, float, Tap]
 
 
-def _places(model: Model, names: Sequence[str] | None, before_addition: bool) -> list[Place]:
-    """Name, kind, block (-1 outside), depth and tap of what is to be measured."""
+def places_of(model: Model, names: Sequence[str] | None, before_addition: bool) -> list[Place]:
+    """Name, kind, block (-1 outside), depth and tap of each layer that `effective_receptive_fields` measures.
+
+    names, before_addition: as there. VitcnnError for a name that the model does not have, or not a branch of that name.
+    """
     branches = {branch.name: branch for branch in model.branches}
     if names is None:
         model.require("residual stream", "the choice of layers for receptive fields (name them with layers)")

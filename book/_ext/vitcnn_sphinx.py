@@ -7,6 +7,7 @@ import json
 import pkgutil
 import re
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,30 +120,47 @@ def _blocks(lines: list[str]) -> list[str]:
 
 
 class ZooTable(SphinxDirective):
-    """A table of all zoo models, from their cards."""
+    """A table of all zoo models, from their cards: what they are ('models'), or how they were made ('training')."""
+
+    required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         from vitcnn_utils import zoo
 
-        rows = [self.row(zoo.card(name)) for name in zoo.names()]
-        heads = [
-            "Model", "What differs", "Parameters", "Training images", "Steps", "Test accuracy", "Minutes", "Images/s",
-            "Of a product's speed", "Device", "sha256",
-        ]  # fmt: skip
-        return [scrolling_table(heads, rows)]
+        cards = sorted((zoo.card(name) for name in zoo.names()), key=self.order)
+        if self.arguments[0] == "models":
+            heads = ["Model", "What it is", "Parameters", "Training images", "Steps", "Test accuracy"]
+            return [scrolling_table(heads, [self.model(card) for card in cards])]
+        heads = ["Model", "Minutes", "Images/s", "Share of the device's speed", "Device", "sha256"]
+        return [scrolling_table(heads, [self.training(card) for card in cards])]
 
     @staticmethod
-    def row(card: dict[str, Any]) -> list[str]:
+    def order(card: dict[str, Any]) -> tuple[Any, ...]:
+        """Families one after another; in each, what is compared with one another side by side."""
+        recipe = card["recipe"]
+        family = ["vit", "vit-small", "resnet"].index(recipe["family"])
+        skipless = -1 if recipe["skipless_block"] is None else recipe["skipless_block"]
+        return family, recipe["readout"] == "avg", skipless, -recipe["data_fraction"], recipe["seed"]
+
+    @staticmethod
+    def model(card: dict[str, Any]) -> list[str]:
         return [
             f"<code>{card['name']}</code>",
             what_differs(card["recipe"]),
             f"{card['parameters']:,}",
             f"{card['training_images']:,}",
             f"{card['steps']:,}",
-            f"{card['test_accuracy']:.1%}",
+            f"{100 * card['test_accuracy']:.1f}&nbsp;%",
+        ]
+
+    @staticmethod
+    def training(card: dict[str, Any]) -> list[str]:
+        measured = "flops" in card
+        return [
+            f"<code>{card['name']}</code>",
             f"{card['minutes']:g}",
             f"{card['images_per_second']:,}",
-            f"{card['flops'] / card['flops_of_a_product']:.0%}" if "flops" in card else "not measured",
+            f"{100 * card['flops'] / card['flops_of_a_product']:.0f}&nbsp;%" if measured else "not measured",
             html.escape(card["device"]),
             f'<code title="{card["sha256"]}">{card["sha256"][:8]}</code>',
         ]
@@ -164,10 +182,11 @@ class ZooTuning(SphinxDirective):
 
         runs = [json.loads(line) for line in zoo.TUNING.read_text(encoding="utf-8").splitlines()]
         keys = [key for key in runs[0]["recipe"] if self.tried(key, runs)]
-        heads = ["Model", "epochs", *(key.replace("_", " ") for key in keys), "Held-out accuracy", "Minutes"]
+        tried = [key.replace("_", " ").capitalize() for key in keys]
+        heads = ["Model", "Epochs", *tried, "Held-out accuracy", "Minutes"]
         rows = [
             [f"<code>{run['name']}</code>", *(str(run["recipe"][key]) for key in ("epochs", *keys)),
-             f"{run['held_out_accuracy']:.1%}", f"{run['minutes']:g}"]
+             f"{100 * run['held_out_accuracy']:.1f}&nbsp;%", f"{run['minutes']:g}"]
             for run in runs
         ]  # fmt: skip
         return [scrolling_table(heads, rows)]
@@ -190,7 +209,7 @@ def what_differs(recipe: dict[str, Any]) -> str:
     if recipe["skipless_block"] is not None:
         marks.append(f"no skips in block {recipe['skipless_block']}")
     if recipe["data_fraction"] < 1:
-        marks.append(f"{recipe['data_fraction']:.0%} of the training images")
+        marks.append(f"{100 * recipe['data_fraction']:.0f}&nbsp;% of the training images")
     if recipe["seed"] != 1:
         marks.append(f"seed {recipe['seed']}")
     return ", ".join(marks)
@@ -203,12 +222,15 @@ class ZooCurves(SphinxDirective):
         from vitcnn_utils import zoo
         from vitcnn_utils.plots.style import Figure, figure
 
+        logs = {name: zoo.log(name) for name in zoo.names()}
+        ends = ", ".join(f"{name} {log[-1]['train_accuracy']:.2f}" for name, log in logs.items())
         picture: Figure = figure(
-            learning_curves({name: zoo.log(name) for name in zoo.names()}),
+            learning_curves(logs),
             ids=[],
             alt="Three panels of curves that rise with the training step: vision transformers, smaller vision "
-            "transformers and ResNets. Within a panel the curves of models with less data end higher.",
-            caption="Training accuracy after each epoch, on augmented images.",
+            f"transformers and ResNets. Training accuracy at the end: {ends}.",
+            caption="Training accuracy (share of the augmented training images that are named rightly) against steps, "
+            "on a logarithmic axis; a point after each epoch.",
             provenance=Logs(),
         )
         return [nodes.raw("", picture._repr_html_(), format="html")]
@@ -235,13 +257,15 @@ def _draw_curves(logs: dict[str, list[dict[str, float]]], panels: Any) -> Any:
     grouped: dict[str, list[str]] = {title: [] for title in sorted(families.values(), reverse=True)}
     for name in logs:
         grouped[next(title for prefix, title in families.items() if name.startswith(prefix))].append(name)
-    drawing, axes = panels(1, len(grouped), height=3.4, sharey=True)
+    drawing, axes = panels(1, len(grouped), height=3.4, sharex=True, sharey=True)
     for ax, (title, names) in zip(axes[0], grouped.items(), strict=True):
         for index, name in enumerate(names):
-            steps = [row["step"] / 1000 for row in logs[name]]
-            style = ("-", "--", ":")[index // 6]
+            steps = [row["step"] for row in logs[name]]
+            style = (".-", ".--", ".:")[index // 6]
             ax.plot(steps, [row["train_accuracy"] for row in logs[name]], style, label=name.removeprefix("zoo/"))
-        ax.set(title=title, xlabel="thousand steps", ylim=(0, 1))
+        ax.set(title=title, xlabel="steps", xscale="log", ylim=(0, 1))
+        ax.set_xticks([1000, 3000, 10000], ["1,000", "3,000", "10,000"])
+        ax.minorticks_off()
         ax.legend(fontsize=6.5)
     axes[0, 0].set_ylabel("training accuracy")
     return drawing
@@ -283,21 +307,23 @@ class FamiliesTable(SphinxDirective):
         path = Path(self.env.srcdir) / "families.json"
         self.env.note_dependency(str(path))
         rows = json.loads(path.read_text(encoding="utf-8"))
-        cells = [text for row in rows for column, text in row.items() if column not in ("family", "model")]
+        cells = [text for row in rows for text in list(row.values())[2:]]
         # What is no short word is a reason, which a column would be too narrow for.
         reasons = list(dict.fromkeys(text for text in cells if len(text) > len("no residual stream")))
-        head = "".join(f'<th scope="col">{html.escape(name.capitalize())}</th>' for name in rows[0])
-        body = "".join(f"<tr>{''.join(self.cell(*item, reasons) for item in row.items())}</tr>" for row in rows)
+        measures = list(rows[0])[2:]
+        head = "".join(f'<th scope="col">{html.escape(name.capitalize())}</th>' for name in ("family", *measures))
+        body = "".join(
+            f'<tr><th scope="row">{html.escape(row["family"])}<br>'
+            f"<code>{row['model'].replace('_', '_<wbr>')}</code></th>"
+            f"{''.join(self.cell(row[measure], reasons) for measure in measures)}</tr>"
+            for row in rows
+        )
         table = f'<table class="table vitcnn-zoo"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
         notes = "".join(f'<li id="family-note-{i}">{html.escape(text)}</li>' for i, text in enumerate(reasons, 1))
         return [nodes.raw("", f'<div class="vitcnn-scroll" tabindex="0">{table}</div><ol>{notes}</ol>', format="html")]
 
     @staticmethod
-    def cell(column: str, text: str, reasons: list[str]) -> str:
-        if column == "family":
-            return f'<th scope="row">{html.escape(text)}</th>'
-        if column == "model":
-            return f"<td><code>{html.escape(text)}</code></td>"
+    def cell(text: str, reasons: list[str]) -> str:
         if text not in reasons:
             return f"<td>{html.escape(text)}</td>"
         note = reasons.index(text) + 1
@@ -352,22 +378,19 @@ def speed_pairs(measured: dict[str, Any], kind: str) -> list[Pair]:
 
 
 def others_table(measured: dict[str, Any]) -> nodes.Node:
-    heads = ["Measure", "Another way", "It takes", "This package", "Times as long", "Error there", "Error here",
-             "Memory there", "Memory here"]  # fmt: skip
+    heads = ["Measure", "Another way", "Times as long", "Time", "Error", "Memory"]
     rows = [
-        [_work(pair), html.escape(pair.name), _seconds(pair.route), _seconds(pair.ours), _ratio(pair),
-         _error(pair.route), _error(pair.ours), _memory(pair.route), _memory(pair.ours)]
+        [_work(pair), html.escape(pair.name), _ratio(pair), *(_both(pair, of) for of in (_seconds, _error, _memory))]
         for pair in speed_pairs(measured, "other")
     ]  # fmt: skip
     return scrolling_table(heads, rows)
 
 
 def passes_table(measured: dict[str, Any], device: str = "cpu") -> nodes.Node:
-    heads = ["Measure", "The model alone", "It takes", "This package", "Passes", "Memory there", "Memory here"]
+    heads = ["Measure", "The model alone", "Passes", "Time", "Memory"]
     pairs = [pair for pair in speed_pairs(measured, "pass") if pair.device == device]
     rows = [
-        [_work(pair), html.escape(pair.name), _seconds(pair.route), _seconds(pair.ours), _ratio(pair),
-         _memory(pair.route), _memory(pair.ours)]
+        [_work(pair), html.escape(pair.name), _ratio(pair), *(_both(pair, of) for of in (_seconds, _memory))]
         for pair in pairs
     ]  # fmt: skip
     if device == "cpu":
@@ -384,6 +407,11 @@ def gpu_table(measured: dict[str, Any]) -> nodes.Node:
 
 def _work(pair: Pair) -> str:
     return f"<strong>{html.escape(pair.measure)}</strong><br><small>{html.escape(pair.work)}</small>"
+
+
+def _both(pair: Pair, of: Callable[[dict[str, Any]], str]) -> str:
+    """A quantity of the other way, and below it, bold, of this package."""
+    return f"{of(pair.route)}<br><strong>{of(pair.ours)}</strong>"
 
 
 def _seconds(route: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import html
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -77,9 +78,14 @@ def _text(value: str | float) -> str:
     return "–" if math.isnan(value) else f"{value:z.2f}"
 
 
+def _cell(text: str) -> str:
+    """HTML with a true minus sign before numbers, and a space that does not break before a percent sign."""
+    return re.sub(r"(?<=\d) ?%", "\N{NO-BREAK SPACE}%", re.sub(r"(?<![\w-])-(?=\d)", "−", html.escape(text)))
+
+
 def _html_table(css_class: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table that scrolls sideways within itself on a narrow screen."""
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in heads)
     return (
         f'<div class="{css_class}" style="overflow-x:auto" tabindex="0"><table class="table">'

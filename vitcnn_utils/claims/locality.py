@@ -20,8 +20,7 @@ WORSE = 0.05
 CLEAR_DROP = 0.1
 """The fall in CKA from the most local to the most global heads that is worth a statement."""
 RANGE = 0.2
-"""Groups of heads must differ in distance by this share of the largest, or there is no 'local' and 'global' to "
-"compare."""
+"""Groups of heads must differ in distance by this share of the largest, or there is no 'local' and 'global'."""
 LARGER = 1.2
 """The ratio from which on one receptive field is called larger than another."""
 CENTRE_RATIO = 3
@@ -292,8 +291,7 @@ def _early(summary: xr.Dataset, name: str) -> float:
 
 
 def _largest_step(summary: xr.Dataset) -> tuple[float, float]:
-    """The largest growth of the radius from one layer to the next as a share of all growth, and its depth; NaN if "
-    "none."""
+    """The largest growth of the radius from one layer to the next as a share of all growth, and its depth, or NaN."""
     radius, depth = summary["radius_50"].values, summary["depth"].values
     steps, growth = np.diff(radius), radius.max() - radius[0]
     if growth <= 0:

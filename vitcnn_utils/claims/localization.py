@@ -69,7 +69,7 @@ def vit_over_cnn(vit: xr.DataArray, cnn: Mapping[str, xr.DataArray], controls: M
         _higher(skill(vit), skill(next(iter(cnn.values())))),
         f"skill (share of tokens that find their own patch, 0 = chance, 1 = all) of the ViT larger than that of "
         f"{next(iter(cnn))}; undecided within {MARGIN:.0%}",
-        "; ".join(f"{name} {skill(s):.2f}" for name, s in controls.items()),
+        "; ".join(f"{name}: {skill(s):.2f}" for name, s in controls.items()),
     )
 
 
@@ -108,7 +108,7 @@ def readout_matters(cls: xr.DataArray, gap: xr.DataArray, controls: Mapping[str,
         "contrast (CKA with the own patch − mean CKA with the others, mean over tokens) in the last block higher "
         "with CLS; "
         f"undecided within {MARGIN:.0%}",
-        "; ".join(f"{name} {_contrast(s.isel(layer=-1)):.3f}" for name, s in controls.items()),
+        "; ".join(f"{name}: {_contrast(s.isel(layer=-1)):.3f}" for name, s in controls.items()),
     )
 
 
@@ -158,7 +158,7 @@ def single_tokens(cls: xr.Dataset, others: Mapping[str, xr.Dataset], controls: M
         "mean accuracy of single tokens, less chance: at least twice the CLS model's for each of the others, by more "
         "than "
         "twice the error over draws",
-        "; ".join(f"{name} {_percent(_last(c, 'token'))}" for name, c in controls.items()),
+        "; ".join(f"{name}: {_percent(_last(c, 'token'))}" for name, c in controls.items()),
     )
 
 

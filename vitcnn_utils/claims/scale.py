@@ -69,7 +69,7 @@ def series_claims(curves: xr.DataArray) -> list[Claim]:
     return [
         Claim(
             f"Low blocks are much the same with little data ({name}).",
-            f"{smallest}: {_at(bottom, smallest):.2f}",
+            f"with {smallest} of the data, mean CKA {_at(bottom, smallest):.2f}",
             _at(missing_low, smallest) <= 2 * MARGIN if _at(missing_low, FLOOR) > 2 * MARGIN else None,
             f"mean CKA of the lower third at most {2 * MARGIN} below the second seed's (or 1 where there is none); "
             "undecided if an untrained model passes too",
@@ -77,7 +77,7 @@ def series_claims(curves: xr.DataArray) -> list[Claim]:
         ),
         Claim(
             f"Higher blocks need much more data ({name}).",
-            f"{smallest} falls short by {_at(missing_low, smallest):z.2f} in the lower third, "
+            f"with {smallest} of the data, CKA falls short by {_at(missing_low, smallest):z.2f} in the lower third, "
             f"by {_at(missing_high, smallest):z.2f} in the upper half",
             decide(_at(missing_high, smallest) - _at(missing_low, smallest), MARGIN),
             f"shortfall from the second seed (or from 1) larger in the upper half by more than {MARGIN}",

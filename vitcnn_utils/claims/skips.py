@@ -210,11 +210,11 @@ def split(intact: xr.DataArray, changed: Mapping[int, xr.DataArray], control: xr
     return Claim(
         "Trained without the skips of one block, a ViT falls into two parts, before and after it, that are hardly "
         "alike.",
-        "contrast " + "; ".join(f"block {b}: {without[b]:.2f}, intact {with_skips[b]:.2f}" for b in changed),
+        "contrast " + "; ".join(f"block {b}: {without[b]:z.2f}, intact {with_skips[b]:z.2f}" for b in changed),
         all(verdicts),
         "contrast (mean CKA on one side of the block − mean CKA across it) above 0.2, and more than twice that of the "
         "intact model cut at the same block, for every block",
-        "untrained, all skips: " + "; ".join(f"block {b}: {split_contrast(control, b):.2f}" for b in changed),
+        "untrained, all skips: " + "; ".join(f"block {b}: {split_contrast(control, b):z.2f}" for b in changed),
     )
 
 
@@ -233,13 +233,13 @@ def accuracy_loss(intact: float, without: Mapping[int, float], n_images: int, of
     drops = [-points[block] for block in middle]
     clear = all(abs(drop) > noise for drop in drops)
     return Claim(
-        "Without the skips of a middle block, accuracy falls by 4 % (of what, and on what, is not said).",
+        "Without the skips of a middle block, accuracy falls (in the paper by 4 %; of what, and on what, is not said).",
         f"{of}: "
         + ", ".join(f"block {b}: {points[b]:+.1f} points" for b in ordered)
         + f" (intact: {100 * intact:.1f} %)",
         all(drop > 0 for drop in drops) if clear else None,
         f"accuracy falls for the middle block ({', '.join(map(str, middle))}); undecided if the change is within "
-        f"{noise:.1f} points, twice the error of a difference on {n_images:,} images",
+        f"{noise:.1f} points, twice the error of a difference on {n_images:,} images; another start may change more",
     )
 
 

@@ -124,7 +124,7 @@ def within_claims(
             -1, FINE_MARGIN,
         ),
         row(
-            "The CNN falls into stages, the ViT does not.", lambda s: stage_contrast(s, starts),
+            "The CNN falls into stages, more than the ViT does.", lambda s: stage_contrast(s, starts),
             f"mean CKA within minus between stages (ViT cut at the CNN's depths): CNN above ViT by more than {MARGIN}",
             -1, MARGIN,
         ),
@@ -241,7 +241,7 @@ def cross_table(rows: Mapping[str, xr.DataArray], starts: Sequence[float]) -> Nu
     half = halfway(starts)
     names = {
         "lower half": "matched depth, lower half of CNN", "upper half": "matched depth, upper half of CNN",
-        "ahead": "CNN layers ahead of their match", "first two thirds": "best CKA, ViT's first two thirds",
+        "ahead": "share of CNN layers deeper than their match", "first two thirds": "best CKA, ViT's first two thirds",
         "last third": "best CKA, ViT's last third",
     }  # fmt: skip
     numbers = {way: _cross_numbers(similarity, half) for way, similarity in rows.items()}

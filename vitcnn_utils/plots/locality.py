@@ -207,8 +207,8 @@ def receptive_fields(vit: xr.DataArray, cnn: xr.DataArray, side: float, provenan
         "and of "
         f"{cnn.attrs['model']} after its stem and the addition of four units (bottom), each map as share of its "
         "largest "
-        f"value; the mean over {vit.attrs['n_images']} images, {_channels(vit)}. The white square is one patch of the "
-        "ViT."
+        f"value; the mean over {vit.attrs['n_images']} images, {_channels(vit)}. Sub-layers and units are counted from "
+        "1, as in the paper. The white square is one patch of the ViT."
     )
     return figure(_draw_maps(rows, side), ["fig-6"], _alt_of_maps(rows), caption, provenance)
 
@@ -242,8 +242,7 @@ def _with_stem(fields: xr.DataArray) -> xr.DataArray:
 
 
 def _channels(fields: xr.DataArray) -> str:
-    """How many channels the field was measured on: all, or, as the measure says, '8 of each image, drawn with seed "
-    "0'."""
+    """How many channels the field was measured on: all, or, as the measure says, '8 of each image, drawn with …'."""
     channels = fields.attrs["channels"]
     return "all channels" if channels == "all" else f"estimated from channels: {channels}"
 
@@ -340,7 +339,8 @@ def centre_before_and_after(
         for name in after
     )
     caption = (
-        "Share of the receptive field that lies in one patch at the centre, before and after the residual addition."
+        "Share of the receptive field that lies in one patch at the centre, before and after the residual addition, by "
+        "block or unit, counted from 1 as in Figure 6."
     )
     return figure(_draw_centre(after, before), ["fig-6"], alt, caption, provenance, key="centre")
 
@@ -352,7 +352,7 @@ def _draw_centre(after: Mapping[str, xr.Dataset], before: Mapping[str, xr.Datase
         for data, colour, marker, label in ((after, BLUE, "o", "after"), (before, ORANGE, "^", "before")):
             blocks = data[name]["block"] + 1
             ax.plot(blocks, data[name]["centre_mass"], color=colour, marker=marker, label=f"{label} the addition")
-        ax.set(title=name, xlabel="block", xticks=blocks[:: 1 + len(blocks) // 9], ylim=(0, 1))
+        ax.set(title=name, xlabel="block or unit, from 1", xticks=blocks[:: 1 + len(blocks) // 9], ylim=(0, 1))
     axes[0, 0].set_ylabel("share in one patch")
     _shared_legend(drawing, axes[0, 0])
     return drawing

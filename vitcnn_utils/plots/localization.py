@@ -38,7 +38,8 @@ def token_maps(maps: Mapping[str, xr.DataArray], ids: tuple[str, ...], provenanc
         _row_of_maps(drawing, row, name, similarity)
     caption = (
         f"CKA of the activations of one token (outlined) with the pixels of each patch of the input, over the images: "
-        f"{', '.join(maps)}. Each row has its own colour scale. 1 = the same up to rotation and scale, 0 = unrelated."
+        f"{', '.join(maps)}. Above each map, the token's row and column. Each row has its own colour scale. "
+        "1 = the same up to rotation and scale, 0 = unrelated."
     )
     rates = "; ".join(f"{name}, {_rates_in_words(similarity)}" for name, similarity in maps.items())
     alt = (

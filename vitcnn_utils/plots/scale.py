@@ -77,8 +77,8 @@ def probes_over_depth(
     )  # fmt: skip
     caption = (
         f"Accuracy of {attrs['shots']}-shot linear probes on {attrs['images']} at every block output, averaged over "
-        f"tokens or locations: mean and spread of {datasets[0].sizes['draw']} draws of the shots, {attrs['n_test']:,} "
-        "test images. The grey line is chance."
+        "tokens or places, against depth (0: input, 1: last layer): mean and spread of "
+        f"{datasets[0].sizes['draw']} draws of the shots, {attrs['n_test']:,} test images. The grey line is chance."
     )
     return figure(_draw_probes(panels_of, 100 * attrs["chance"]), ["fig-13"], alt, caption, provenance, key)
 

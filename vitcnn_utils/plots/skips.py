@@ -177,9 +177,9 @@ def split_maps(
     how: what became of the skips, as the caption says it: 'trained without' or 'run without'.
     """
     drawing, axes = panels(1, 1 + len(changed), height=2.55, sharey=True)
-    image = _similarity_map(axes[0, 0], intact, "with all skips")
+    image = _similarity_map(axes[0, 0], intact, "all skips")
     for ax, (block, similarity) in zip(axes[0, 1:], changed.items(), strict=True):
-        image = _similarity_map(ax, similarity, f"{how}, block {block}")
+        image = _similarity_map(ax, similarity, f"none in block {block}")
         inside = np.flatnonzero(similarity["block_a"].values == block)
         for edge in (inside[0] - 0.5, inside[-1] + 0.5):
             ax.axvline(edge, color="#35d0ff", linewidth=0.8)

@@ -42,7 +42,8 @@ def within_models(
     caption = (
         f"CKA of every layer with every layer of the same model, {entries}: {maps[0].attrs['model_a']} and "
         f"{maps[1].attrs['model_a']}, above as trained, below before training (on {maps[2].attrs['n_images']:,} "
-        "images). Blue lines: where a stage of the CNN begins."
+        "images). Layers are numbered from the input; above each map, their depth from 0 to 1. Blue lines: where a "
+        "stage of the CNN begins."
     ) + _note_on_constants(maps)
     return figure(_draw_within(maps, starts), ["fig-1"], alt, caption, provenance, key)
 

@@ -21,8 +21,11 @@ def names() -> list[str]:
 
 def card(name: str) -> dict[str, Any]:
     """How a zoo model was made: recipe, command, steps, seed, device, minutes, test accuracy, sha256."""
+    from vitcnn_utils.zoo.recipes import find_recipe
+
     path = _path(name, ".json")
     if not path.exists():
+        find_recipe(name)  # an unknown model cannot be trained either
         raise VitcnnError(
             f"{name} is not trained yet: run `vitcnn train {name} --short`; there are: {', '.join(names())}"
         )
@@ -39,10 +42,11 @@ def weights_path(name: str) -> Path:
     """The fp16 safetensors of a zoo model, after its sha256 was found to be the card's."""
     path = _path(name, ".safetensors")
     expected = card(name)["sha256"]
+    mend = f"restore it or run `vitcnn train {name} --short`"
+    if not path.exists():
+        raise VitcnnError(f"{path} is missing, though its card is there: {mend}")
     if sha256(path.read_bytes()).hexdigest() != expected:
-        raise VitcnnError(
-            f"{path} is damaged: its sha256 is not that of its card; restore it or run `vitcnn train {name} --short`"
-        )
+        raise VitcnnError(f"{path} is damaged: its sha256 is not that of its card; {mend}")
     return path
 
 

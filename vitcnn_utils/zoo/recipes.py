@@ -22,6 +22,8 @@ Choices were made on 5,000 held-out training images with `vitcnn tune`, which wr
 
 from dataclasses import dataclass, replace
 
+from vitcnn_utils.errors import VitcnnError, near
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -91,3 +93,10 @@ def _short(name: str, recipe: Recipe) -> Recipe:
 
 MAIN = ("zoo/vit-cls", "zoo/vit-gap", "zoo/resnet")  # most figures are made from these
 SHORT: dict[str, Recipe] = {name: _short(name, recipe) for name, recipe in RECIPES.items()}
+
+
+def find_recipe(name: str, short: bool = False) -> Recipe:
+    """How a model of the zoo is trained, in full or in short; VitcnnError, with near names, if there is none."""
+    if name not in RECIPES:
+        raise VitcnnError(f"no zoo model {name!r}{near(name, list(RECIPES))}")
+    return (SHORT if short else RECIPES)[name]

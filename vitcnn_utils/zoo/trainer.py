@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.data import Mixup
 from timm.optim import create_optimizer_v2
@@ -24,10 +26,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.v2 import functional as tv
 from tqdm import tqdm
 
-from vitcnn_utils.data import read_parquet
+from vitcnn_utils import hub
+from vitcnn_utils.accuracy import accuracy
+from vitcnn_utils.data import Images, read_parquet
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.zoo.architectures import CLASSES, MEAN, STD, build
+from vitcnn_utils.files import alone, replace_text, replacing
+from vitcnn_utils.models import Model
+from vitcnn_utils.zoo.architectures import CLASSES, IMAGE_SIZE, MEAN, STD, build
 from vitcnn_utils.zoo.recipes import SHORT, Recipe
+
+CHECKPOINT = ".checkpoint.safetensors"
 
 
 def train(name: str, recipe: Recipe, data: Path, out: Path, device: str = "cpu") -> Path:
@@ -35,17 +43,24 @@ def train(name: str, recipe: Recipe, data: Path, out: Path, device: str = "cpu")
 
     Interrupted, it leaves `out/NAME.checkpoint.safetensors`; called again, it goes on from there
     with the random numbers it would have drawn. A model whose card is there is not trained again.
+    VitcnnError where another process trains it in `out`, or began to by another recipe and did not end.
 
     data: folder with CIFAR-10 as parquet, `train-*.parquet` and `test-*.parquet`.
     Returns the path of the weights, fp16 safetensors.
     """
     stem = out / name.removeprefix("zoo/")
-    out.mkdir(parents=True, exist_ok=True)
-    weights_path = stem.with_name(stem.name + ".safetensors")
-    card_path = stem.with_name(stem.name + ".json")
-    if card_path.exists() and Recipe(**json.loads(card_path.read_text())["recipe"]) == recipe:
-        return weights_path
+    lock, card = (stem.with_name(stem.name + suffix) for suffix in (".lock", ".json"))
+    with alone(lock, f"another `vitcnn train` is at work on {name} in {out}"):
+        if not card.exists() or Recipe(**json.loads(card.read_text())["recipe"]) != recipe:
+            replace_text(card, json.dumps(_train(name, recipe, data, stem, device), indent=1) + "\n")
+            stem.with_name(stem.name + CHECKPOINT).unlink()
+        with suppress(OSError):  # Windows keeps what is open; an empty file is left then
+            lock.unlink()
+    return stem.with_name(stem.name + ".safetensors")
 
+
+def _train(name: str, recipe: Recipe, data: Path, stem: Path, device: str) -> dict[str, Any]:
+    """Trains a model and writes its weights; gives its card."""
     images, labels = read_cifar10(data, "train")
     keep = balanced_subset(labels, recipe.data_fraction, recipe.seed)
     images, labels = images[keep].to(device), labels[keep].to(device)
@@ -55,13 +70,14 @@ def train(name: str, recipe: Recipe, data: Path, out: Path, device: str = "cpu")
 
     half = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
     half = {key: value.cpu().contiguous() for key, value in half.items()}
-    test_images, test_labels = (t.to(device) for t in read_cifar10(data, "test"))
-    accuracy_fp32 = accuracy(model, test_images, test_labels)
+    test = read_cifar10(data, "test")
+    accuracy_fp32 = _accuracy(name, model, *test)
     model.load_state_dict(half)
-    accuracy_fp16 = accuracy(model, test_images, test_labels)
-    _save_atomically(half, weights_path)
+    accuracy_fp16 = _accuracy(name, model, *test)
+    weights_path = stem.with_name(stem.name + ".safetensors")
+    _save(half, weights_path)
     seen = recipe.steps * recipe.batch_size
-    card = {
+    return {
         "name": name,
         "command": f"vitcnn train {name}" + (" --short" if recipe == SHORT.get(name) else ""),
         "recipe": asdict(recipe),
@@ -79,9 +95,6 @@ def train(name: str, recipe: Recipe, data: Path, out: Path, device: str = "cpu")
         "timm": timm.__version__,
         "sha256": hashlib.sha256(weights_path.read_bytes()).hexdigest(),
     }
-    _write_atomically(json.dumps(card, indent=1) + "\n", card_path)
-    run.checkpoint_path.unlink(missing_ok=True)
-    return weights_path
 
 
 def tune(name: str, recipe: Recipe, data: Path, record: Path, device: str = "cpu") -> float:
@@ -98,7 +111,7 @@ def tune(name: str, recipe: Recipe, data: Path, record: Path, device: str = "cpu
     with tempfile.TemporaryDirectory() as folder:
         run = _Run(recipe, Path(folder) / "tune", device)
         run.fit(name, images[training].to(device), labels[training].to(device))
-    result = accuracy(run.result(), images[held_out].to(device), labels[held_out].to(device))
+    result = _accuracy(name, run.result(), images[held_out], labels[held_out])
     row = {"name": name, "recipe": asdict(recipe), "held_out_accuracy": result, "minutes": round(run.seconds / 60, 1),
            "device": describe_device(device)}  # fmt: skip
     with record.open("a") as lines:
@@ -134,7 +147,7 @@ class _Run:
             self.mixup = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=CLASSES)
         # Compiling was measured to slow these small models down on a CPU.
         self.forward = torch.compile(self.model) if device.startswith("cuda") else self.model
-        self.checkpoint_path = stem.with_name(stem.name + ".checkpoint.safetensors")
+        self.checkpoint_path = stem.with_name(stem.name + CHECKPOINT)
         self.log_path = stem.with_name(stem.name + ".log.jsonl")
         self.step, self.seconds = 0, 0.0
         if self.checkpoint_path.exists():
@@ -202,9 +215,18 @@ class _Run:
             for key, value in state.items():
                 tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value).cpu().contiguous()
         tensors["progress"] = torch.tensor([self.step, self.seconds], dtype=torch.float64)
-        _save_atomically(tensors, self.checkpoint_path)
+        _save(tensors, self.checkpoint_path, {"recipe": self._recipe_text()})
+
+    def _recipe_text(self) -> str:
+        return json.dumps(asdict(self.recipe), sort_keys=True)
 
     def _restore(self) -> None:
+        with safe_open(self.checkpoint_path, framework="pt") as checkpoint:
+            if (checkpoint.metadata() or {}).get("recipe") != self._recipe_text():
+                raise VitcnnError(
+                    f"{self.checkpoint_path} is of a training by another recipe, which did not end: "
+                    "end that one first, or remove the file"
+                )
         tensors = load_file(self.checkpoint_path)
         step, self.seconds = tensors.pop("progress").tolist()
         self.step = int(step)
@@ -273,15 +295,11 @@ def normalize(images: Tensor) -> Tensor:
     return (x - mean) / std
 
 
-@torch.no_grad()
-def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 500) -> float:
-    """Share of uint8 (N, H, W, 3) images that the model classifies right, in fp32."""
-    model.eval()
-    hits = [
-        (model(normalize(x)).argmax(-1) == y).sum().item()
-        for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True)
-    ]
-    return sum(hits) / len(labels)
+def _accuracy(name: str, module: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Share of uint8 (N, 32, 32, 3) images that a model of the zoo classifies right, in fp32."""
+    device = next(module.parameters()).device
+    model = Model(name, module.eval(), device, (IMAGE_SIZE, IMAGE_SIZE), MEAN, STD, CLASSES)
+    return accuracy(model, Images("CIFAR-10", images.numpy(), labels.numpy()), batch_size=500)
 
 
 def balanced_subset(labels: Tensor, fraction: float, seed: int) -> Tensor:
@@ -297,8 +315,6 @@ def balanced_subset(labels: Tensor, fraction: float, seed: int) -> Tensor:
 
 def find_cifar10() -> Path:
     """A folder with CIFAR-10 as parquet: $VITCNN_DATA, data/cifar10, ../shared/data/cifar10, else from the hub."""
-    from huggingface_hub import hf_hub_download
-
     folders = [Path("data/cifar10"), Path("../shared/data/cifar10")]
     if "VITCNN_DATA" in os.environ:
         folders.insert(0, Path(os.environ["VITCNN_DATA"]))
@@ -307,12 +323,13 @@ def find_cifar10() -> Path:
             return folder
     try:
         for split in ("train", "test"):
-            file = hf_hub_download("uoft-cs/cifar10", f"plain_text/{split}-00000-of-00001.parquet", repo_type="dataset")
-        return Path(file).parent
+            file = f"plain_text/{split}-00000-of-00001.parquet"
+            path = hub.fetch("uoft-cs/cifar10", file, repo_type="dataset")
+        return path.parent
     except Exception as error:  # the hub's client raises errors of several libraries, httpx and requests among them
         raise VitcnnError(
             f"no CIFAR-10: not in {', '.join(map(str, folders))}, and the hub's uoft-cs/cifar10 could not be had "
-            f"({type(error).__name__}): give the folder of its train-*.parquet and test-*.parquet with --data"
+            f"({hub.reason(error)}): give the folder of its train-*.parquet and test-*.parquet with --data"
         ) from error
 
 
@@ -354,13 +371,6 @@ def describe_device(device: str) -> str:
     return f"{device}, {torch.get_num_threads()} thread(s) of {os.cpu_count()} cores"
 
 
-def _save_atomically(tensors: dict[str, Tensor], path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial)
-    partial.replace(path)
-
-
-def _write_atomically(text: str, path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(path)
+def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata)
