@@ -68,16 +68,17 @@ class Runs:
         return [line.split(": ")[1] for line in said if ": done in" in line]
 
 
-def test_names_of_parameters(tmp_path: Path) -> None:
+def test_default_parameters(tmp_path: Path) -> None:
     source = '# a comment\nplain = 1\ntyped: int | None = None\nlong = [\n    "a",  # b = 3\n    {"c": "d = 4"},\n]\n'
     write_notebook(tmp_path / "n.ipynb", source)
-    assert book.parameter_names(tmp_path / "n.ipynb") == {"plain", "typed", "long"}
+    long = ["a", {"c": "d = 4"}]
+    assert book.default_parameters(tmp_path / "n.ipynb") == {"plain": 1, "typed": None, "long": long}
 
 
 def test_a_notebook_without_parameters_cell_is_named(tmp_path: Path) -> None:
     nbformat.write(nbformat.v4.new_notebook(), tmp_path / "n.ipynb")
     with pytest.raises(VitcnnError, match=r"n.ipynb must have one cell tagged `parameters`, it has 0"):
-        book.parameter_names(tmp_path / "n.ipynb")
+        book.default_parameters(tmp_path / "n.ipynb")
 
 
 def test_only_what_has_changed_runs_again(root: Path) -> None:
@@ -98,6 +99,7 @@ def test_only_what_has_changed_runs_again(root: Path) -> None:
 
 def test_all_that_a_notebook_depends_on_counts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(book, "execute", pretend)
+    write_notebook(root / "notebooks" / "1_one.ipynb", 'edition = ""\nsize = None', "print(edition, size)")
     run = Runs(root)
     pictures = root / "pictures"
     pictures.mkdir()
@@ -139,13 +141,60 @@ def test_unknown_names(root: Path, arguments: dict[str, Any], message: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [(b"- a\n", "must hold lines"), (b"a: [", "is no YAML"), (b"", "must hold"), (b"no: 1", "must hold"),
-     (b"name: \xff", "is no YAML")],
-)  # fmt: skip
-def test_an_edition_that_cannot_be_read(root: Path, text: bytes, message: str) -> None:
-    (root / "notebooks" / "editions" / "mine.yml").write_bytes(text)
+    ("value", "message"),
+    [
+        ("1e3", 'size must be a whole number, such as 3, not "1e3"'),  # YAML 1.1 wants 1.0e+3
+        (2.5, "size must be a whole number, such as 3, not 2.5"),
+        (0, "size must be a whole number"),
+        (True, "size must be a whole number"),
+        ([3], "size must be a whole number"),
+        (4, None),
+        (None, None),  # which parameter there can be none of, its notebook knows
+    ],
+)
+def test_values_of_another_kind_than_the_default(tmp_path: Path, value: Any, message: str | None) -> None:
+    write_notebook(
+        tmp_path / "n.ipynb", 'seed = 0\nsize = 3\nname = "a"\nnames = ["a"]\nseries = {1: "a"}\nfree = None'
+    )
+    said = list(book.unfit({"size": value}, [tmp_path / "n.ipynb"]))
+    assert message is None if not said else len(said) == 1 and message in said[0]
+    others = {"seed": 0, "name": 1, "names": "a", "series": ["a"], "free": "b", "nam": 1}
+    assert list(book.unfit(others, [tmp_path / "n.ipynb"])) == [
+        'name must be a text, such as "a", not 1',
+        'names must be a list, such as ["a"], not "a"',
+        'series must be a mapping, such as {"1": "a"}, not ["a"]',
+        "no notebook has a parameter 'nam'; did you mean name or names?",
+    ]
+
+
+def test_a_value_of_another_kind_runs_nothing(root: Path) -> None:
+    with pytest.raises(VitcnnError, match="size must be a whole number"):
+        Runs(root)(size="many")
+    assert not (root / "_build").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"- a\n", "must hold lines"),
+        (b"a: [", "is no YAML"),
+        (b"", "must hold lines"),
+        (b"1: a\n", "must hold lines"),
+        (b"no: a\n", "must hold lines"),  # a key that YAML reads as False
+        ("title: ä\n".encode("latin-1"), "mine.yml cannot be read as text in UTF-8"),
+        (None, "mine.yml cannot be read"),
+    ],
+)
+def test_an_edition_that_cannot_be_read(root: Path, content: bytes | None, message: str) -> None:
+    path = root / "notebooks" / "editions" / "mine.yml"
+    path.mkdir() if content is None else path.write_bytes(content)
     with pytest.raises(VitcnnError, match=message):
+        Runs(root)(edition="mine")
+
+
+def test_an_edition_of_another_suffix(root: Path) -> None:
+    (root / "notebooks" / "editions" / "mine.yaml").write_text("size: 2\n")
+    with pytest.raises(VitcnnError, match=r"^no edition 'mine'; rename .*/mine.yaml to mine.yml$"):
         Runs(root)(edition="mine")
 
 
@@ -394,6 +443,12 @@ def test_a_fault_fails_the_build_and_leaves_the_old_book(pages: Path, capsys: py
     for fault in ("gone.md", "unheard", "nobody", "no executed notebook shows an explorer 'unshown'"):
         assert fault in log
     assert old.read_text() == "the old book"
+
+
+def test_jupyter_book_is_needed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(root / "bin" / "python"))
+    with pytest.raises(VitcnnError, match=r"no .*/bin/jupyter-book: in a clone of the repository, pip install"):
+        book._jupyter_book(root, root, "0")
 
 
 def test_a_book_of_notebooks_never_executed(root: Path) -> None:

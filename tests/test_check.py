@@ -33,7 +33,7 @@ from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.estimate import GROWTH, LONG, Bench, predict
 from vitcnn_utils.probes import layer_probes
 from vitcnn_utils.receptive_field import effective_receptive_fields
-from vitcnn_utils.rehearsal import STAND_IN, Chapter, Request, default_parameters, is_measure, rehearse
+from vitcnn_utils.rehearsal import STAND_IN, Chapter, Request, is_measure, rehearse
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -130,10 +130,6 @@ def test_stand_ins_answer_anything() -> None:
     assert f"{value:.2f}" == "" and "".join([value]) == "" and list(value) == [] and bool(value)
     with STAND_IN.open() as inner:
         assert (1 - inner) is STAND_IN
-
-
-def test_default_parameters_are_those_of_the_cell() -> None:
-    assert default_parameters(NOTEBOOKS[0])["n_control_images"] == 500
 
 
 # Estimates
@@ -303,7 +299,11 @@ def test_what_a_measure_refuses_is_refused_in_the_smallest_trial(
 # Whole editions
 
 CELLS = [
-    ("parameters", 'vit = "zoo/vit-small-data-3"\nother = "zoo/vit-small-data-10"\nimages = "cifar10"\nn_images = 40'),
+    (
+        "parameters",
+        'vit = "zoo/vit-small-data-3"\nother = "zoo/vit-small-data-10"\nmore = ["zoo/vit-cls"]\n'
+        'images = "cifar10"\nn_images = 40',
+    ),
     (
         "",
         "from IPython.display import Markdown\nfrom vitcnn_utils import cka\n"
@@ -358,14 +358,14 @@ def test_a_good_edition(checkout: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_all_problems_are_told_at_once(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    values = {"vit": "vit_bse_patch16_224", "other": "[zoo/vit-clss, test_vit.r160_in1k, 7]", "images": "cifr10"}
+    values = {"vit": "vit_bse_patch16_224", "more": "[zoo/vit-clss, test_vit.r160_in1k, 7]", "images": "cifr10"}
     lines = fails([x for item in values.items() for x in ("-p", *item)], capsys)
     assert len(lines) == 5
     for said in (
-        "other: 7 is no name",
+        "more: 7 is no name",
         "vit: timm has no model 'vit_bse_patch16_224'; did you mean vit_base_patch16_224",
-        "other: no zoo model 'zoo/vit-clss'; did you mean zoo/vit-cls",
-        "other: the weights of test_vit.r160_in1k could not be had from the hub (timm/test_vit.r160_in1k: ",
+        "more: no zoo model 'zoo/vit-clss'; did you mean zoo/vit-cls",
+        "more: the weights of test_vit.r160_in1k could not be had from the hub (timm/test_vit.r160_in1k: ",
         "images: cifr10 is no folder or file",
     ):
         assert any(line.startswith(said) for line in lines), said
@@ -378,11 +378,20 @@ def test_unknown_parameters(checkout: Path, capsys: pytest.CaptureFixture[str]) 
     ]
 
 
+def test_values_of_another_kind(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fails(["-p", "n_images", "1e3", "-p", "vit", "[zoo/vit-cls]"], capsys) == [
+        'n_images must be a whole number, such as 40, not "1e3"',
+        'vit must be a text, such as "zoo/vit-small-data-3", not ["zoo/vit-cls"]',
+    ]
+
+
 def test_a_chapter_that_would_stop(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = fails(["-p", "n_images", "3"], capsys)
     assert line.startswith("1_one would stop: CKA needs at least 4 images a batch")
     (line,) = fails(["-p", "vit", "null"], capsys)
     assert line == "1_one would stop: it needs a model where the edition has None: name one"
+    (line,) = fails(["-p", "images", "null"], capsys)
+    assert line == "1_one would stop: it needs images where the edition has None: name some"
     (line,) = fails(["-p", "n_images", "4000"], capsys)
     assert line == "1_one would stop: n=4000: cifar10 has only 2500 images: ask for at most so many"
 

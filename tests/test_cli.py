@@ -1,5 +1,6 @@
 """The `vitcnn` command: what it passes on, and how it ends."""
 
+import errno
 import functools
 import os
 import signal
@@ -90,6 +91,42 @@ def test_outside_a_checkout(
     monkeypatch.setattr(fingerprint, "PACKAGE", tmp_path / "site-packages" / "vitcnn_utils")
     monkeypatch.chdir(tmp_path)
     assert "clone of the repository" in fails(["run", "zoo"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "_build"), "_build: Permission denied: mend this"),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk: No space left on device: mend this"),
+        (ModuleNotFoundError("No module named 'papermill'", name="papermill"), "this needs papermill: in a clone"),
+    ],
+)
+def test_what_the_machine_lacks_ends_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, said: str
+) -> None:
+    def stop(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(book, "run_editions", stop)
+    assert said in fails(["run", "zoo"], capsys)
+
+
+def test_other_errors_of_the_system_are_faults_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop() -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file", "x")
+
+    monkeypatch.setattr(book, "build_book", stop)
+    with pytest.raises(FileNotFoundError):
+        cli.main(["book"])
+
+
+def test_a_reader_that_has_seen_enough() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "vitcnn_utils.cli", "zoo"]
+    result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (1, "")
 
 
 @pytest.fixture

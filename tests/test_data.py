@@ -412,9 +412,25 @@ def test_splits_of_a_folder_of_parquet_files(tmp_path: Path) -> None:
 # Bad input
 
 
-@pytest.mark.parametrize("keywords", [{"n": 0}, {"n": -4}, {"size": 0}])
-def test_numbers_below_1(keywords: dict[str, int]) -> None:
-    assert "must be 1 or more" in refusal("cifar10", **keywords)
+@pytest.mark.parametrize(
+    ("keywords", "said"),
+    [
+        ({"n": 0}, "n=0: it must be a whole number, 1 or more"),
+        ({"n": -4}, "n=-4: it must be a whole number, 1 or more"),
+        ({"n": 1000.0}, "n=1000.0: it must be"),  # papermill's reading of 1e3
+        ({"n": "1e3"}, "n='1e3': it must be"),  # YAML's
+        ({"n": True}, "n=True: it must be"),
+        ({"size": 0}, "size=0: it must be"),
+        ({"size": (32, 32)}, "size=(32, 32): it must be"),
+        ({"seed": -1}, "seed=-1: it must be a whole number, 0 or more"),
+    ],
+)
+def test_numbers_that_count_nothing(keywords: dict[str, object], said: str) -> None:
+    assert said in refusal("cifar10", **keywords)
+
+
+def test_whole_numbers_of_numpy() -> None:
+    assert len(load_images(n=np.int64(3), seed=np.int32(0))) == 3  # type: ignore[arg-type]
 
 
 def test_more_than_there_are() -> None:
@@ -545,7 +561,7 @@ def test_data_sets_of_a_hub(tmp_path: Path) -> None:
         {"name": "me/sorted", "n": 40},
         {"name": "me/broken"},
         {"name": "me/nothing"},
-        {"name": "cifar-10"},
+        {"name": "CIFAR-10"},
         {"name": "./no/such/folder"},
     ]
     with serve(tmp_path / "hub") as endpoint:

@@ -310,7 +310,11 @@ def test_only_safetensors_are_read(name, tmp_path):
     [
         ("vit_tyny_patch16_224", "timm has no model 'vit_tyny_patch16_224'; did you mean vit_tiny_patch16_224"),
         ("zoo/vit-clss", "no zoo model 'zoo/vit-clss'; did you mean zoo/vit-cls"),
-        ("qqqqqqqq", "timm has no model 'qqqqqqqq'$"),
+        ("qqqqqqqq", r"timm has no model 'qqqqqqqq'; give one of timm.list_models\(\), 'hf-hub:OWNER/NAME', or a zoo"),
+        ("ResNet50", "timm has no model 'ResNet50'; did you mean resnet50 "),
+        ("timm/resnet50.a1_in1k", "; one of the hub is called 'hf-hub:timm/resnet50.a1_in1k'; did you mean resnet50 "),
+        ("./a.safetensors", "timm has no model './a.safetensors'; give one of"),
+        (None, "^None is no name of a model; give one of"),
         ("test_vit.nonsense", "timm has no weights 'nonsense' of test_vit, but: r160_in1k"),
         ("hf-hub:a/b/c", "'a/b/c' is no name of a model on the hub"),
     ],

@@ -8,7 +8,6 @@ Both replace what was there in one step when the new is complete, so they can be
 and both do only what has to be done again.
 """
 
-import ast
 import html
 import json
 import os
@@ -96,11 +95,9 @@ def _jobs(
     root: Path, edition: str, notebooks: Sequence[str], overrides: dict[str, Any] | None, package: str
 ) -> list[_Job]:
     parameters = read_edition(root, edition) | (overrides or {})
-    sources = {path: parameter_names(path) for path in _sources(root)}
-    known = sorted(set().union(*sources.values()))
-    for name in parameters:
-        if name not in known:
-            raise VitcnnError(f"no notebook has a parameter {name!r}{near(name, known)}")
+    sources = {path: default_parameters(path) for path in _sources(root)}
+    if problems := list(unfit(parameters, list(sources))):
+        raise VitcnnError("\n".join(problems))
     parameters = {"edition": edition} | parameters
     jobs = []
     for source in _choose(list(sources), notebooks):
@@ -175,20 +172,24 @@ def read_edition(root: Path, edition: str) -> dict[str, Any]:
 
 def edition_title(root: Path, edition: str) -> str:
     """What stands over an edition's part of the book: `title` in its file, else its name."""
-    return str(_read_yaml(root, edition).get("title", f"Edition {edition}"))
+    return str(_read_yaml(root, edition).get("title") or f"Edition {edition}")
 
 
 def _read_yaml(root: Path, edition: str) -> dict[str, Any]:
     path = _edition_file(root, edition)
     names = _editions(root)
     if edition not in names:
-        raise VitcnnError(f"no edition {edition!r}{near(edition, names)}")
+        misnamed = root / "notebooks" / "editions" / f"{edition}.yaml"
+        there = f"; rename {misnamed} to {path.name}" if misnamed.exists() else near(edition, names)
+        raise VitcnnError(f"no edition {edition!r}{there}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", edition):
         raise VitcnnError(f"{path.name} cannot name an edition: use letters, digits, '-', '_' and '.' only")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         raise VitcnnError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise VitcnnError(f"{path} cannot be read as text in UTF-8: {error}") from None
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise VitcnnError(f"{path} must hold lines of the form `name: value`")
     return content
@@ -202,18 +203,37 @@ def _edition_file(root: Path, edition: str) -> Path:
     return root / "notebooks" / "editions" / f"{edition}.yml"
 
 
-def parameter_names(notebook: Path) -> set[str]:
-    """The names that the cell tagged `parameters` assigns."""
+def default_parameters(notebook: Path) -> dict[str, Any]:
+    """The names and values of the cell tagged `parameters`."""
     cells = [c for c in _read(notebook)["cells"] if "parameters" in c["metadata"].get("tags", [])]
     if len(cells) != 1:
         raise VitcnnError(f"{notebook.name} must have one cell tagged `parameters`, it has {len(cells)}")
-    tree = ast.parse("".join(cells[0]["source"]))
-    return {
-        target.id
-        for node in tree.body
-        for target in (node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)])
-        if isinstance(target, ast.Name)
-    }
+    names: dict[str, Any] = {}
+    exec("".join(cells[0]["source"]), {}, names)
+    return {name: value for name, value in names.items() if not name.startswith("__")}
+
+
+def unfit(parameters: dict[str, Any], notebooks: Sequence[Path]) -> Iterator[str]:
+    """A line for each parameter that no notebook has, or whose value is of another kind than the default one."""
+    defaults: dict[str, Any] = {}
+    for notebook in notebooks:
+        defaults |= default_parameters(notebook)
+    for name, value in parameters.items():
+        if name not in defaults:
+            yield f"no notebook has a parameter {name!r}{near(name, sorted(defaults))}"
+        elif not _of_one_kind(value, defaults[name]):
+            kind = _KINDS[type(defaults[name])]
+            yield f"{name} must be {kind}, such as {json.dumps(defaults[name])}, not {json.dumps(value, default=str)}"
+
+
+_KINDS = {int: "a whole number", str: "a text", list: "a list", dict: "a mapping"}
+
+
+def _of_one_kind(value: Any, default: Any) -> bool:
+    """Whether a value can stand where the default is. None can: whoever does without it says so."""
+    if value is None or type(default) not in _KINDS:
+        return True
+    return type(value) is type(default) and not (isinstance(value, int) and value < min(1, default))
 
 
 def _sources(root: Path) -> list[Path]:
@@ -399,7 +419,10 @@ def _for_page(notebook: dict[str, Any]) -> dict[str, Any]:
 
 def _jupyter_book(staging: Path, output: Path, date: str) -> Path:
     """Run Jupyter Book, every warning an error; gives the folder of the pages."""
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(staging), "--path-output", str(output)]
+    program = Path(sys.executable).with_name("jupyter-book")
+    if shutil.which(program) is None:
+        raise VitcnnError(f"no {program}: in a clone of the repository, pip install -e '.[book]'")
+    command = [str(program), "build", str(staging), "--path-output", str(output)]
     options = ["-W", "--keep-going", "--nitpick", "--quiet"]
     environment = os.environ | {"SOURCE_DATE_EPOCH": date, "PYTHONHASHSEED": "0"}
     result = subprocess.run([*command, *options], env=environment, capture_output=True, encoding="utf-8")

@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 from vitcnn_utils import data, models, zoo
 from vitcnn_utils.batching import free_memory
-from vitcnn_utils.book import find_root, parameter_names, read_edition
+from vitcnn_utils.book import default_parameters, find_root, read_edition, unfit
 from vitcnn_utils.data import Images
-from vitcnn_utils.errors import VitcnnError, near
+from vitcnn_utils.errors import VitcnnError, whole_number
 from vitcnn_utils.estimate import GROWTH, Bench
 from vitcnn_utils.models import Model, find_device
-from vitcnn_utils.rehearsal import Chapter, default_parameters, rehearse
+from vitcnn_utils.rehearsal import Chapter, rehearse
 
 PATIENCE = 10
 """Seconds that the hub has for an answer."""
@@ -45,7 +45,7 @@ def check_edition(
     root = root or find_root()
     parameters = read_edition(root, edition) | (overrides or {})
     notebooks = sorted((root / "notebooks").glob("*.ipynb"))
-    _raise(_unknown(parameters, notebooks))
+    _raise(unfit(parameters, notebooks))
     sources = Sources()
     _raise(sources.find(notebooks, parameters))
     device = find_device(parameters.get("device", "auto"))
@@ -71,13 +71,6 @@ def _raise(problems: Iterable[str]) -> None:
     found = list(dict.fromkeys(problems))
     if found:
         raise VitcnnError("\n".join(found))
-
-
-def _unknown(parameters: dict[str, Any], notebooks: Sequence[Path]) -> Iterator[str]:
-    known = sorted(set().union(*map(parameter_names, notebooks)))
-    for name in parameters:
-        if name not in known:
-            yield f"no notebook has a parameter {name!r}{near(name, known)}"
 
 
 # --- models and images ----------------------------------------------------------------------------------------
@@ -200,14 +193,16 @@ class Sources:
     def load_images(self, **arguments: Any) -> Images:
         """Blank images with the labels of those of that name; what goes for `data.load_images`."""
         name, n, size, seed = (arguments[key] for key in ("name", "n", "size", "seed"))
+        if str(name) not in self._pictures:
+            raise VitcnnError(f"it needs images where the edition has {name!r}: name some")
         found = self._pictures[str(name)]
-        count = found.count if n is None else n
+        count = found.count if n is None else whole_number("n", n)
         if count is None:
             raise VitcnnError(f"{name} does not say how many images it has: give n_images")
         if found.count is not None and count > found.count:
             raise VitcnnError(f"n={n}: {name} has only {found.count} images: ask for at most so many")
         self._drawn[name] = max(count, self._drawn.get(name, 0))
-        H, W = (size, size) if size else found.size
+        H, W = found.size if size is None else (whole_number("size", size),) * 2
         labels = None
         if found.labels is not None:
             labels = found.labels[data.balanced_order(found.labels, seed)][:count]

@@ -1,6 +1,8 @@
 """The `vitcnn` command. Whatever is heavy is loaded by the sub-command that needs it."""
 
 import argparse
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,16 +16,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.command(options)
+        sys.stdout.flush()
     except VitcnnError as error:
-        for line in str(error).splitlines():  # one, but where several notebooks failed
-            print(f"vitcnn: {line}", file=sys.stderr)
+        return _fail(str(error))
+    except ModuleNotFoundError as error:
+        return _fail(f"this needs {error.name}: in a clone of the repository, pip install -e '.[notebooks,book]'")
+    except BrokenPipeError:  # whoever reads has seen enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        return _fail(f"{error.filename or 'disk'}: {error.strerror}: mend this, and the same command goes on")
     except KeyboardInterrupt:
         print(
             "\nvitcnn: interrupted; what is complete is kept, and the same command goes on from there", file=sys.stderr
         )
         return 130
     return 0
+
+
+_OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""Errors of the system that say that this user may not write there, or that there is no room."""
+
+
+def _fail(message: str) -> int:
+    for line in message.splitlines():  # one, but where several things are wrong
+        print(f"vitcnn: {line}", file=sys.stderr)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vitcnn_utils import hub
-from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.errors import VitcnnError, whole_number
 from vitcnn_utils.files import replacing
 
 if TYPE_CHECKING:
@@ -116,8 +116,9 @@ def load_images(
     """
     name = str(name)
     for what, number in (("n", n), ("size", size)):
-        if number is not None and number < 1:
-            raise VitcnnError(f"{what}={number}: it must be 1 or more, or None")
+        if number is not None:
+            whole_number(what, number)
+    whole_number("seed", seed, 0)
     source = find_images(name, Request(n, seed, split, image_column, label_column))
     images = Images(name, decode(name, source.pictures, size), source.labels, source.classes)
     if source.keep_at is not None:
@@ -461,7 +462,7 @@ def _ask_hub(name: str) -> _Address:
         from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
     except ModuleNotFoundError as error:
         raise VitcnnError(f"no folder or file {name}, and the hub needs {error.name}: pip install datasets") from None
-    near = get_close_matches(name, SAMPLES, n=1, cutoff=0.8)
+    near = get_close_matches(name.lower(), SAMPLES, n=1, cutoff=0.8)
     hint = f"did you mean {near[0]!r}?" if near else "pass a folder, a .parquet file, a hub id or 'cifar10'"
     id, config, revision = _address(name)
     try:

@@ -1,7 +1,9 @@
 """The one kind of error that users cause and can mend."""
 
 import difflib
+import numbers
 from collections.abc import Sequence
+from typing import Any
 
 
 class VitcnnError(ValueError):
@@ -17,6 +19,13 @@ def near(name: str, known: Sequence[str]) -> str:
     if close:
         return f"; did you mean {' or '.join(close)}?"
     return f"; there are: {', '.join(known)}" if len(known) <= 20 else ""
+
+
+def whole_number(what: str, value: Any, least: int = 1) -> int:
+    """`value`, or VitcnnError, which calls it `what`, where it is no whole number of `least` or more."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise VitcnnError(f"{what}={value!r}: it must be a whole number, {least} or more")
+    return int(value)
 
 
 def not_finite(name: str) -> VitcnnError:

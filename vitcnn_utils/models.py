@@ -1,6 +1,7 @@
 """A model as the measures see it: a timm module and the few facts they need of it."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from vitcnn_utils import hub
 from vitcnn_utils.batching import each_batch
-from vitcnn_utils.errors import VitcnnError, near
+from vitcnn_utils.errors import VitcnnError, near, whole_number
 from vitcnn_utils.tracing import Call, Skip, Tap, Unit, Value, has_places, is_norm, trace, units
 
 if TYPE_CHECKING:
@@ -294,6 +295,10 @@ def load_model(
 
     Published weights stay in the hub's cache, so that one run online is enough; only their first use asks the hub.
     """
+    if not isinstance(name, str):
+        raise VitcnnError(f"{name!r} is no name of a model; {_NAMES}")
+    if image_size is not None:
+        whole_number("image_size", image_size)
     target = find_device(device)
     if weights is not None and weights != "untrained":
         _check_safetensors(Path(weights))
@@ -413,7 +418,9 @@ def repository_of(name: str) -> str | None:
         return name.removeprefix("hf-hub:")
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        raise VitcnnError(f"timm has no model {name!r}{near(architecture, timm.list_models())}")
+        of_hub = f"; one of the hub is called 'hf-hub:{name}'" if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) else ""
+        known = near(architecture.lower(), timm.list_models())
+        raise VitcnnError(f"timm has no model {name!r}{of_hub + known or f'; {_NAMES}'}")
     try:
         config = timm.get_pretrained_cfg(name)
     except RuntimeError:
@@ -453,6 +460,8 @@ def not_from_hub(name: str, repository: str, file: str, error: Exception) -> Vit
         "otherwise, use a zoo model such as 'zoo/vit-cls', give a .safetensors file, or weights='untrained'"
     )
 
+
+_NAMES = "give one of timm.list_models(), 'hf-hub:OWNER/NAME', or a zoo model such as 'zoo/vit-cls'"
 
 _WITHOUT = {
     "config.json": "give the name of a timm model",

@@ -16,11 +16,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from vitcnn_utils.book import default_parameters
 from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError
 
@@ -91,17 +91,6 @@ def rehearse(
                 # As papermill hands them over, for which the keys of a mapping are text.
                 stage.names |= json.loads(json.dumps(own))
     return stage.chapter
-
-
-@cache
-def default_parameters(notebook: Path) -> dict[str, Any]:
-    """The names and values of the cell tagged `parameters`."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    names: dict[str, Any] = {}
-    for cell in cells:
-        if "parameters" in cell["metadata"].get("tags", []):
-            exec("".join(cell["source"]), {}, names)
-    return names
 
 
 class StandIn(str):
