@@ -236,15 +236,15 @@ class Sources:
         total = sum(self._bytes[name] for name in built)
         return _table(rows) + f"\n{_size(total)} of weights to fetch" * (total > 0)
 
-    def loading(self, chapter: Chapter) -> tuple[float, float]:
-        """The seconds that a chapter's models and images take to load, and their bytes."""
+    def loading(self, chapter: Chapter, device: torch.device) -> tuple[float, float]:
+        """The seconds that a chapter's models and images take to load, and their bytes there; images stay on the CPU."""
         seconds = sum(self._seconds[a["name"]] for a in chapter.models)
         modules = [self.load_model(**a).module for a in chapter.models]
         bytes = sum(t.nbytes for module in modules for t in (*module.parameters(), *module.buffers()))
         for arguments in chapter.images:
             pictures = self.load_images(**arguments)
             seconds += len(pictures) * self._pictures[str(arguments["name"])].seconds
-            bytes += pictures.pixels.nbytes
+            bytes += pictures.pixels.nbytes if device.type == "cpu" else 0
         return seconds, bytes
 
 
@@ -322,7 +322,7 @@ def _costs(chapters: Sequence[Chapter], bench: Bench, sources: Sources, device: 
             for section in chapter.sections
             if section.requests
         ]
-        seconds, bytes = sources.loading(chapter)
+        seconds, bytes = sources.loading(chapter, device)
         bytes += bytes_of_process if device.type == "cpu" else 0
         sections = [Cost(s.title, s.passes, s.seconds, s.bytes + bytes) for s in sections]
         whole = sum(s.seconds for s in sections) + seconds + seconds_to_start
