@@ -35,10 +35,12 @@ def check_edition(
     overrides: dict[str, Any] | None = None,
     root: Path | None = None,
     report: Callable[[str], None] = print,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> "list[Cost]":
     """Report whether an edition can be run, and what that takes on this device; nothing is run, no weights are fetched.
 
-    overrides: values that replace the edition's. Gives the cost of each chapter, followed by those of its sections.
+    overrides: values that replace the edition's. clock: times the trials of measures, in seconds.
+    Gives the cost of each chapter, followed by those of its sections.
     Raises VitcnnError with a line for each problem: unknown names, models or images that cannot be had, and, if there
     are none of these, a chapter that would stop and why.
     """
@@ -49,7 +51,7 @@ def check_edition(
     sources = Sources()
     _raise(sources.find(notebooks, parameters))
     device = find_device(parameters.get("device", "auto"))
-    free, bench = free_memory(device), Bench()
+    free, bench = free_memory(device), Bench(clock)
     chapters = [
         rehearse(notebook, parameters, sources.load_model, sources.load_images, bench.attempt)
         for notebook in tqdm(notebooks, desc="reading the notebooks", leave=False, disable=None)
@@ -237,7 +239,7 @@ class Sources:
         return _table(rows) + f"\n{_size(total)} of weights to fetch" * (total > 0)
 
     def loading(self, chapter: Chapter, device: torch.device) -> tuple[float, float]:
-        """The seconds that a chapter's models and images take to load, and their bytes there; images stay on the CPU."""
+        """The seconds that a chapter's models and images take to load, and the bytes there; images stay on the CPU."""
         seconds = sum(self._seconds[a["name"]] for a in chapter.models)
         modules = [self.load_model(**a).module for a in chapter.models]
         bytes = sum(t.nbytes for module in modules for t in (*module.parameters(), *module.buffers()))
