@@ -3,8 +3,8 @@
     python benchmarks/forecasts.py [--large] [--shared] [--notebook 1 --notebook 3]
 
 Runs the edition zoo, or, with --large, two timm models that take 224 x 224 pixels, with random weights and few images.
-Needs Linux, which tells the most memory that a kernel ever held, and a machine that does nothing else; with --shared, and
-OMP_NUM_THREADS=1, minutes are of processor time, which others disturb less.
+Needs Linux, which tells the most memory that a kernel ever held, and a machine that does nothing else; with --shared,
+and OMP_NUM_THREADS=1, minutes are of processor time, which others disturb less (but for starts and loading).
 """
 
 import argparse
@@ -79,7 +79,7 @@ def compare(root: Path, edition: str, shared: bool) -> None:
         elapsed, computed, peak = run(notebook, parameters)
         seconds = computed if shared else elapsed
         cost = costs[notebook.stem]
-        cells = [f"{cost.seconds / 60:.1f}", f"{seconds / 60:.1f}", *(f"{x / 1e9:.1f} GB" for x in (cost.bytes, peak))]
+        cells = [f"{cost.seconds / 60:.1f}", f"{seconds / 60:.1f}", *(f"{x / 1e9:.2f} GB" for x in (cost.bytes, peak))]
         print("|", " | ".join([f"{edition}, {notebook.stem[0]}", *cells]), "|", flush=True)
 
 
