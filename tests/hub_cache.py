@@ -21,9 +21,14 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def fill(home: Path, classes: int = 20) -> None:
-    """Put the models into `home`, a value for HF_HOME, as if they had been fetched from the hub."""
-    for seed, (name, (architecture, options)) in enumerate(MODELS.items()):
+def fill(
+    home: Path, models: dict[str, tuple[str, dict[str, Any]]] = MODELS, size: int = SIZE, classes: int = 20
+) -> None:
+    """Put models into `home`, a value for HF_HOME, as if they had been fetched from the hub.
+
+    models: of each the architecture and its options; size: side of the images that they take, in pixels.
+    """
+    for seed, (name, (architecture, options)) in enumerate(models.items()):
         repository = home / "hub" / f"models--{name.replace('/', '--')}"
         folder = repository / "snapshots" / COMMIT
         folder.mkdir(parents=True)
@@ -31,7 +36,7 @@ def fill(home: Path, classes: int = 20) -> None:
         (repository / "refs" / "main").write_text(COMMIT)
         module = stir(timm.create_model(architecture, num_classes=classes, **options), seed)
         save_file({key: value.contiguous() for key, value in module.state_dict().items()}, folder / "model.safetensors")
-        facts = module.pretrained_cfg | {"input_size": (3, SIZE, SIZE), "num_classes": classes}
+        facts = module.pretrained_cfg | {"input_size": (3, size, size), "num_classes": classes}
         facts = {key: facts[key] for key in ("input_size", "num_classes", "mean", "std", "first_conv", "classifier")}
         config = {"architecture": architecture, "num_classes": classes, "model_args": options, "pretrained_cfg": facts}
         (folder / "config.json").write_text(json.dumps(config))

@@ -8,12 +8,14 @@ import pkgutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
 import huggingface_hub.constants
+import kernel_memory
 import nbformat
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ from small_models import described, small_vit
 from textbook import noise_images
 
 import vitcnn_utils
-from vitcnn_utils import check, cli
+from vitcnn_utils import check, cli, estimate
 from vitcnn_utils.cka import layer_similarity
 from vitcnn_utils.data import HubDescription
 from vitcnn_utils.errors import VitcnnError
@@ -38,6 +40,8 @@ from vitcnn_utils.rehearsal import STAND_IN, Chapter, Request, is_measure, rehea
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ZOO = yaml.safe_load((ROOT / "notebooks/editions/zoo.yml").read_text())
+
+start_once = cache(check._start)
 
 
 # Rehearsals
@@ -275,6 +279,24 @@ def test_memory_is_told_from_trials_with_a_few_images() -> None:
     assert bench.bytes(request) == pytest.approx(4 * (1000 + 50 * 128 + 128**2), rel=1e-3)
 
 
+def test_no_more_memory_is_told_than_a_measure_takes_where_its_batches_are_left_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def allocate(**a: Any) -> None:
+        torch.zeros(1000 * len(a["images"]))
+
+    arguments = {"model": described(small_vit(), "small ViT"), "images": noise_images(100), "batch_size": None}
+    bench, request = Bench(), Request("accuracy.accuracy", allocate, arguments)
+    bench.measure(request)
+    monkeypatch.setattr(estimate, "room", lambda device: 1e9)
+    assert bench.bytes(request) == pytest.approx(4000 * 50, rel=1e-3)  # 64 at most, so 2 batches
+    monkeypatch.setattr(estimate, "room", lambda device: 4000 * 10.5)
+    assert bench.bytes(request) == pytest.approx(4000 * 10, rel=1e-3)
+    fixed = Request("accuracy.accuracy", allocate, arguments | {"batch_size": 25})
+    bench.measure(fixed)
+    assert bench.bytes(fixed) == pytest.approx(4000 * 25, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("function", "arguments", "said"),
     [
@@ -355,6 +377,35 @@ def test_a_good_edition(checkout: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert 0 <= float(rows["all"][2]) < 5
     assert rows["all"][3:] == rows["1_one"][3:] and 500 < float(rows["all"][3]) < 600  # MB, 500 of them at the start
     assert not (checkout / "_build").exists()
+
+
+MUCH = [
+    ("parameters", 'vit = "zoo/resnet"\nimages = "cifar10"'),
+    (
+        "",
+        "from vitcnn_utils import residual\nfrom vitcnn_utils.data import load_images\n"
+        "from vitcnn_utils.models import load_model\n"
+        'model = load_model(vit, device="cpu")\npictures = load_images(images, 24, size=128)',
+    ),
+    ("", "ratios = residual.skip_ratios(model, pictures)"),
+]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells the most memory that was held")
+def test_the_memory_that_a_kernel_holds_is_as_forecast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "_start", start_once)
+    (tmp_path / "notebooks" / "editions").mkdir(parents=True)
+    (tmp_path / "notebooks" / "editions" / "mine.yml").write_text("images: cifar10\n")
+    cells = [nbformat.v4.new_code_cell(source, metadata={"tags": [tag] * bool(tag)}) for tag, source in MUCH]
+    cells.insert(2, nbformat.v4.new_markdown_cell("## Much memory"))
+    notebook = tmp_path / "notebooks" / "1_one.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), notebook)
+    forecast, _ = check.check_edition("mine", root=tmp_path, report=lambda line: None)
+    *_, peak = kernel_memory.run(notebook, {})
+    _, start = start_once()
+    # Compared without what every kernel takes, which would hide what is wrong of the rest.
+    assert peak - start > start / 2
+    assert 1 / 2 < (forecast.bytes - start) / (peak - start) < 2
 
 
 def test_all_problems_are_told_at_once(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -464,8 +515,15 @@ def test_what_is_drawn_of_the_hub_is_fetched(count: int, n: int, size: str) -> N
     assert sources.table().endswith(size)
 
 
+def test_images_take_memory_of_the_cpu_alone() -> None:
+    sources = check.Sources()
+    sources._pictures["me/pics"] = check._Pictures(500, None, None, 2000, 0, (32, 32))
+    chapter = Chapter("one", images=[{"name": "me/pics", "n": 10, "size": 16, "seed": 0}])
+    assert [sources.loading(chapter, torch.device(name))[1] for name in ("cpu", "cuda")] == [10 * 16 * 16 * 3, 0]
+
+
 def test_what_it_takes_to_start_is_measured() -> None:
-    seconds, size = check._start()
+    seconds, size = start_once()
     assert 0 < seconds < 300 and 1e8 < size < 1e10  # torch alone is more than 100 MB
 
 

@@ -35,10 +35,12 @@ def check_edition(
     overrides: dict[str, Any] | None = None,
     root: Path | None = None,
     report: Callable[[str], None] = print,
-) -> None:
+    clock: Callable[[], float] = time.perf_counter,
+) -> "list[Cost]":
     """Report whether an edition can be run, and what that takes on this device; nothing is run, no weights are fetched.
 
-    overrides: values that replace the edition's.
+    overrides: values that replace the edition's. clock: times the trials of measures, in seconds.
+    Gives the cost of each chapter, followed by those of its sections.
     Raises VitcnnError with a line for each problem: unknown names, models or images that cannot be had, and, if there
     are none of these, a chapter that would stop and why.
     """
@@ -49,7 +51,7 @@ def check_edition(
     sources = Sources()
     _raise(sources.find(notebooks, parameters))
     device = find_device(parameters.get("device", "auto"))
-    free, bench = free_memory(device), Bench()
+    free, bench = free_memory(device), Bench(clock)
     chapters = [
         rehearse(notebook, parameters, sources.load_model, sources.load_images, bench.attempt)
         for notebook in tqdm(notebooks, desc="reading the notebooks", leave=False, disable=None)
@@ -65,6 +67,7 @@ def check_edition(
     most = max(cost.bytes for cost in costs)
     if most > free:
         raise VitcnnError(f"memory: {_size(most)} are needed and {_size(free)} are free: take smaller models or images")
+    return costs
 
 
 def _raise(problems: Iterable[str]) -> None:
@@ -230,15 +233,15 @@ class Sources:
         total = sum(self._bytes[name] for name in built)
         return _table(rows) + f"\n{_size(total)} of weights to fetch" * (total > 0)
 
-    def loading(self, chapter: Chapter) -> tuple[float, float]:
-        """The seconds that a chapter's models and images take to load, and their bytes."""
+    def loading(self, chapter: Chapter, device: torch.device) -> tuple[float, float]:
+        """The seconds that a chapter's models and images take to load, and the bytes there; images stay on the CPU."""
         seconds = sum(self._seconds[a["name"]] for a in chapter.models)
         modules = [self.load_model(**a).module for a in chapter.models]
         bytes = sum(t.nbytes for module in modules for t in (*module.parameters(), *module.buffers()))
         for arguments in chapter.images:
             pictures = self.load_images(**arguments)
             seconds += len(pictures) * self._pictures[str(arguments["name"])].seconds
-            bytes += pictures.pixels.nbytes
+            bytes += pictures.pixels.nbytes if device.type == "cpu" else 0
         return seconds, bytes
 
 
@@ -277,8 +280,11 @@ def _figures(chapters: Sequence[Chapter]) -> str:
 
 
 @dataclass(frozen=True)
-class _Cost:
-    """Of a chapter or section: passes of single images through models, seconds, and bytes at a time."""
+class Cost:
+    """Of a chapter or section: passes of single images through models, seconds, and bytes at a time.
+
+    title: of a chapter its name, of a section words that begin with two blanks.
+    """
 
     title: str
     passes: float
@@ -286,13 +292,13 @@ class _Cost:
     bytes: float
 
 
-def _costs(chapters: Sequence[Chapter], bench: Bench, sources: Sources, device: torch.device) -> list[_Cost]:
+def _costs(chapters: Sequence[Chapter], bench: Bench, sources: Sources, device: torch.device) -> list[Cost]:
     """A chapter's cost, followed by those of its sections (their titles are indented), for all chapters."""
     seconds_to_start, bytes_of_process = _start()
     costs = []
     for chapter in chapters:
         sections = [
-            _Cost(
+            Cost(
                 "  " + _title(section.title, section.drawn),
                 sum(GROWTH[r.measure].passes(r.arguments) for r in section.requests),
                 sum(map(bench.seconds, section.requests)),
@@ -301,12 +307,12 @@ def _costs(chapters: Sequence[Chapter], bench: Bench, sources: Sources, device: 
             for section in chapter.sections
             if section.requests
         ]
-        seconds, bytes = sources.loading(chapter)
+        seconds, bytes = sources.loading(chapter, device)
         bytes += bytes_of_process if device.type == "cpu" else 0
-        sections = [_Cost(s.title, s.passes, s.seconds, s.bytes + bytes) for s in sections]
+        sections = [Cost(s.title, s.passes, s.seconds, s.bytes + bytes) for s in sections]
         whole = sum(s.seconds for s in sections) + seconds + seconds_to_start
         most = max((s.bytes for s in sections), default=bytes)
-        costs += [_Cost(chapter.name, sum(s.passes for s in sections), whole, most), *sections]
+        costs += [Cost(chapter.name, sum(s.passes for s in sections), whole, most), *sections]
     return costs
 
 
@@ -317,9 +323,16 @@ def _title(heading: str, figures: set[int]) -> str:
 
 
 def _start() -> tuple[float, float]:
-    """The seconds and bytes that it takes a process to import what a notebook imports."""
+    """The seconds and bytes that it takes a kernel to import what a notebook imports, and what its first calls load.
+
+    Much is imported where it is first used, such as timm for a model: so a small one is loaded, and shown an image.
+    """
     own = sorted(name for name in sys.modules if name.startswith("vitcnn_utils."))
-    code = f"import IPython, psutil, {', '.join(own)}; print(psutil.Process().memory_info().rss)"
+    code = (
+        f"import ipykernel.kernelapp, psutil, timm, {', '.join(own)}; from vitcnn_utils import accuracy, data, models;"
+        "accuracy.accuracy(models.load_model('zoo/vit-small-data-3', device='cpu'), data.load_images('cifar10', 1));"
+        "print(psutil.Process().memory_info().rss)"
+    )
     start = time.perf_counter()
     # From where this package lies, which need not be installed.
     package = Path(__file__).parent.parent
@@ -327,7 +340,7 @@ def _start() -> tuple[float, float]:
     return time.perf_counter() - start, int(done.stdout)
 
 
-def _cost_table(costs: Sequence[_Cost], device: torch.device, free: float) -> str:
+def _cost_table(costs: Sequence[Cost], device: torch.device, free: float) -> str:
     rows = [("chapter", "passes", "minutes", "memory")]
     rows += [(c.title, f"{c.passes:,.0f}", f"{c.seconds / 60:.1f}", _size(c.bytes)) for c in costs]
     chapters = [cost for cost in costs if not cost.title.startswith(" ")]

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from vitcnn_utils import batching, probes, receptive_field
-from vitcnn_utils.batching import peak_bytes
+from vitcnn_utils.batching import peak_bytes, room
 from vitcnn_utils.data import Images
 from vitcnn_utils.models import Layer, Model
 from vitcnn_utils.rehearsal import Request
@@ -111,7 +111,12 @@ class Bench:
 
     def bytes(self, request: Request) -> float:
         """The most that tensors take at a time on the device of the models, the models themselves left out."""
-        return predict(self._trials[self._key(request)].bytes, GROWTH[request.measure].space(request.arguments))
+        trials, space, a = self._trials[self._key(request)].bytes, GROWTH[request.measure].space, request.arguments
+        if a.get("batch_size", 1) is None:  # it will take no more images at once than fit
+            one = predict(trials, space(a | {"images": a["images"][:1]}))
+            fit = room(_models(a)[0].device) // max(one, 1)
+            a = a | {"batch_size": int(min(batching.MOST, max(1, fit)))}
+        return predict(trials, space(a))
 
     def _time(self, request: Request, arguments: Arguments) -> float:
         start = self._clock()
