@@ -64,11 +64,11 @@ def compare(root: Path, edition: str, shared: bool) -> None:
     """Print the table of all chapters; shared: with processor time."""
     from kernel_memory import run
 
-    from vitcnn_utils.book import parameter_names, read_edition
+    from vitcnn_utils.book import default_parameters, read_edition
     from vitcnn_utils.check import check_edition
 
     notebooks = sorted((root / "notebooks").glob("*.ipynb"))
-    known = set().union(*map(parameter_names, notebooks))
+    known = set().union(*map(default_parameters, notebooks))
     parameters = {name: value for name, value in read_edition(root, edition).items() if name in known}
     (root / "notebooks" / "editions" / f"{edition}.yml").write_text(json.dumps(parameters))
     clock = time.process_time if shared else time.perf_counter

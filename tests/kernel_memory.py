@@ -6,7 +6,7 @@ from typing import Any
 
 import nbformat
 
-from vitcnn_utils.book import parameter_names
+from vitcnn_utils.book import default_parameters
 from vitcnn_utils.execute import Task, execute
 
 USAGE = """
@@ -23,7 +23,7 @@ def run(notebook: Path, parameters: dict[str, Any]) -> tuple[float, float, int]:
     """
     content = nbformat.read(notebook, as_version=4)
     content.cells.append(nbformat.v4.new_code_cell(USAGE))
-    own = {name: value for name, value in parameters.items() if name in parameter_names(notebook)}
+    own = {name: value for name, value in parameters.items() if name in default_parameters(notebook)}
     outcome = execute(Task("", notebook.name, nbformat.writes(content), own, str(notebook.parent), ""))
     if outcome.failure:
         raise RuntimeError(f"{notebook.stem} {outcome.failure}")
