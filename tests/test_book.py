@@ -414,7 +414,8 @@ def test_the_book_is_built_once_and_the_same_each_time(pages: Path) -> None:
     (pages / "_build" / "html.inputs").unlink()
     book.build_book(pages, said.append)
     assert digests(html) == first
-    assert sorted(path.name for path in (pages / "_build").iterdir()) == ["executed", "html", "html.inputs"]
+    left = sorted(path.name for path in (pages / "_build").iterdir())
+    assert left == ["executed", "html", "html.inputs", "html.lock"]
 
 
 def test_an_edition_whose_file_is_gone_leaves_the_book(pages: Path) -> None:
