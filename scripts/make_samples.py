@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from vitcnn_utils.data import SAMPLES, balanced_order, read_parquet
+from vitcnn_utils.images import SAMPLES, balanced_order, read_parquet
 
 SEED = 0
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

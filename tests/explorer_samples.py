@@ -6,9 +6,9 @@ import numpy as np
 import xarray as xr
 
 from vitcnn_utils import explorers
-from vitcnn_utils.data import Images
 from vitcnn_utils.explorers.base import Explorer
-from vitcnn_utils.localization import DIMS
+from vitcnn_utils.images import Images
+from vitcnn_utils.measures.localization import DIMS
 from vitcnn_utils.plots.locality import DARKEST
 
 # What was given to an explorer, by the name under which the page has it.

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from vitcnn_utils.accuracy import accuracy, knows_classes
-from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.models import Model
+from vitcnn_utils.images import Images
+from vitcnn_utils.measures.accuracy import accuracy, knows_classes
+from vitcnn_utils.models.facts import Model
 
 
 class Red(nn.Module):

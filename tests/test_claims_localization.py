@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from vitcnn_utils.claims import localization as claims
-from vitcnn_utils.localization import DIMS
+from vitcnn_utils.measures.localization import DIMS
 
 # Figures 9 and 10
 

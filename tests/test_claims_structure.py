@@ -6,7 +6,7 @@ import xarray as xr
 from similarity_maps import DIAGONAL, PAPER, by_distance, constant, grid, ridge, similarity, staged
 
 from vitcnn_utils.claims import NumberTable, decide, structure
-from vitcnn_utils.models import load_model
+from vitcnn_utils.models.load import load_model
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vitcnn_utils.data import (
+from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.images import (
     SAMPLES,
     Images,
     Picture,
@@ -31,7 +32,6 @@ from vitcnn_utils.data import (
     load_images,
     read_parquet,
 )
-from vitcnn_utils.errors import VitcnnError
 
 CIFAR10_TEST = Path(__file__).parents[2] / "shared/data/cifar10/test-00000-of-00001.parquet"
 FASHION_MNIST_TEST = Path("/usr/share/datasets/fashion-mnist")
@@ -495,7 +495,7 @@ import json, sys, time, warnings
 import datasets
 waits = []
 time.sleep = waits.append
-from vitcnn_utils.data import load_images
+from vitcnn_utils.images import load_images
 from vitcnn_utils.errors import VitcnnError
 results = []
 for arguments in json.loads(sys.argv[1]):
@@ -716,7 +716,7 @@ def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
         return Source(pictures, np.arange(12) % 3, tuple(CLASSES))
 
     monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path))
-    monkeypatch.setattr("vitcnn_utils.data._stream", stream)
+    monkeypatch.setattr("vitcnn_utils.images._stream", stream)
     return asked
 
 
@@ -776,7 +776,7 @@ def test_half_written_it_is_not_kept(drawn: list, tmp_path: Path, monkeypatch: p
         path.write_bytes(b"PAR1 and no more")
         raise Stopped
 
-    monkeypatch.setattr("vitcnn_utils.data._write", stop)
+    monkeypatch.setattr("vitcnn_utils.images._write", stop)
     with pytest.raises(Stopped):
         load_images("me/pics", n=7)
     assert kept(tmp_path) == []
@@ -784,7 +784,7 @@ def test_half_written_it_is_not_kept(drawn: list, tmp_path: Path, monkeypatch: p
 
 def test_images_that_cannot_be_read_are_not_kept(tmp_path: Path, drawn: list, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = Source([Picture("row 0", b"nothing of the kind", None)], None, None)
-    monkeypatch.setattr("vitcnn_utils.data._stream", lambda *_: broken)
+    monkeypatch.setattr("vitcnn_utils.images._stream", lambda *_: broken)
     assert "download again row 0 (UnidentifiedImageError)" in refusal("me/pics")
     assert kept(tmp_path) == []
 
@@ -803,7 +803,7 @@ def test_images_without_labels_or_bytes_of_their_own_are_kept(
     path = tmp_path / "a.png"
     picture(1).save(path)
     source = Source([Picture("row 0", None, str(path))], None, None)
-    monkeypatch.setattr("vitcnn_utils.data._stream", lambda *_: source)
+    monkeypatch.setattr("vitcnn_utils.images._stream", lambda *_: source)
     load_images("me/pics")
     path.unlink()
     again = load_images("me/pics")
@@ -813,7 +813,7 @@ def test_images_without_labels_or_bytes_of_their_own_are_kept(
 
 def test_classes_without_names_are_kept(drawn: list, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = [Picture("", encoded(picture(i)), None) for i in range(2)]
-    monkeypatch.setattr("vitcnn_utils.data._stream", lambda *_: Source(pictures, np.array([5, 7]), None))
+    monkeypatch.setattr("vitcnn_utils.images._stream", lambda *_: Source(pictures, np.array([5, 7]), None))
     first = load_images("me/pics")
     assert_same(load_images("me/pics"), first)
     assert first.labels is not None

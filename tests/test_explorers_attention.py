@@ -13,10 +13,16 @@ from test_attention import random_weights
 from test_explorers_localization import unpacked
 from textbook import noise_images
 
-from vitcnn_utils.attention import attention_maps, head_distances, mean_distance, patch_distances, uniform_distance
-from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers import AttentionExplorer, explore_attention
+from vitcnn_utils.images import Images
+from vitcnn_utils.measures.attention import (
+    attention_maps,
+    head_distances,
+    mean_distance,
+    patch_distances,
+    uniform_distance,
+)
 
 
 def measured(

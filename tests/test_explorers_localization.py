@@ -8,12 +8,12 @@ import pytest
 import xarray as xr
 from test_claims_localization import elsewhere, layers, similarity
 
-from vitcnn_utils import localization
-from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers import compare, explore_localization
-from vitcnn_utils.localization import DIMS
-from vitcnn_utils.models import Model
+from vitcnn_utils.images import Images
+from vitcnn_utils.measures import localization
+from vitcnn_utils.measures.localization import DIMS
+from vitcnn_utils.models.facts import Model
 
 
 def unpacked(explorer: Any, name: str) -> np.ndarray:

@@ -12,8 +12,8 @@ from textbook import noise_images
 
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers import explore_probes
-from vitcnn_utils.models import Model
-from vitcnn_utils.probes import layer_probes
+from vitcnn_utils.measures.probes import layer_probes
+from vitcnn_utils.models.facts import Model
 
 
 def probes(

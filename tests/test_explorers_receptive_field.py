@@ -10,8 +10,8 @@ from textbook import noise_images
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers import explore_receptive_field
 from vitcnn_utils.explorers.receptive_field import _cells, _means
+from vitcnn_utils.measures.receptive_field import effective_receptive_fields, radius_of_mass
 from vitcnn_utils.plots.locality import DARKEST
-from vitcnn_utils.receptive_field import effective_receptive_fields, radius_of_mass
 
 
 def fields_of(values, depths, kind="attention", centre=None):

@@ -7,11 +7,11 @@ import pytest
 import xarray as xr
 from test_explorers import unpack
 
-from vitcnn_utils import cka
-from vitcnn_utils.data import load_images
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers import explore_similarity
-from vitcnn_utils.models import load_model
+from vitcnn_utils.images import load_images
+from vitcnn_utils.measures import cka
+from vitcnn_utils.models.load import load_model
 
 KINDS = ["norm", "attention", "norm", "mlp hidden", "mlp", "block"]
 

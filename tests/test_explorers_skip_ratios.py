@@ -8,7 +8,7 @@ from textbook import noise_images
 
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers import explore_skip_ratios
-from vitcnn_utils.residual import skip_ratios
+from vitcnn_utils.measures.residual import skip_ratios
 
 
 def ratios_of(values, prefix=1, branches=("attention", "mlp"), projected=False):

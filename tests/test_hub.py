@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.models import Model, load_model
+from vitcnn_utils.models.facts import Model
+from vitcnn_utils.models.load import load_model
 
 NAME = "test_vit.r160_in1k"
 WEIGHTS = "content/timm/test_vit.*safetensors"

@@ -14,9 +14,11 @@ from textbook import left_as_it_was, model_of, noise_images
 from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
 from torch import nn
 
-from vitcnn_utils import attention, cka, localization, probes, receptive_field, residual, zoo
+from vitcnn_utils import zoo
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.models import Tap, load_model
+from vitcnn_utils.measures import attention, cka, localization, probes, receptive_field, residual
+from vitcnn_utils.models.load import load_model
+from vitcnn_utils.models.trace import Tap
 from vitcnn_utils.zoo.architectures import SkiplessBlock
 
 

@@ -69,15 +69,6 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     run.set_defaults(command=_run)
 
-    check = commands.add_parser(
-        "check", help="tell what an edition needs before it is run: models, images, time, memory"
-    )
-    check.add_argument("edition", metavar="EDITION", help="as for run")
-    check.add_argument(
-        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="as for run"
-    )
-    check.set_defaults(command=_check)
-
     book = commands.add_parser("book", help="build the static book from the executed notebooks")
     book.set_defaults(command=_book)
 
@@ -113,15 +104,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from vitcnn_utils.book import run_editions
+    from vitcnn_utils.editions.book import run_editions
 
     run_editions(options.editions, options.notebook, _parameters(options), options.scheduler)
-
-
-def _check(options: argparse.Namespace) -> None:
-    from vitcnn_utils.check import check_edition
-
-    check_edition(options.edition, _parameters(options))
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, Any]:
@@ -134,13 +119,13 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _book(options: argparse.Namespace) -> None:
-    from vitcnn_utils.book import build_book
+    from vitcnn_utils.editions.book import build_book
 
     print(build_book())
 
 
 def _train(options: argparse.Namespace) -> None:
-    from vitcnn_utils.models import find_device
+    from vitcnn_utils.models.load import find_device
     from vitcnn_utils.zoo import FOLDER
     from vitcnn_utils.zoo.recipes import RECIPES, find_recipe
     from vitcnn_utils.zoo.trainer import find_cifar10, train
@@ -156,7 +141,7 @@ def _train(options: argparse.Namespace) -> None:
 def _tune(options: argparse.Namespace) -> None:
     from dataclasses import fields, replace
 
-    from vitcnn_utils.models import find_device
+    from vitcnn_utils.models.load import find_device
     from vitcnn_utils.zoo import TUNING
     from vitcnn_utils.zoo.recipes import find_recipe
     from vitcnn_utils.zoo.trainer import find_cifar10, tune

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from vitcnn_utils.claims import Claim
-from vitcnn_utils.localization import border_similarity, contrast, localization_rate
+from vitcnn_utils.measures.localization import border_similarity, contrast, localization_rate
 
 MARGIN = 0.10
 """Two measures of localisation that differ by less than this share of the larger are not told apart."""

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from vitcnn_utils.claims import Claim, NumberTable, decide
-from vitcnn_utils.models import Model
+from vitcnn_utils.models.facts import Model
 
 MARGIN = 0.05
 """Mean CKAs of two models that differ by less are called undecided."""

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure as MplFigure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from vitcnn_utils.attention import attention_maps, head_distances, patch_distances
-from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers.base import Explorer, Quantized, quantize
-from vitcnn_utils.models import Model
+from vitcnn_utils.images import Images
+from vitcnn_utils.measures.attention import attention_maps, head_distances, patch_distances
+from vitcnn_utils.models.facts import Model
 from vitcnn_utils.plots import style
 
 # What may be shown, and what the sentence adds where it is not both.

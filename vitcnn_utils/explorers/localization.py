@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MplFigure
 from matplotlib.patches import Circle, Rectangle
 
-from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers import compare
 from vitcnn_utils.explorers.base import Explorer, Quantized, quantize
-from vitcnn_utils.localization import DIMS, contrast, layer_patch_similarity, localization_rate
-from vitcnn_utils.models import Layer, Model
+from vitcnn_utils.images import Images
+from vitcnn_utils.measures.localization import DIMS, contrast, layer_patch_similarity, localization_rate
+from vitcnn_utils.models.facts import Layer, Model
 from vitcnn_utils.plots import style
 
 MOST = 4  # models side by side

@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MplFigure
 from matplotlib.patches import Rectangle
 
-from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers import compare
 from vitcnn_utils.explorers.base import Explorer, Quantized, quantize
-from vitcnn_utils.models import Model
+from vitcnn_utils.images import Images
+from vitcnn_utils.measures.probes import layer_probes
+from vitcnn_utils.models.facts import Model
 from vitcnn_utils.plots import style
-from vitcnn_utils.probes import layer_probes
 
 READOUTS = {
     "cls": "CLS token",

@@ -12,14 +12,14 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure as MplFigure
 from matplotlib.patches import Circle
 
-from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers import compare
 from vitcnn_utils.explorers.base import Explorer, Quantized, quantize
-from vitcnn_utils.models import Model
+from vitcnn_utils.images import Images
+from vitcnn_utils.measures.receptive_field import effective_receptive_fields, radius_of_mass
+from vitcnn_utils.models.facts import Model
 from vitcnn_utils.plots import style
 from vitcnn_utils.plots.locality import DARKEST, FIELD, layer_title
-from vitcnn_utils.receptive_field import effective_receptive_fields, radius_of_mass
 
 MOST = 4  # models side by side
 _BYTES = 800_000  # of all maps together, a byte for each of their cells

@@ -8,11 +8,11 @@ import traitlets
 import xarray as xr
 from matplotlib.figure import Figure as MplFigure
 
-from vitcnn_utils import cka
-from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers.base import Explorer, quantize
-from vitcnn_utils.models import Model
+from vitcnn_utils.images import Images
+from vitcnn_utils.measures import cka
+from vitcnn_utils.models.facts import Model
 from vitcnn_utils.plots import style
 
 

@@ -10,14 +10,14 @@ import xarray as xr
 from matplotlib.figure import Figure as MplFigure
 
 from vitcnn_utils.claims.skips import AVERAGES
-from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers import compare
 from vitcnn_utils.explorers.base import Explorer
-from vitcnn_utils.models import Model
+from vitcnn_utils.images import Images
+from vitcnn_utils.measures.residual import skip_ratios
+from vitcnn_utils.models.facts import Model
 from vitcnn_utils.plots import style
 from vitcnn_utils.plots.skips import BRANCHES
-from vitcnn_utils.residual import skip_ratios
 
 _CALL = "explore_skip_ratios"
 _LABEL = "‖z‖ / ‖f(z)‖"

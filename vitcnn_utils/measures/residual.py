@@ -10,13 +10,13 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from vitcnn_utils.batching import each_batch
 from vitcnn_utils.errors import VitcnnError, not_finite
-from vitcnn_utils.models import Branch, Model, hook
+from vitcnn_utils.models.facts import Branch, Model, hook
+from vitcnn_utils.run import each_batch
 from vitcnn_utils.sums import Labels
 
 if TYPE_CHECKING:
-    from vitcnn_utils.data import Images
+    from vitcnn_utils.images import Images
 
 
 def skip_ratios(model: Model, images: "Images", batch_size: int | None = None) -> xr.Dataset:

@@ -4,9 +4,9 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parent.parent
 _NOT_SEEN_BY_NOTEBOOKS = {
-    "book.py", "check.py", "cli.py", "estimate.py", "execute.py", "fingerprint.py", "rehearsal.py", "static.py",
+    "book.py", "cli.py", "execute.py", "fingerprint.py", "static.py",
     "runtime.js",
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ ViT of other origin these are no twins of it: they are compared with a model of 
 
 from collections.abc import Sequence
 
-from vitcnn_utils.data import Images, load_images
+from vitcnn_utils.images import Images, load_images
 
 WHOLE, TWIN = "zoo/vit-cls", "zoo/vit-cls-seed-2"
 """The zoo's ViT, and the one of the same recipe that was trained for as long as the zoo's other companions."""

@@ -1,6 +1,6 @@
 """The picture of the front page and the README: what one place sees, layer by layer, in a transformer and in a CNN.
 
-    python -m vitcnn_utils.plots.front OUT.svg
+    python scripts/front.py OUT.svg
 
 Measured, not painted: the effective receptive fields of `zoo/vit-cls` and `zoo/resnet` (Fig 6), five depths each, as
 glowing sheets stacked from the image upwards.
@@ -16,9 +16,9 @@ import numpy as np
 import xarray as xr
 from PIL import Image
 
-from vitcnn_utils.data import load_images
-from vitcnn_utils.models import load_model
-from vitcnn_utils.receptive_field import effective_receptive_fields
+from vitcnn_utils.images import load_images
+from vitcnn_utils.measures.receptive_field import effective_receptive_fields
+from vitcnn_utils.models.load import load_model
 
 SHEETS = 5
 _WIDTH, _HEIGHT = 720, 580
@@ -101,5 +101,5 @@ def _text(x: float, y: float, text: str, size: int, anchor: str) -> str:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m vitcnn_utils.plots.front OUT.svg")
+        sys.exit("usage: python scripts/front.py OUT.svg")
     front_picture(sys.argv[1])

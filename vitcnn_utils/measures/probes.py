@@ -13,10 +13,10 @@ import xarray as xr
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitcnn_utils.batching import Pace, of_first, prepared, room
-from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError, not_finite
-from vitcnn_utils.models import Layer, Model
+from vitcnn_utils.images import Images
+from vitcnn_utils.models.facts import Layer, Model
+from vitcnn_utils.run import Pace, of_first, prepared, room
 
 Readout = Literal["cls", "mean", "mean with cls", "first token", "token"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitcnn_utils import fingerprint
+from vitcnn_utils.editions import fingerprint
 from vitcnn_utils.errors import VitcnnError
 
 _ONE_AT_A_TIME = threading.Lock()  # a Dask worker may have several threads, a machine hardly memory for two notebooks

@@ -20,10 +20,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from tqdm import tqdm
 
-from vitcnn_utils.batching import Pace, reduce_whole, whole_pace
-from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError, not_finite
-from vitcnn_utils.models import Layer, Model
+from vitcnn_utils.images import Images
+from vitcnn_utils.models.facts import Layer, Model
+from vitcnn_utils.run import Pace, reduce_whole, whole_pace
 from vitcnn_utils.sums import Labels
 
 SMALLEST_BATCH = 4

@@ -9,11 +9,11 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from vitcnn_utils.batching import of_first, reduce_whole, whole_pace
-from vitcnn_utils.cka import HsicSums, Part, centred_gram, image_attrs, minibatches
-from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.models import Layer, Model
+from vitcnn_utils.images import Images
+from vitcnn_utils.measures.cka import HsicSums, Part, centred_gram, image_attrs, minibatches
+from vitcnn_utils.models.facts import Layer, Model
+from vitcnn_utils.run import of_first, reduce_whole, whole_pace
 from vitcnn_utils.sums import Labels
 
 TOKEN = ("row", "col")

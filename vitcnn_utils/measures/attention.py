@@ -11,14 +11,14 @@ import xarray as xr
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vitcnn_utils.batching import Pace, each_batch, prepared, reduce_whole, whole_pace
-from vitcnn_utils.cka import HsicSums, Part, centred_gram, image_attrs, minibatches
 from vitcnn_utils.errors import VitcnnError, not_finite
-from vitcnn_utils.models import Layer, Model
+from vitcnn_utils.measures.cka import HsicSums, Part, centred_gram, image_attrs, minibatches
+from vitcnn_utils.models.facts import Layer, Model
+from vitcnn_utils.run import Pace, each_batch, prepared, reduce_whole, whole_pace
 from vitcnn_utils.sums import Labels
 
 if TYPE_CHECKING:
-    from vitcnn_utils.data import Images
+    from vitcnn_utils.images import Images
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 

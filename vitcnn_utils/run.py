@@ -17,8 +17,8 @@ from tqdm import tqdm
 from vitcnn_utils.errors import VitcnnError
 
 if TYPE_CHECKING:
-    from vitcnn_utils.data import Images
-    from vitcnn_utils.models import Layer, Model
+    from vitcnn_utils.images import Images
+    from vitcnn_utils.models.facts import Layer, Model
 
 T = TypeVar("T")
 

@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from vitcnn_utils import fingerprint
+from vitcnn_utils.editions import fingerprint
+from vitcnn_utils.editions.execute import Outcome, Task, execute, on_cluster
 from vitcnn_utils.errors import VitcnnError, near
-from vitcnn_utils.execute import Outcome, Task, execute, on_cluster
 from vitcnn_utils.files import alone, replace_text
 
 MAIN_EDITION = "zoo"  # its chapters stand at notebooks/ in the book; those of others at editions/NAME/

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitcnn_utils.batching import each_batch
-from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError, not_finite
-from vitcnn_utils.models import Model
+from vitcnn_utils.images import Images
+from vitcnn_utils.models.facts import Model
+from vitcnn_utils.run import each_batch
 
 
 def accuracy(model: Model, images: Images, batch_size: int | None = None) -> float:

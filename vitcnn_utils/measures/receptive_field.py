@@ -10,14 +10,14 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from vitcnn_utils.batching import Pace, of_first, prepared
 from vitcnn_utils.errors import VitcnnError, not_finite
-from vitcnn_utils.models import Branch, Model
+from vitcnn_utils.models.facts import Branch, Model
+from vitcnn_utils.models.trace import Layout, Tap
+from vitcnn_utils.run import Pace, of_first, prepared
 from vitcnn_utils.sums import Labels
-from vitcnn_utils.tracing import Layout, Tap
 
 if TYPE_CHECKING:
-    from vitcnn_utils.data import Images
+    from vitcnn_utils.images import Images
 
 DRAWN = 32
 """Channels are drawn for so many images at a time, layer by layer."""
