@@ -1,7 +1,7 @@
 """Explorers of executed notebooks, made ready for pages without a kernel.
 
-The output of an explorer holds its script and arrays (`base.Explorer.for_page`). Here they move into files, and a figure
-takes the place of the output; runtime.js loads the files when a reader comes near the figure. A file is named by the
+The output of an explorer holds its script and arrays (`base.Explorer.for_page`). Here they move into files, and a
+figure takes the place of the output; runtime.js loads the files when a reader comes near it. A file is named by the
 hash of what is in it, so it can be shared and never goes stale.
 """
 
