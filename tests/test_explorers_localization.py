@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import xarray as xr
 from explorer_pages import unpacked
-from test_claims_localization import elsewhere, layers, similarity
+from made import elsewhere, layers
+from made import token_map as similarity
 
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers import explore_localization
