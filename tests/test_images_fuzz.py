@@ -86,6 +86,7 @@ ODD = [
 @given(st.one_of(st.text(max_size=40), st.lists(st.sampled_from(ODD), max_size=6).map("".join)), st.integers())
 @example("http://localhost:1/a.parquet", 0)
 @example("file:///etc/hostname", 0)
+@example("~\0", 0)
 def test_names(name: str, seed: int) -> None:
     attempt(name, n=2, seed=seed)
 
