@@ -84,7 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train models of the zoo; goes on where it was interrupted")
     which = train.add_mutually_exclusive_group(required=True)
     which.add_argument("name", nargs="?", metavar="NAME", help="such as zoo/vit-cls; `vitcnn zoo` lists them")
-    which.add_argument("--all", action="store_true", help="all models of the zoo")
+    which.add_argument(
+        "--all", action="store_true", help="all that have no weights by their recipe yet, at the lowest priority"
+    )
+    train.add_argument("--jobs", type=int, default=1, metavar="N", help="with --all: so many at a time (default: 1)")
     train.add_argument(
         "--data",
         type=Path,
@@ -93,7 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the weights of the package)")
     train.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
-    train.add_argument("--short", action="store_true", help="the short recipes, for a CPU, of the weights that ship")
+    train.add_argument(
+        "--runs", type=Path, default=Path("runs/zoo"), metavar="DIR",
+        help="where trainings that have not ended are kept (default: runs/zoo)",
+    )  # fmt: skip
     train.set_defaults(command=_train)
 
     tune = commands.add_parser("tune", help="try a recipe: train without 5,000 training images, and test on these")
@@ -104,7 +110,6 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     tune.add_argument("--data", type=Path, metavar="DIR", help="as for train")
     tune.add_argument("--device", default="auto", help="as for train")
-    tune.add_argument("--short", action="store_true", help="start from the short recipe")
     tune.set_defaults(command=_tune)
 
     zoo = commands.add_parser("zoo", help="list the models that ship with the package")
@@ -142,15 +147,18 @@ def _book(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from vitcnn_utils.models import find_device
     from vitcnn_utils.zoo import FOLDER
-    from vitcnn_utils.zoo.recipes import RECIPES, find_recipe
+    from vitcnn_utils.zoo.queue import train_all
+    from vitcnn_utils.zoo.recipes import find_recipe
     from vitcnn_utils.zoo.trainer import find_cifar10, train
 
-    names = list(RECIPES) if options.all else [options.name]
-    recipes = [find_recipe(name, options.short) for name in names]
+    recipe = None if options.all else find_recipe(options.name)
     device = str(find_device(options.device))
     data = options.data or find_cifar10()
-    for name, recipe in zip(names, recipes, strict=True):
-        print(train(name, recipe, data, options.out or FOLDER, device))
+    out = options.out or FOLDER
+    if recipe is None:
+        train_all(data, out, options.runs, device, options.jobs)
+    else:
+        print(train(options.name, recipe, data, out, options.runs, device))
 
 
 def _tune(options: argparse.Namespace) -> None:
@@ -161,7 +169,7 @@ def _tune(options: argparse.Namespace) -> None:
     from vitcnn_utils.zoo.recipes import find_recipe
     from vitcnn_utils.zoo.trainer import find_cifar10, tune
 
-    recipe = find_recipe(options.name, options.short)
+    recipe = find_recipe(options.name)
     types = {field.name: type(getattr(recipe, field.name)) for field in fields(recipe)}
     changes = _parameters(options)
     for name, value in changes.items():

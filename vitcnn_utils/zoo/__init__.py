@@ -26,14 +26,16 @@ def card(name: str) -> dict[str, Any]:
     path = _path(name, ".json")
     if not path.exists():
         find_recipe(name)  # an unknown model cannot be trained either
-        raise VitcnnError(
-            f"{name} is not trained yet: run `vitcnn train {name} --short`; there are: {', '.join(names())}"
-        )
+        raise VitcnnError(f"{name} is not trained yet: run `vitcnn train {name}`; there are: {', '.join(names())}")
     return json.loads(path.read_text())
 
 
-def log(name: str) -> list[dict[str, float]]:
-    """The training log, a row an epoch: epoch, step, loss, train_accuracy, seconds."""
+def log(name: str) -> list[dict[str, Any]]:
+    """The training log, a row an epoch: epoch, step, loss, train_accuracy, seconds.
+
+    Logs of 2026-11-25 and later also have held_out_accuracy, cpu_seconds and, of a ViT, the mean attention distance
+    of each head in pixels: head_distances, a list a block.
+    """
     return [json.loads(line) for line in _path(name, ".log.jsonl").read_text().splitlines()]
 
 
@@ -42,7 +44,7 @@ def weights_path(name: str) -> Path:
     """The fp16 safetensors of a zoo model, after its sha256 was found to be the card's."""
     path = _path(name, ".safetensors")
     expected = card(name)["sha256"]
-    mend = f"restore it or run `vitcnn train {name} --short`"
+    mend = f"restore it or run `vitcnn train {name}`"
     if not path.exists():
         raise VitcnnError(f"{path} is missing, though its card is there: {mend}")
     if sha256(path.read_bytes()).hexdigest() != expected:
