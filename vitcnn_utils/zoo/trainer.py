@@ -292,7 +292,10 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def augment(images: Tensor, padding: int) -> Tensor:
-    """Normalised images, each shifted by up to `padding` pixels and mirrored or not: uint8 (B, H, W, 3) to (B, 3, H, W)."""
+    """Each image shifted by up to `padding` pixels, mirrored or not, and normalised.
+
+    uint8 (B, H, W, 3) to float (B, 3, H, W).
+    """
     x = normalize(images)
     B, _, H, W = x.shape
     x = F.pad(x, [padding] * 4)
