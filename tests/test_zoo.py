@@ -369,6 +369,20 @@ def test_the_weights_are_those_of_the_recipes_within_the_limits():
     assert all(zoo.card(name)["parameters"] <= 2_000_000 for name in zoo.names() if "vit" in name)
 
 
+def test_models_of_one_letter_were_trained_alike(tmp_path, monkeypatch):
+    old = {"family": "vit", "epochs": 15, "cutmix": 0.0, "ema_decay": 0.0}  # a recipe of fewer, and of other, words
+    vit, small = RECIPES["zoo/vit-cls"], RECIPES["zoo/vit-small-data-3"]
+    made = {"vit-cls": old, "vit-gap": {**old, "epochs": 2}, "vit-cls-seed-2": {**old, "seed": 2}}
+    made |= {"vit-cls-nocutmix": asdict(replace(vit, cutmix=0.0)), "vit-small-data-3": asdict(small)}
+    for name, recipe in made.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps({"recipe": recipe}))
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path)
+    assert zoo.trainings() == {
+        "zoo/vit-cls": "A, 15 passes", "zoo/vit-gap": "B, 2 passes", "zoo/vit-cls-seed-2": "A, 15 passes",
+        "zoo/vit-small-data-3": f"C, {vit.epochs} passes", "zoo/vit-cls-nocutmix": f"C, {vit.epochs} passes",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("name", zoo.names())
 def test_a_card_describes_the_weights_beside_it(name):
     card = zoo.card(name)

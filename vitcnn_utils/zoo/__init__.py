@@ -4,6 +4,7 @@ import json
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from vitcnn_utils.errors import VitcnnError
@@ -28,6 +29,18 @@ def card(name: str) -> dict[str, Any]:
         find_recipe(name)  # an unknown model cannot be trained either
         raise VitcnnError(f"{name} is not trained yet: run `vitcnn train {name}`; there are: {', '.join(names())}")
     return json.loads(path.read_text())
+
+
+def trainings() -> dict[str, str]:
+    """By model, a letter and its passes: models of one letter were trained alike and can be compared.
+
+    They may differ in what they are, in their images and start, and in CutMix.
+    """
+    apart = {"family", "readout", "heads", "skipless_block", "mimetic", "cutmix", "data_fraction", "seed"}
+    recipes = {name: card(name)["recipe"] for name in names()}
+    alike = {name: str({key: recipe[key] for key in recipe if key not in apart}) for name, recipe in recipes.items()}
+    letters = dict(zip(dict.fromkeys(alike.values()), ascii_uppercase, strict=False))
+    return {name: f"{letters[alike[name]]}, {recipes[name]['epochs']} passes" for name in recipes}
 
 
 def log(name: str) -> list[dict[str, Any]]:

@@ -63,7 +63,7 @@ def start_mimetic(model: VisionTransformer) -> None:
         left, right = near_identity(D, D, noise=0.4, identity=-0.4)
         attention.proj.weight.copy_(left)
         value.copy_(right.T)
-    positions = build_sincos2d_pos_embed(list(model.patch_embed.grid_size), D)  # type: ignore[arg-type]
+    positions = build_sincos2d_pos_embed(list(model.patch_embed.grid_size), D)
     model.pos_embed.zero_()  # type: ignore[union-attr]  # CLS has no place
     model.pos_embed[0, model.num_prefix_tokens :] = positions  # type: ignore[index]
 
