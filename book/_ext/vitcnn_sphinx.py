@@ -198,7 +198,7 @@ class ZooTuning(SphinxDirective):
 
     @staticmethod
     def nearest(run: dict[str, Any]) -> str:
-        """The least mean attention distance in each of the first blocks at the end; nothing for older runs and ResNets."""
+        """The least mean distance in each of the first blocks at the end; nothing for older runs and ResNets."""
         distances = run["log"][-1].get("head_distances", []) if "log" in run else []
         return ", ".join(f"{min(heads):.1f}" for heads in distances[:3])
 
