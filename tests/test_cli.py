@@ -159,7 +159,7 @@ def test_tune_changes_the_recipe(
     options = ["--data", str(tmp_path), "--device", "cpu"]
     assert cli.main(["tune", "zoo/resnet", *changes, *options]) == 0
     recipe = replace(RECIPES["zoo/resnet"], learning_rate=1e-3, epochs=1, mimetic=True)
-    assert seen == [("zoo/resnet", recipe, tmp_path, zoo.TUNING, "cpu")]
+    assert seen == [("zoo/resnet", recipe, tmp_path, Path("runs/zoo/tuning.jsonl"), "cpu")]
     assert "50.0% of the 5,000 held-out" in capsys.readouterr().out
     assert "a recipe has no 'rate'" in fails(["tune", "zoo/resnet", "-p", "rate", "1"], capsys)
     assert "epochs must be of the kind int, not 'x'" in fails(["tune", "zoo/resnet", "-p", "epochs", "x"], capsys)

@@ -110,6 +110,10 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     tune.add_argument("--data", type=Path, metavar="DIR", help="as for train")
     tune.add_argument("--device", default="auto", help="as for train")
+    tune.add_argument(
+        "--runs", type=Path, default=Path("runs/zoo"), metavar="DIR",
+        help="where to add what was measured, to tuning.jsonl (default: runs/zoo)",
+    )  # fmt: skip
     tune.set_defaults(command=_tune)
 
     zoo = commands.add_parser("zoo", help="list the models that ship with the package")
@@ -165,7 +169,6 @@ def _tune(options: argparse.Namespace) -> None:
     from dataclasses import fields, replace
 
     from vitcnn_utils.models import find_device
-    from vitcnn_utils.zoo import TUNING
     from vitcnn_utils.zoo.recipes import find_recipe
     from vitcnn_utils.zoo.trainer import find_cifar10, tune
 
@@ -181,8 +184,9 @@ def _tune(options: argparse.Namespace) -> None:
         except (TypeError, ValueError):
             raise VitcnnError(f"{name} must be of the kind {types[name].__name__}, not {value!r}") from None
     data = options.data or find_cifar10()
-    result = tune(options.name, replace(recipe, **changes), data, TUNING, str(find_device(options.device)))
-    print(f"{result:.1%} of the 5,000 held-out training images right; added to {TUNING}")
+    record = options.runs / "tuning.jsonl"
+    result = tune(options.name, replace(recipe, **changes), data, record, str(find_device(options.device)))
+    print(f"{result:.1%} of the 5,000 held-out training images right; added to {record}")
 
 
 def _zoo(options: argparse.Namespace) -> None:

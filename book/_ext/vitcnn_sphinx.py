@@ -180,12 +180,11 @@ def scrolling_table(heads: list[str], rows: list[list[str]]) -> nodes.Node:
 
 
 class ZooTuning(SphinxDirective):
-    """What `vitcnn tune` measured, and in which values of the recipe the runs of a model differ."""
+    """What `vitcnn tune` measured, from tuning.jsonl, and in which values of the recipe the runs of a model differ."""
 
     def run(self) -> list[nodes.Node]:
-        from vitcnn_utils import zoo
-
-        runs = [json.loads(line) for line in zoo.TUNING.read_text(encoding="utf-8").splitlines()]
+        record = Path(self.env.srcdir) / "tuning.jsonl"
+        runs = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
         keys = [key for key in runs[-1]["recipe"] if self.tried(key, runs)]
         tried = [key.replace("_", " ").capitalize() for key in keys]
         heads = ["Model", "Epochs", *tried, "Held-out accuracy", "Nearest heads of blocks 0 to 2, px", "Minutes"]

@@ -10,7 +10,6 @@ from typing import Any
 from vitcnn_utils.errors import VitcnnError
 
 FOLDER = Path(__file__).parent / "weights"
-TUNING = FOLDER / "tuning.jsonl"  # what `vitcnn tune` measured, a line a run
 
 
 def names() -> list[str]:

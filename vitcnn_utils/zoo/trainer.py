@@ -138,6 +138,7 @@ def tune(name: str, recipe: Recipe, data: Path, record: Path, device: str = "cpu
     row = {"name": name, "recipe": asdict(recipe), "held_out_accuracy": result, "minutes": round(run.seconds / 60, 1),
            "cpu_minutes": round(run.cpu_seconds / 60, 1), "device": describe_device(device), "commit": commit(),
            "log": run.log}  # fmt: skip
+    record.parent.mkdir(parents=True, exist_ok=True)
     with record.open("a") as lines:
         lines.write(json.dumps(row) + "\n")
     return result
