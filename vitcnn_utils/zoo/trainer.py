@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from math import sqrt
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 import timm
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from timm.data import Mixup
 from timm.layers import PatchDropout
 from timm.optim import create_optimizer_v2
@@ -81,8 +81,7 @@ def _train(name: str, recipe: Recipe, data: Path, stem: Path, run_stem: Path, de
     accuracy_fp32 = accuracy(run.as_model(), test, batch_size=500)
     model.load_state_dict(half)
     accuracy_fp16 = accuracy(run.as_model(), test, batch_size=500)
-    weights = run_stem.with_suffix(".safetensors")
-    _save(half, weights)
+    weights = save(half)
     card = {
         "name": name,
         "command": f"vitcnn train {name}",
@@ -101,16 +100,15 @@ def _train(name: str, recipe: Recipe, data: Path, stem: Path, run_stem: Path, de
         "commit": commit(),
         "torch": torch.__version__,
         "timm": timm.__version__,
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256(weights).hexdigest(),
     }
-    log = "".join(json.dumps(row) + "\n" for row in run.log)
     with (
         replacing(stem.with_suffix(".json")) as new_card,  # last to be put in place: it says that the rest is there
         replacing(stem.with_suffix(".log.jsonl")) as new_log,
         replacing(stem.with_suffix(".safetensors")) as new_weights,
     ):
-        new_weights.write_bytes(weights.read_bytes())
-        new_log.write_text(log)
+        new_weights.write_bytes(weights)
+        new_log.write_text(lines(run.log))
         new_card.write_text(json.dumps(card, indent=1) + "\n")
     for path in run.files():
         path.unlink()
@@ -139,8 +137,8 @@ def tune(name: str, recipe: Recipe, data: Path, record: Path, device: str = "cpu
            "cpu_minutes": round(run.cpu_seconds / 60, 1), "device": describe_device(device), "commit": commit(),
            "log": run.log}  # fmt: skip
     record.parent.mkdir(parents=True, exist_ok=True)
-    with record.open("a") as lines:
-        lines.write(json.dumps(row) + "\n")
+    with record.open("a") as file:
+        file.write(lines([row]))
     return result
 
 
@@ -177,8 +175,8 @@ class _Run:
             self._restore()
 
     def files(self) -> list[Path]:
-        """All that a run keeps beside its stem, the checkpoint first; the last are the weights of the end."""
-        return [self.stem.with_suffix(suffix) for suffix in (".checkpoint.safetensors", ".log.jsonl", ".safetensors")]
+        """All that a run keeps: the checkpoint, and the log, to be read while it trains."""
+        return [self.stem.with_suffix(".checkpoint.safetensors"), self.stem.with_suffix(".log.jsonl")]
 
     def fit(self, images: Tensor, labels: Tensor, watched: Images) -> None:
         """Train to the end; `watched` are the held-out images of the log."""
@@ -258,9 +256,10 @@ class _Run:
             for key, value in state.items():
                 tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value).cpu().contiguous()
         tensors["progress"] = torch.tensor([self.step, self.seconds, self.cpu_seconds], dtype=torch.float64)
-        checkpoint, log, _ = self.files()
-        _save(tensors, checkpoint, {"log": json.dumps(self.log)})
-        replace_text(log, "".join(json.dumps(row) + "\n" for row in self.log))  # to be read while it trains
+        checkpoint, log = self.files()
+        with replacing(checkpoint) as partial:
+            save_file(tensors, partial, {"log": json.dumps(self.log)})
+        replace_text(log, lines(self.log))
 
     def _restore(self) -> None:
         path = self.files()[0]
@@ -376,6 +375,6 @@ def describe_device(device: str) -> str:
     return f"{device}, {torch.get_num_threads()} thread(s) of {os.cpu_count()} cores"
 
 
-def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    with replacing(path) as partial:
-        save_file(tensors, partial, metadata)
+def lines(rows: Iterable[dict[str, Any]]) -> str:
+    """Rows as JSON lines."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
