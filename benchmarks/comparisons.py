@@ -29,12 +29,13 @@ from others import (
     torch_cka,
 )
 
-from vitcnn_utils.attention import head_distances
-from vitcnn_utils.cka import layer_similarity
-from vitcnn_utils.data import Images
-from vitcnn_utils.models import Layer, Model, load_model
-from vitcnn_utils.probes import STRENGTHS, layer_probes
-from vitcnn_utils.receptive_field import effective_receptive_fields, frozen
+from vitcnn_utils.images import Images
+from vitcnn_utils.measures.attention import head_distances
+from vitcnn_utils.measures.cka import layer_similarity
+from vitcnn_utils.measures.probes import STRENGTHS, layer_probes
+from vitcnn_utils.measures.receptive_field import effective_receptive_fields, frozen
+from vitcnn_utils.models.facts import Layer, Model
+from vitcnn_utils.models.load import load_model
 
 THIS, FORWARD, BOTH_WAYS = "vitcnn_utils", "forward pass", "forward and backward pass"
 OURS, OTHER, PASS = "ours", "other", "pass"
@@ -86,7 +87,7 @@ def forward_pass(model: Model, images: Images, batch_size: int = 256, aim: float
 
     def run() -> None:
         with torch.no_grad():
-            for pixels in images.batches(batch_size):
+            for pixels in torch.from_numpy(images.pixels).split(batch_size):
                 model.module(model.prepare(pixels))
         _wait(model)
 

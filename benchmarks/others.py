@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitcnn_utils.attention import mean_distance
-from vitcnn_utils.data import Images
-from vitcnn_utils.models import Layer, Model
-from vitcnn_utils.probes import STRENGTHS, class_numbers, split_images
-from vitcnn_utils.tracing import Tap
+from vitcnn_utils.images import Images
+from vitcnn_utils.measures.attention import mean_distance
+from vitcnn_utils.measures.probes import STRENGTHS, class_numbers, split_images
+from vitcnn_utils.models.facts import Layer, Model
+from vitcnn_utils.models.trace import Tap
 
 # Played-back activations
 

@@ -35,11 +35,12 @@ from comparisons import (
 from others import noise
 from results import peak_memory
 
-from vitcnn_utils.data import Images, load_images
-from vitcnn_utils.localization import token_patch_similarity
-from vitcnn_utils.models import Model, load_model
-from vitcnn_utils.probes import layer_probes
-from vitcnn_utils.residual import skip_ratios
+from vitcnn_utils.images import Images, load_images
+from vitcnn_utils.measures.localization import token_patch_similarity
+from vitcnn_utils.measures.probes import layer_probes
+from vitcnn_utils.measures.residual import skip_ratios
+from vitcnn_utils.models.facts import Model
+from vitcnn_utils.models.load import load_model
 
 # What is measured
 

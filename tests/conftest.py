@@ -6,8 +6,8 @@ from hypothesis import settings
 from small_models import described, small_resnet, small_vit
 from textbook import noise_images
 
-from vitcnn_utils.data import Images
-from vitcnn_utils.models import Model
+from vitcnn_utils.images import Images
+from vitcnn_utils.models.facts import Model
 
 torch.set_num_threads(1)
 settings.register_profile("any machine", deadline=None)

@@ -17,10 +17,11 @@ import torch
 from small_models import stir
 from textbook import noise_images
 
-from vitcnn_utils import attention, cka, localization, probes, receptive_field, residual
-from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.models import Model, load_model
+from vitcnn_utils.images import Images
+from vitcnn_utils.measures import attention, cka, localization, probes, receptive_field, residual
+from vitcnn_utils.models.facts import Model
+from vitcnn_utils.models.load import load_model
 
 TABLE = Path(__file__).parent.parent / "book" / "families.json"
 

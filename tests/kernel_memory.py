@@ -6,8 +6,8 @@ from typing import Any
 
 import nbformat
 
-from vitcnn_utils.book import default_parameters
-from vitcnn_utils.execute import Task, execute
+from vitcnn_utils.editions.book import default_parameters
+from vitcnn_utils.editions.execute import Task, execute
 
 USAGE = """
 import time

@@ -7,8 +7,8 @@ import timm.models.vision_transformer
 import torch
 from torch import Tensor, nn
 
-from vitcnn_utils.attention import watch_attention
-from vitcnn_utils.models import Model, describe
+from vitcnn_utils.measures.attention import watch_attention
+from vitcnn_utils.models.facts import Model, describe
 
 
 def described(module: nn.Module, name: str = "small", size: int = 32) -> Model:

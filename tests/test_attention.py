@@ -12,15 +12,15 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import nn
 
-from vitcnn_utils.attention import (
+from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.measures.attention import (
     attention_maps,
     head_distances,
     head_subset_similarity,
     mean_distance,
     uniform_distance,
 )
-from vitcnn_utils.cka import linear_cka
-from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.measures.cka import linear_cka
 
 
 def random_weights(shape, T, seed=0):

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from textbook import noise_images
 from torch import nn
 
-from vitcnn_utils import batching
-from vitcnn_utils.batching import Pace, attempt, each_batch, free_memory, is_out_of_memory, peak_bytes, reduce_whole
+from vitcnn_utils import run as batching
 from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.run import Pace, attempt, each_batch, free_memory, is_out_of_memory, peak_bytes, reduce_whole
 
 
 def fits(most):

@@ -13,7 +13,7 @@ from small_models import described, small_vit
 from textbook import cka, noise_images
 from torch import nn
 
-from vitcnn_utils.models import Model
+from vitcnn_utils.models.facts import Model
 
 ROOT = Path(__file__).parent.parent
 sys.path += [str(ROOT / "benchmarks"), str(ROOT / "book" / "_ext")]

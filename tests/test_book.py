@@ -15,9 +15,9 @@ import pytest
 import yaml
 from dask.distributed import LocalCluster
 
-from vitcnn_utils import book, execute, fingerprint
+from vitcnn_utils.editions import book, execute, fingerprint
+from vitcnn_utils.editions.execute import Outcome, Task, _describe
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.execute import Outcome, Task, _describe
 from vitcnn_utils.files import alone
 
 ROOT = Path(__file__).parent.parent

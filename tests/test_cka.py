@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from textbook import biased_cka, cka, left_as_it_was, model_of, noise_images
 from torch import nn
 
-from vitcnn_utils.cka import STRIP, WIDTH, HsicSums, centred_gram, layer_similarity, linear_cka, minibatches
-from vitcnn_utils.data import Images
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.models import load_model
+from vitcnn_utils.images import Images
+from vitcnn_utils.measures.cka import STRIP, WIDTH, HsicSums, centred_gram, layer_similarity, linear_cka, minibatches
+from vitcnn_utils.models.load import load_model
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from typing import Any
 import nbformat
 import pytest
 
-from vitcnn_utils import book, cli, fingerprint, zoo
+from vitcnn_utils import cli, zoo
+from vitcnn_utils.editions import book, fingerprint
 from vitcnn_utils.zoo import queue, trainer
 from vitcnn_utils.zoo.recipes import RECIPES
 
@@ -210,7 +211,9 @@ def test_an_interrupt_keeps_what_is_done_and_nothing_half_done(checkout: Path, e
     second = (checkout / "notebooks" / "1_one.ipynb").read_text().replace("wait", "pause").replace("started", "second")
     (checkout / "notebooks" / "2_two.ipynb").write_text(second)
     # The package under test, with that folder as its checkout.
-    code = "import sys; from pathlib import Path; from vitcnn_utils import book, cli; "
+    code = (
+        "import sys; from pathlib import Path; from vitcnn_utils.editions import book; from vitcnn_utils import cli; "
+    )
     code += "book.find_root = Path.cwd; sys.exit(cli.main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "run", *editions]
     path = os.pathsep.join([str(Path(cli.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])

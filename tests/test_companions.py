@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vitcnn_utils import companions
-from vitcnn_utils.companions import TWIN, WHOLE
-from vitcnn_utils.data import Images, load_images
+from vitcnn_utils.editions import companions
+from vitcnn_utils.editions.companions import TWIN, WHOLE
+from vitcnn_utils.images import Images, load_images
 from vitcnn_utils.zoo.recipes import RECIPES
 
 OURS, THEIRS = "zoo/vit-cls-data-10", "deit3_small_patch16_224.fb_in1k"

@@ -10,7 +10,8 @@ import pytest
 import timm
 import yaml
 
-from vitcnn_utils import book, zoo
+from vitcnn_utils import zoo
+from vitcnn_utils.editions import book
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 SMALL = {

@@ -10,8 +10,8 @@ from families import FAMILIES, MEASURES, TABLE, UNSUPPORTED, Family, load, outco
 from small_models import attention_in
 from textbook import left_as_it_was, noise_images
 
-from vitcnn_utils import residual
-from vitcnn_utils.models import Branch, Model
+from vitcnn_utils.measures import residual
+from vitcnn_utils.models.facts import Branch, Model
 
 SCALE = re.compile(r"(^|\.)(gamma(_?\d)?|ls\d|layer_scale\d\.scale)$")
 SCALED = {"DeiT-III", "BEiT", "DINOv2", "DINOv2, registers", "DINOv3", "CaiT", "XCiT", "PoolFormer", "ResMLP",

@@ -5,10 +5,10 @@ import xarray as xr
 from textbook import cka, left_as_it_was, model_of, noise_images, patch_copier
 from torch import nn
 
-from vitcnn_utils.cka import minibatches
-from vitcnn_utils.data import load_images
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.localization import (
+from vitcnn_utils.images import load_images
+from vitcnn_utils.measures.cka import minibatches
+from vitcnn_utils.measures.localization import (
     border_similarity,
     contrast,
     cut,
@@ -17,7 +17,7 @@ from vitcnn_utils.localization import (
     patch_patch_similarity,
     token_patch_similarity,
 )
-from vitcnn_utils.models import load_model
+from vitcnn_utils.models.load import load_model
 
 
 class Permute(nn.Module):

@@ -5,14 +5,15 @@ import io
 import re
 from xml.etree import ElementTree
 
+import front
 import numpy as np
 import pytest
 import xarray as xr
 from PIL import Image
 
-from vitcnn_utils.plots import front, locality
+from vitcnn_utils.measures.receptive_field import summarize
+from vitcnn_utils.plots import locality
 from vitcnn_utils.provenance import Provenance
-from vitcnn_utils.receptive_field import summarize
 
 PROVENANCE = Provenance("zoo", "cifar10", 2500, 0, "cpu")
 SVG = "{http://www.w3.org/2000/svg}"

@@ -11,10 +11,10 @@ from sklearn.preprocessing import StandardScaler
 from textbook import left_as_it_was, model_of, noise_images, patch_copier
 from torch import nn
 
-from vitcnn_utils.data import Images, load_images
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.models import load_model
-from vitcnn_utils.probes import STRENGTHS, Ridge, _at_grid, _groups, layer_probes, split_images
+from vitcnn_utils.images import Images, load_images
+from vitcnn_utils.measures.probes import STRENGTHS, Ridge, _at_grid, _groups, layer_probes, split_images
+from vitcnn_utils.models.load import load_model
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from textbook import noise_images
 from torch import nn
 
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.models import load_model
-from vitcnn_utils.receptive_field import effective_receptive_fields, radius_of_mass, summarize
+from vitcnn_utils.measures.receptive_field import effective_receptive_fields, radius_of_mass, summarize
+from vitcnn_utils.models.load import load_model
 
 
 def convolutions(*layers):

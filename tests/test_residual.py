@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.models import load_model
-from vitcnn_utils.residual import skip_ratios, without_skip
+from vitcnn_utils.measures.residual import skip_ratios, without_skip
+from vitcnn_utils.models.load import load_model
 
 
 def constant_branches(attention=2.0, mlp=0.5):

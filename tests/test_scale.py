@@ -14,22 +14,23 @@ from small_models import described, small_resnet, small_vit
 from textbook import left_as_it_was, noise_images
 from torch import nn
 
-from vitcnn_utils import batching, probes
-from vitcnn_utils.accuracy import accuracy
-from vitcnn_utils.attention import (
+from vitcnn_utils import run as batching
+from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.measures import probes
+from vitcnn_utils.measures.accuracy import accuracy
+from vitcnn_utils.measures.attention import (
     attention_maps,
     distance_sums,
     head_distances,
     head_subset_similarity,
     subset_sums,
 )
-from vitcnn_utils.batching import peak_bytes
-from vitcnn_utils.cka import layer_similarity, similarity_sums
-from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.localization import layer_patch_similarity, patch_sums
-from vitcnn_utils.probes import layer_probes
-from vitcnn_utils.receptive_field import effective_receptive_fields, field_sums
-from vitcnn_utils.residual import skip_ratio_sums, skip_ratios
+from vitcnn_utils.measures.cka import layer_similarity, similarity_sums
+from vitcnn_utils.measures.localization import layer_patch_similarity, patch_sums
+from vitcnn_utils.measures.probes import layer_probes
+from vitcnn_utils.measures.receptive_field import effective_receptive_fields, field_sums
+from vitcnn_utils.measures.residual import skip_ratio_sums, skip_ratios
+from vitcnn_utils.run import peak_bytes
 
 LAYERS = ["stem", "blocks.0.attn", "blocks.2.mlp"]
 

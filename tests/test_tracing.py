@@ -5,7 +5,7 @@ from textbook import noise_images
 from torch import nn
 from torch.nn import functional as F
 
-from vitcnn_utils.tracing import Layout, trace, units
+from vitcnn_utils.models.trace import Layout, trace, units
 
 
 def traced(module, size=32):

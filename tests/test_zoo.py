@@ -23,12 +23,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from vitcnn_utils import zoo
-from vitcnn_utils.accuracy import accuracy
-from vitcnn_utils.attention import head_distances
-from vitcnn_utils.data import Images, load_images
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.files import alone
-from vitcnn_utils.models import load_model
+from vitcnn_utils.images import Images, load_images
+from vitcnn_utils.measures.accuracy import accuracy
+from vitcnn_utils.measures.attention import head_distances
+from vitcnn_utils.models.load import load_model
 from vitcnn_utils.zoo import queue, recipes, trainer
 from vitcnn_utils.zoo.architectures import build, near_identity
 from vitcnn_utils.zoo.recipes import RECIPES, Recipe

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from vitcnn_utils.data import Images
-from vitcnn_utils.models import Layer, Model, Tap
+from vitcnn_utils.images import Images
+from vitcnn_utils.models.facts import Layer, Model
+from vitcnn_utils.models.trace import Tap
 
 
 def hsic(x: np.ndarray, y: np.ndarray) -> float:

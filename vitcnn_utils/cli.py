@@ -69,15 +69,6 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     run.set_defaults(command=_run)
 
-    check = commands.add_parser(
-        "check", help="tell what an edition needs before it is run: models, images, time, memory"
-    )
-    check.add_argument("edition", metavar="EDITION", help="as for run")
-    check.add_argument(
-        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="as for run"
-    )
-    check.set_defaults(command=_check)
-
     book = commands.add_parser("book", help="build the static book from the executed notebooks")
     book.set_defaults(command=_book)
 
@@ -116,21 +107,20 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     tune.set_defaults(command=_tune)
 
+    handout = commands.add_parser("handout", help="write one zip for a class without network: book, exercises, models")
+    handout.add_argument("--out", type=Path, metavar="FILE", help="where to write (default: _build/handout.zip)")
+    handout.add_argument("--check", action="store_true", help="tell whether this machine is ready for the exercises")
+    handout.set_defaults(command=_handout)
+
     zoo = commands.add_parser("zoo", help="list the models that ship with the package")
     zoo.set_defaults(command=_zoo)
     return parser
 
 
 def _run(options: argparse.Namespace) -> None:
-    from vitcnn_utils.book import run_editions
+    from vitcnn_utils.editions.book import run_editions
 
     run_editions(options.editions, options.notebook, _parameters(options), options.scheduler)
-
-
-def _check(options: argparse.Namespace) -> None:
-    from vitcnn_utils.check import check_edition
-
-    check_edition(options.edition, _parameters(options))
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, Any]:
@@ -143,13 +133,13 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _book(options: argparse.Namespace) -> None:
-    from vitcnn_utils.book import build_book
+    from vitcnn_utils.editions.book import build_book
 
     print(build_book())
 
 
 def _train(options: argparse.Namespace) -> None:
-    from vitcnn_utils.models import find_device
+    from vitcnn_utils.models.load import find_device
     from vitcnn_utils.zoo import FOLDER
     from vitcnn_utils.zoo.queue import train_all
     from vitcnn_utils.zoo.recipes import find_recipe
@@ -168,7 +158,7 @@ def _train(options: argparse.Namespace) -> None:
 def _tune(options: argparse.Namespace) -> None:
     from dataclasses import fields, replace
 
-    from vitcnn_utils.models import find_device
+    from vitcnn_utils.models.load import find_device
     from vitcnn_utils.zoo.recipes import find_recipe
     from vitcnn_utils.zoo.trainer import find_cifar10, tune
 
@@ -187,6 +177,18 @@ def _tune(options: argparse.Namespace) -> None:
     record = options.runs / "tuning.jsonl"
     result = tune(options.name, replace(recipe, **changes), data, record, str(find_device(options.device)))
     print(f"{result:.1%} of the 5,000 held-out training images right; added to {record}")
+
+
+def _handout(options: argparse.Namespace) -> None:
+    from vitcnn_utils.course import handout
+    from vitcnn_utils.editions.book import find_root
+
+    if options.check:
+        if not handout.check():
+            raise VitcnnError("this machine is not ready for the exercises: see above")
+        return
+    root = find_root()
+    print(handout.make(root, options.out or root / "_build" / "handout.zip"))
 
 
 def _zoo(options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.patches import Rectangle
 
-from vitcnn_utils.localization import contrast, localization_rate
+from vitcnn_utils.measures.localization import contrast, localization_rate
 from vitcnn_utils.plots.style import CYCLE, SEQUENTIAL, SIMILARITY, Figure, figure, heat_map, panels, styled
 from vitcnn_utils.provenance import Provenance
 

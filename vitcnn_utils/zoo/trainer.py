@@ -26,12 +26,12 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from vitcnn_utils import hub
-from vitcnn_utils.accuracy import accuracy
-from vitcnn_utils.attention import head_distances
-from vitcnn_utils.data import Images, read_parquet
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.files import alone, replace_text, replacing
-from vitcnn_utils.models import Model, describe
+from vitcnn_utils.images import Images, read_parquet
+from vitcnn_utils.measures.accuracy import accuracy
+from vitcnn_utils.measures.attention import head_distances
+from vitcnn_utils.models.facts import Model, describe
 from vitcnn_utils.provenance import commit
 from vitcnn_utils.zoo.architectures import CLASSES, IMAGE_SIZE, MEAN, STD, build
 from vitcnn_utils.zoo.recipes import Recipe

@@ -1,0 +1,968 @@
+"""Images: the shipped samples, the four kinds of source, the order of a subset, and each error a user can cause."""
+
+import io
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hub_server import Fault, serve
+from huggingface_hub import constants
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.images import (
+    SAMPLES,
+    Address,
+    Images,
+    Table,
+    _address,
+    _lies_in,
+    balanced_order,
+    load_images,
+    read_parquet,
+)
+
+CIFAR10_TEST = Path(__file__).parents[2] / "shared/data/cifar10/test-00000-of-00001.parquet"
+FASHION_MNIST_TEST = Path("/usr/share/datasets/fashion-mnist")
+CLASSES = ["cat", "dog", "owl"]
+
+
+def picture(seed: int, width: int = 6, height: int = 5) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def encoded(image: Image.Image, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, **{"format": "PNG", **options})
+    return file.getvalue()
+
+
+def write_table(path: Path, columns: dict[str, object], features: dict[str, object] | None = None) -> Path:
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})} if features else None
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)
+    return path
+
+
+def cells(count: int) -> list[dict[str, object]]:
+    return [{"bytes": encoded(picture(i)), "path": None} for i in range(count)]
+
+
+def class_label(names: list[str]) -> dict[str, object]:
+    return {"_type": "ClassLabel", "names": names}
+
+
+def refusal(*arguments: object, **keywords: object) -> str:
+    """The message with which `load_images` refuses; it must be one line."""
+    with pytest.raises(VitcnnError) as caught:
+        load_images(*arguments, **keywords)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# The samples that ship
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "side", "megabytes"), [("cifar10", 2500, 32, 6), ("fashion-mnist", 1500, 28, 1)]
+)
+def test_sample_is_balanced_and_small(name: str, count: int, side: int, megabytes: int) -> None:
+    images = load_images(name)
+    assert images.pixels.shape == (count, side, side, 3)
+    assert images.pixels.dtype == np.uint8
+    assert images.labels is not None
+    assert images.labels.dtype == np.int64
+    assert np.bincount(images.labels).tolist() == [count // 10] * 10
+    assert images.classes is not None
+    assert len(images.classes) == 10
+    assert SAMPLES[name].stat().st_size <= megabytes * 1e6
+
+
+def indices_in_test_set(sample: str) -> list[int]:
+    paths = [cell["path"] for cell in pq.read_table(SAMPLES[sample])["img"].to_pylist()]
+    assert len(set(paths)) == len(paths)
+    return [int(path.removeprefix("test-").removesuffix(".webp")) for path in paths]
+
+
+@pytest.mark.skipif(not CIFAR10_TEST.exists(), reason=f"the whole test set, {CIFAR10_TEST}, is not on this machine")
+def test_cifar10_sample_has_the_pixels_of_the_test_set() -> None:
+    pixels, labels = read_parquet(CIFAR10_TEST)
+    indices = indices_in_test_set("cifar10")
+    sample_pixels, sample_labels = read_parquet(SAMPLES["cifar10"])
+    np.testing.assert_array_equal(sample_pixels, pixels[indices])
+    np.testing.assert_array_equal(sample_labels, labels[indices])
+    names = json.loads(pq.read_schema(CIFAR10_TEST).metadata[b"huggingface"])["info"]["features"]["label"]["names"]
+    assert load_images(n=1).classes == tuple(names)
+
+
+@pytest.mark.skipif(not FASHION_MNIST_TEST.exists(), reason="Debian's dataset-fashion-mnist is not installed")
+def test_fashion_mnist_sample_has_the_pixels_of_the_test_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "scripts")
+    from make_samples import read_idx
+
+    pixels, labels = read_idx(FASHION_MNIST_TEST)
+    indices = indices_in_test_set("fashion-mnist")
+    sample_pixels, sample_labels = read_parquet(SAMPLES["fashion-mnist"])
+    for channel in range(3):
+        np.testing.assert_array_equal(sample_pixels[..., channel], pixels[indices])
+    np.testing.assert_array_equal(sample_labels, labels[indices])
+
+
+def test_import_is_light() -> None:
+    heavy = "{'torch', 'datasets', 'pyarrow', 'PIL'}"
+    subprocess.run(
+        [sys.executable, "-c", f"import sys, vitcnn_utils.images; assert not {heavy} & set(sys.modules)"], check=True
+    )
+
+
+# The order of images
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 5), st.data())
+def test_classes_take_turns(labels: list[int], seed: int, data: st.DataObject) -> None:
+    order = balanced_order(np.array(labels), seed)
+    assert sorted(order) == list(range(len(labels)))
+    n = data.draw(st.integers(1, len(labels)))
+    taken, available = (np.bincount(part, minlength=5) for part in (np.array(labels)[order[:n]], np.array(labels)))
+    unfinished = taken < available
+    if unfinished.any():  # no class is ahead by more than 1 of one that could still give
+        assert taken.max() - taken[unfinished].min() <= 1
+
+
+def test_order_without_labels_is_a_permutation() -> None:
+    order = balanced_order(np.zeros(100), seed=0)
+    assert sorted(order) == list(range(100))
+    assert (order != np.arange(100)).any()
+
+
+def test_a_table_without_rows(tmp_path: Path) -> None:
+    path = tmp_path / "none.parquet"
+    pq.write_table(pa.table({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}), path)
+    for n in (None, 3):
+        with pytest.raises(VitcnnError, match=r"has no images|has only 0 images"):
+            load_images(path, n=n)
+
+
+def test_subset_depends_on_the_seed_alone_and_smaller_ones_lie_in_larger_ones() -> None:
+    small, large, other = (load_images(n=n, seed=seed) for n, seed in ((30, 1), (95, 1), (95, 2)))
+    np.testing.assert_array_equal(small.pixels, large.pixels[:30])
+    np.testing.assert_array_equal(small.labels, large.labels[:30])
+    np.testing.assert_array_equal(load_images(n=95, seed=1).pixels, large.pixels)
+    assert (other.pixels != large.pixels).any()
+    assert np.bincount(small.labels).tolist() == [3] * 10
+
+
+def test_labels_stay_with_their_pixels() -> None:
+    pixels, labels = read_parquet(SAMPLES["cifar10"])
+    label_of = {image.tobytes(): label for image, label in zip(pixels, labels, strict=True)}
+    images = load_images(n=200, seed=3)
+    assert [label_of[image.tobytes()] for image in images.pixels] == images.labels.tolist()
+
+
+# Images
+
+
+def some_images() -> Images:
+    pixels = np.arange(5 * 2 * 2 * 3, dtype=np.uint8).reshape(5, 2, 2, 3)
+    return Images("some", pixels, np.arange(5), ("a", "b", "c", "d", "e"), seed=7)
+
+
+@pytest.mark.parametrize("index", [slice(1, 3), np.array([4, 0]), np.array([True, False, True, False, False])])
+def test_part_of_images(index: slice | np.ndarray) -> None:
+    images = some_images()
+    part = images[index]
+    assert (part.name, part.classes, part.seed) == (images.name, images.classes, images.seed)
+    np.testing.assert_array_equal(part.pixels, images.pixels[index])
+    np.testing.assert_array_equal(part.labels, np.arange(5)[index])
+
+
+def test_seed_that_the_order_was_drawn_with() -> None:
+    assert load_images(n=3, seed=5).seed == 5
+    assert Images("mine", np.zeros((2, 4, 4, 3), np.uint8)).seed is None
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((2, 4, 4, 3), np.float32), np.zeros((4, 4, 3), np.uint8)])
+def test_pixels_of_another_kind(pixels: np.ndarray) -> None:
+    with pytest.raises(VitcnnError, match="must be uint8"):
+        Images("mine", pixels)
+
+
+def test_labels_of_another_number() -> None:
+    with pytest.raises(VitcnnError, match=r"labels \(3,\) for 2 images"):
+        Images("mine", np.zeros((2, 4, 4, 3), np.uint8), np.arange(3))
+
+
+# Pictures to pixels
+
+
+@pytest.mark.parametrize("shape", [(50, 37), (37, 50), (16, 40), (9, 9)])
+def test_resize_is_that_of_torchvision(tmp_path: Path, shape: tuple[int, int]) -> None:
+    from torchvision import transforms
+
+    image = picture(0, *shape)
+    image.save(tmp_path / "a.png")
+    resize = transforms.Resize(16, transforms.InterpolationMode.BICUBIC, antialias=True)
+    expected = transforms.CenterCrop(16)(resize(image))
+    np.testing.assert_array_equal(load_images(tmp_path, size=16).pixels[0], np.asarray(expected))
+
+
+def test_size_of_a_sample() -> None:
+    images = load_images("fashion-mnist", n=4, size=32)
+    assert images.pixels.shape == (4, 32, 32, 3)
+    np.testing.assert_array_equal(images.pixels[..., 0], images.pixels[..., 2])
+
+
+def test_folder_without_classes(tmp_path: Path) -> None:
+    for i, suffix in enumerate(("png", "bmp", "webp", "PPM", "tiff")):
+        picture(i).save(tmp_path / f"{i}.{suffix}", **({"lossless": True, "exact": True} if suffix == "webp" else {}))
+    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "._0.png").write_text("a hidden file of macOS")
+    images = load_images(tmp_path)
+    assert (len(images), images.labels, images.classes, images.name) == (5, None, None, str(tmp_path))
+    assert {i.tobytes() for i in images.pixels} == {np.asarray(picture(i)).tobytes() for i in range(5)}
+
+
+def class_folders(root: Path) -> None:
+    for i, name in enumerate(CLASSES):
+        (root / name / "deeper").mkdir(parents=True)
+        picture(i).save(root / name / "a.png")
+        picture(10 + i).save(root / name / "deeper" / "b.png")
+
+
+def test_sub_folders_are_classes(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    images = load_images(tmp_path)
+    assert images.classes == tuple(CLASSES)
+    assert images.labels is not None
+    of_class = {np.asarray(picture(i)).tobytes(): i % 10 for i in (0, 1, 2, 10, 11, 12)}
+    assert [of_class[i.tobytes()] for i in images.pixels] == images.labels.tolist()
+
+
+def test_linked_class_folders(tmp_path: Path) -> None:
+    class_folders(tmp_path / "all")
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few" / "owl").symlink_to(tmp_path / "all" / "owl")
+    assert load_images(tmp_path / "few").classes == ("owl",)
+
+
+def test_splits_of_a_folder(tmp_path: Path) -> None:
+    class_folders(tmp_path / "train")
+    (tmp_path / "val" / "owl").mkdir(parents=True)
+    picture(7).save(tmp_path / "val" / "owl" / "a.png")
+    assert load_images(tmp_path).classes == ("owl",)
+    assert load_images(tmp_path, split="train").classes == tuple(CLASSES)
+    assert "has no such split: it has train, val" in refusal(tmp_path, split="test")
+
+
+def test_jpeg_is_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned clockwise
+    image = Image.new("RGB", (16, 8), "white")
+    image.paste("black", (0, 0, 8, 8))
+    image.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    pixels = load_images(tmp_path).pixels[0]
+    assert pixels.shape == (16, 8, 3)
+    assert pixels[:8].max() < 40
+    assert pixels[8:].min() > 215
+
+
+def palette_with_transparency() -> bytes:
+    return encoded(picture(0).quantize(8), transparency=bytes([0, 128] * 4))
+
+
+def grey_of_16_bits() -> bytes:
+    return encoded(Image.fromarray((np.arange(30, dtype=np.uint16) * 2000).reshape(5, 6)))
+
+
+MODES: dict[str, tuple[Callable[[], bytes], np.ndarray]] = {
+    "grey": (lambda: encoded(picture(0).convert("L")), np.asarray(picture(0).convert("L").convert("RGB"))),
+    "palette": (palette_with_transparency, np.asarray(picture(0).quantize(8).convert("RGB"))),
+    "transparent": (lambda: encoded(picture(0).convert("RGBA")), np.asarray(picture(0))),
+    "16 bits": (
+        grey_of_16_bits,
+        np.repeat((np.arange(30) * 2000 // 256).astype(np.uint8).reshape(5, 6, 1), 3, axis=2),
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
+    make, expected = MODES[mode]
+    (tmp_path / "a.png").write_bytes(make())
+    np.testing.assert_array_equal(load_images(tmp_path).pixels[0], expected)
+
+
+# Parquet files
+
+
+def test_parquet_with_class_names(tmp_path: Path) -> None:
+    columns = {"id": list(range(4)), "image": cells(4), "label": [0, 1, 2, 0]}
+    features = {"id": {"_type": "Value", "dtype": "int64"}, "image": {"_type": "Image"}, "label": class_label(CLASSES)}
+    path = write_table(tmp_path / "a.parquet", columns, features)
+    images = load_images(path)
+    assert (images.classes, images.name) == (tuple(CLASSES), str(path))
+    pixels, labels = read_parquet(path)
+    np.testing.assert_array_equal(pixels, [np.asarray(picture(i)) for i in range(4)])
+    assert labels.tolist() == [0, 1, 2, 0]
+
+
+def test_parquet_with_bare_bytes_and_words_for_labels(tmp_path: Path) -> None:
+    columns = {"jpg": [encoded(picture(i)) for i in range(3)], "kind": ["owl", "cat", "owl"]}
+    path = write_table(tmp_path / "a.parquet", columns)
+    assert load_images(path).labels is None
+    images = load_images(path, label_column="kind")
+    assert images.classes == ("cat", "owl")
+    assert images.labels is not None
+    assert sorted(images.labels) == [0, 1, 1]
+
+
+def test_paths_in_a_parquet_file_are_not_opened(tmp_path: Path) -> None:
+    picture(3).save(tmp_path / "a.png")
+    rows = [{"bytes": None, "path": path} for path in (str(tmp_path / "a.png"), "http://127.0.0.1:9/a.png")]
+    message = refusal(write_table(tmp_path / "a.parquet", {"img": rows}))
+    assert f"row 0 ({tmp_path}/a.png) (no image in it)" in message
+    assert "row 1 (http://127.0.0.1:9/a.png) (no image in it)" in message
+
+
+def test_hidden_labels_of_a_test_split_are_none(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "a.parquet", {"img": cells(2), "label": [-1, -1]})
+    assert load_images(path).labels is None
+    with pytest.raises(VitcnnError, match="has no labels"):
+        read_parquet(path)
+
+
+TWO = {"img": cells(2)}
+TABLES = [
+    ({"label": [0, 1]}, None, {}, "no column of a.parquet holds encoded images: it has label"),
+    (TWO | {"mask": cells(2)}, None, {}, "pass image_column, one of img, mask"),
+    (TWO | {"fine": [0, 1], "coarse": [0, 0]}, None, {}, "pass label_column, one of coarse, fine"),
+    (TWO, None, {"image_column": "image"}, "image_column='image': a.parquet has no such column: it has img"),
+    (TWO | {"y": [0, 1]}, None, {"image_column": "y"}, "this column of a.parquet holds integer: pass one of img"),
+    (TWO | {"y": [0.5, 1]}, None, {"label_column": "y"}, "this column of a.parquet holds float64"),
+    (TWO | {"y": [0, None]}, None, {}, "1 rows of a.parquet have no y"),
+    (TWO | {"y": [-1, 1]}, None, {}, "1 rows of a.parquet have a negative y, which stands for none"),
+    (TWO | {"y": [7, 1]}, {"y": class_label(["no", "yes"])}, {}, "has the y 7, but its classes have 2 names"),
+    (TWO | {"y": np.array([2**63, 1], np.uint64)}, None, {}, f"has the y {2**63}, but that is not a class"),
+    (TWO, None, {"split": "test"}, "split='test' means nothing for the file"),
+    (TWO, None, {"n": 3}, "has only 2 images"),
+]
+
+
+@pytest.mark.parametrize(("columns", "features", "keywords", "message"), TABLES)
+def test_table_that_cannot_be_used(
+    tmp_path: Path, columns: dict, features: dict | None, keywords: dict, message: str
+) -> None:
+    assert message in refusal(write_table(tmp_path / "a.parquet", columns, features), **keywords)
+
+
+def test_a_column_of_words_called_label(tmp_path: Path) -> None:
+    columns = TWO | {"label": ["owl", "cat"], "index": [7, 8]}
+    images = load_images(write_table(tmp_path / "a.parquet", columns))
+    assert images.classes == ("cat", "owl")
+
+
+BROKEN_METADATA = [
+    "{",
+    '{"info": 5}',
+    '{"info": {"features": 5}}',
+    '{"info": {"features": {"img": 5}}}',
+    '{"info": {"features": {"img": {"_type": "Nothing"}}}}',
+    '{"info": {"features": {"img": {"_type": "Image"}, "y": {"_type": "ClassLabel", "names": 7}}}}',
+    "[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("metadata", BROKEN_METADATA)
+def test_broken_metadata(tmp_path: Path, metadata: str) -> None:
+    table = pa.table(TWO | {"y": [0, 1]}).replace_schema_metadata({"huggingface": metadata})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert "the columns of a.parquet cannot be understood (" in refusal(tmp_path / "a.parquet")
+
+
+def test_declared_features_decide_between_columns(tmp_path: Path) -> None:
+    img = [cell | {"path": "a.png"} for cell in cells(2)]
+    columns = {"raw": [b"", b""], "img": img, "y": [1, 0], "index": [7, 8]}
+    features = {
+        "img": {"_type": "Image"},
+        "y": class_label(["no", "yes"]),
+        "index": {"_type": "Value", "dtype": "int64"},
+    }
+    images = load_images(write_table(tmp_path / "a.parquet", columns, features))
+    assert images.classes == ("no", "yes")
+
+
+def test_file_that_is_no_parquet(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_text("nothing of the kind")
+    assert "cannot be read as parquet" in refusal(tmp_path / "a.parquet")
+    assert "no file" in refusal(tmp_path / "b.parquet")
+    (tmp_path / "a.csv").write_text("x")
+    assert "neither a folder of pictures nor a .parquet file" in refusal(tmp_path / "a.csv")
+
+
+def shards(folder: Path, **counts: int) -> None:
+    first = 0
+    for name, count in counts.items():
+        images = [{"bytes": encoded(picture(first + i)), "path": None} for i in range(count)]
+        columns = {"image": images, "label": [(first + i) % 3 for i in range(count)]}
+        features = {"image": {"_type": "Image"}, "label": class_label(CLASSES)}
+        write_table(folder / f"{name.replace('_', '-')}.parquet", columns, features)
+        first += count
+
+
+def test_folder_of_parquet_files_is_one_table(tmp_path: Path) -> None:
+    shards(tmp_path, b_00001_of_00002=4, b_00000_of_00002=3)
+    (tmp_path / "._b-00000-of-00002.parquet").write_text("a hidden file of macOS")
+    images = load_images(tmp_path)
+    assert (len(images), images.classes, images.name) == (7, tuple(CLASSES), str(tmp_path))
+    assert images.labels is not None
+    of_class = {np.asarray(picture(i)).tobytes(): i % 3 for i in range(7)}
+    assert [of_class[i.tobytes()] for i in images.pixels] == images.labels.tolist()
+    assert len(load_images(tmp_path, split="b", n=5)) == 5
+
+
+def test_splits_of_a_folder_of_parquet_files(tmp_path: Path) -> None:
+    shards(tmp_path, train_00000_of_00001=5, test_00000_of_00002=2, test_00001_of_00002=1)
+    assert len(load_images(tmp_path)) == 3
+    assert len(load_images(tmp_path, split="train")) == 5
+    assert "split='dev': " in refusal(tmp_path, split="dev")
+    write_table(tmp_path / "test-x.parquet", {"img": cells(1)})
+    assert "are not parts of one table" in refusal(tmp_path)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("keywords", "said"),
+    [
+        ({"n": 0}, "n=0: it must be a whole number, 1 or more"),
+        ({"n": -4}, "n=-4: it must be a whole number, 1 or more"),
+        ({"n": 1000.0}, "n=1000.0: it must be"),  # papermill's reading of 1e3
+        ({"n": "1e3"}, "n='1e3': it must be"),  # YAML's
+        ({"n": True}, "n=True: it must be"),
+        ({"size": 0}, "size=0: it must be"),
+        ({"size": (32, 32)}, "size=(32, 32): it must be"),
+        ({"seed": -1}, "seed=-1: it must be a whole number, 0 or more"),
+        ({"seed": 10**5000}, "seed is too large: it must be at most 4294967295"),
+        ({"size": 10**6}, "2,500 images of 1000000 x 1000000 pixels take 7,500,000.0 GB"),
+        ({"name": ""}, "the name of the images is empty"),
+        ({"name": "~nobody-of-this-name/x"}, "no folder or file ~nobody-of-this-name/x"),
+        ({"name": "x" * 5000 + ".parquet"}, "cannot be read (OSError: [Errno 36] File name too long"),
+    ],
+)
+def test_arguments_that_mean_nothing(keywords: dict[str, object], said: str) -> None:
+    assert said in refusal(**keywords)
+
+
+def test_whole_numbers_of_numpy() -> None:
+    assert len(load_images(n=np.int64(3), seed=np.int32(0))) == 3  # type: ignore[arg-type]
+
+
+def test_more_than_there_are() -> None:
+    assert "n=2501: cifar10 has only 2500 images" in refusal(n=2501)
+
+
+@pytest.mark.parametrize("argument", ["split", "image_column", "label_column"])
+def test_argument_that_means_nothing_for_a_sample(argument: str) -> None:
+    assert f"{argument}='x' means nothing for the sample cifar10" in refusal("cifar10", **{argument: "x"})
+
+
+def test_every_bad_file_is_named(tmp_path: Path) -> None:
+    whole = encoded(picture(0, 60, 60))
+    for name, content in {"a.png": whole, "cut.png": whole[:900], "empty.jpg": b"", "text.webp": b"hello"}.items():
+        (tmp_path / name).write_bytes(content)
+    message = refusal(tmp_path)
+    assert "3 images of" in message
+    assert all(name in message for name in ("cut.png", "empty.jpg", "text.webp"))
+    assert "a.png" not in message
+
+
+def test_every_bad_row_is_named(tmp_path: Path) -> None:
+    images = [*cells(1), {"bytes": b"x", "path": "cat.png"}, {"bytes": None, "path": None}, None]
+    message = refusal(write_table(tmp_path / "a.parquet", {"img": images}))
+    assert "row 1 (cat.png)" in message
+    assert "row 2 (no image in it)" in message
+    assert "row 3 (no image in it)" in message
+    assert "row 0" not in message
+
+
+def test_a_link_back_to_a_folder_above(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    (tmp_path / "owl" / "again").symlink_to(tmp_path)
+    (tmp_path / "cat" / "dogs").symlink_to(tmp_path / "dog")
+    (tmp_path / "dog" / "cats").symlink_to(tmp_path / "cat")
+    images = load_images(tmp_path)
+    assert len({image.tobytes() for image in images.pixels}) == 6
+    assert images.classes == tuple(CLASSES)
+    assert len(images) < 20
+
+
+def test_names_that_would_break_the_line(tmp_path: Path) -> None:
+    (tmp_path / "a\n\x1b[31mb.png").write_text("not a picture")
+    assert "a\\n\\x1b[31mb.png (UnidentifiedImageError)" in refusal(tmp_path)
+
+
+def header(width: int, height: int) -> bytes:
+    """A PNG file that claims a size and has next to no content."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_images_that_would_fill_memory(tmp_path: Path) -> None:
+    Image.new("L", (1, 60_000)).save(tmp_path / "narrow.png")
+    (tmp_path / "bomb.png").write_bytes(header(100_000, 100_000))
+    message = refusal(tmp_path, size=224)
+    assert "narrow.png (224 x 13440000 pixels are more than 89,478,485)" in message
+    assert "bomb.png (DecompressionBombError)" in message
+
+
+def test_formats_that_hold_more_than_pixels(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+    assert "a.png (UnidentifiedImageError)" in refusal(tmp_path)
+
+
+def test_thousands_of_bad_files_are_counted(tmp_path: Path) -> None:
+    for i in range(201):
+        (tmp_path / f"{i:03}.png").touch()
+    message = refusal(tmp_path)
+    assert "201 images of" in message
+    assert message.endswith("and 1 more")
+
+
+def test_values_without_a_range(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "a.tiff")
+    assert "a.tiff (its values have no known range)" in refusal(tmp_path)
+
+
+def test_folder_without_pictures(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    assert "no pictures in" in refusal(tmp_path)
+
+
+def test_pictures_beside_class_folders(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    picture(0).save(tmp_path / "loose.png")
+    assert "loose.png" in refusal(tmp_path)
+
+
+def test_several_sizes(tmp_path: Path) -> None:
+    picture(0, 6, 5).save(tmp_path / "a.png")
+    picture(1, 7, 9).save(tmp_path / "b.png")
+    message = refusal(tmp_path)
+    assert "a.png is 6 x 5" in message
+    assert "b.png is 7 x 9" in message
+    assert "pass size" in message
+    assert load_images(tmp_path, size=5).pixels.shape == (2, 5, 5, 3)
+
+
+# The hub
+
+
+HUB = """
+import json, sys, time, warnings
+import datasets
+waits = []
+time.sleep = waits.append
+from vitcnn_utils.images import load_images
+from vitcnn_utils.errors import VitcnnError
+def watch(event, args):
+    if event == "socket.getaddrinfo" and args[0] not in ("127.0.0.1", "localhost"):
+        hosts.append(args[0])
+hosts = []
+sys.addaudithook(watch)
+results = []
+for arguments in json.loads(sys.argv[1]):
+    waits.clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            images = load_images(**arguments)
+            labels = None if images.labels is None else images.labels.tolist()
+            result = {"shape": images.pixels.shape, "labels": labels, "classes": images.classes,
+                      "sum": int(images.pixels.sum())}
+        except VitcnnError as error:
+            result = {"error": str(error)}
+    result["warnings"] = [str(w.message) for w in caught if "classes among" in str(w.message)]
+    result["waits"] = sum(waits)
+    results.append(result)
+assert hosts == [], hosts
+print("RESULTS" + json.dumps(results))
+"""
+
+
+def on_hub(endpoint: str, home: Path, requests: list[dict[str, object]], **environment: str) -> list[dict]:
+    """What `load_images` gives for each of the requests in a process of its own, whose hub is at `endpoint`."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    process = subprocess.run(
+        [sys.executable, "-c", HUB, json.dumps(requests)],
+        env=clean | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout.rpartition("RESULTS")[2])
+
+
+def make_hub(root: Path) -> None:
+    for name, splits in {"me/pics": ("train", "validation", "test"), "me/odd": ("train", "extra")}.items():
+        (root / name / "data").mkdir(parents=True)
+        for i, split in enumerate(splits):
+            columns = {"image": cells(30 + i), "label": [j % 3 for j in range(30 + i)]}
+            features = {"image": {"_type": "Image"}, "label": class_label(CLASSES)}
+            write_table(root / name / "data" / f"{split}-00000-of-00001.parquet", columns, features)
+    (root / "me/sorted").mkdir()
+    names = [f"class {i}" for i in range(50)]
+    columns = {"image": cells(1) * 2600, "label": [i // 2500 for i in range(2600)]}
+    features = {"image": {"_type": "Image"}, "label": class_label(names)}
+    write_table(root / "me/sorted" / "test.parquet", columns, features)
+    (root / "me/broken").mkdir()
+    (root / "me/broken" / "test.parquet").write_text("nothing of the kind")
+
+
+def test_data_sets_of_a_hub(tmp_path: Path) -> None:
+    make_hub(tmp_path / "hub")
+    requests: list[dict[str, object]] = [
+        {"name": "me/pics"},
+        {"name": "me/pics", "n": 9, "seed": 1},
+        {"name": "me/pics", "n": 9, "seed": 1},
+        {"name": "me/pics", "n": 9, "seed": 2},
+        {"name": "me/pics", "split": "validation", "size": 4},
+        {"name": "me/odd"},
+        {"name": "me/pics", "split": "dev"},
+        {"name": "me/pics", "n": 33},
+        {"name": "me/sorted", "n": 40},
+        {"name": "me/broken"},
+        {"name": "me/nothing"},
+        {"name": "CIFAR-10"},
+        {"name": "./no/such/folder"},
+    ]
+    with serve(tmp_path / "hub") as endpoint:
+        results = iter(on_hub(endpoint, tmp_path / "home", requests))
+    whole = next(results)
+    expected = sum(int(np.asarray(picture(i)).sum(dtype=np.int64)) for i in range(32))
+    assert (whole["shape"], whole["classes"], whole["sum"]) == ([32, 5, 6, 3], CLASSES, expected)
+    first, again, other = ({**next(results), "waits": None} for _ in range(3))
+    assert np.bincount(first["labels"]).tolist() == [3, 3, 3]
+    assert first == again != other
+    assert next(results)["shape"] == [31, 4, 4, 3]
+    assert next(results)["shape"] == [30, 5, 6, 3]  # train, where there is neither test nor validation
+    assert "has no such split: it has test, train, validation" in next(results)["error"]
+    assert "me/pics has only 32 images" in next(results)["error"]
+    assert "1 of 50 classes among the images drawn from me/sorted" in next(results)["warnings"][0]
+    errors = [result["error"] for result in results]
+    assert not any("\n" in error for error in errors)
+    assert "me/broken cannot be read from the hub" in errors[0]
+    assert "pass a folder, a .parquet file" in errors[1]
+    assert "me/nothing" in errors[1]
+    assert "did you mean 'cifar10'?" in errors[2]
+    assert "no folder or file ./no/such/folder" in errors[3]
+
+
+def test_hub_that_does_not_answer(tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # taken, but nobody listens
+        endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        (refused,) = on_hub(endpoint, tmp_path, [{"name": "uoft-cs/cifar10"}])
+    (offline,) = on_hub("http://127.0.0.1:9", tmp_path, [{"name": "uoft-cs/cifar10"}], HF_HUB_OFFLINE="1")
+    assert "could not be had from the hub (ConnectError: " in refused["error"]
+    assert "not on this machine, and HF_HUB_OFFLINE forbids to ask" in offline["error"]
+    for result in (refused, offline):
+        assert "\n" not in result["error"]
+        assert "otherwise, pass a folder of pictures, a .parquet file or 'cifar10'" in result["error"]
+
+
+def publish(root: Path, name: str, folder: str = "data", count: int = 30) -> None:
+    (root / name / folder).mkdir(parents=True)
+    features = {"image": {"_type": "Image"}, "label": class_label(CLASSES)}
+    columns = {"image": cells(count), "label": [i % 3 for i in range(count)]}
+    write_table(root / name / folder / "test-00000-of-00001.parquet", columns, features)
+
+
+HUB_FAULTS: dict[str, tuple[Fault, str | None]] = {
+    "me/busy": (Fault("/api/datasets/me/busy", 1, 429, {"Retry-After": "7"}), None),
+    "me/away": (Fault("/api/datasets/me/away", 2, 503), None),
+    "me/closed": (Fault("/api/datasets/me/closed", status=503), "could not be had from the hub (the hub answers 503)"),
+    "me/full": (Fault("me/full", status=429, headers={"Retry-After": "3600"}), "the hub asks to wait 3600 s, less for"),
+    "me/gated": (Fault("me/gated", status=401, headers={"X-Error-Code": "GatedRepo"}), "(gated: accept its conditions"),
+    "me/files-gated": (Fault("/me/files-gated/resolve", status=401, headers={"X-Error-Code": "GatedRepo"}), "gated"),
+    "me/forbidden": (Fault("me/forbidden", status=403), "(the hub refuses access)"),
+    "me/half-gated": (Fault("GET /content/me/half-gated", status=403), "be read from the hub (the hub refuses access)"),
+    "me/late": (Fault("GET /content/me/late", 2, 503), None),
+    "me/slow": (Fault("GET /content/me/slow", 2, 429, {"Retry-After": "7"}), None),
+    "me/down": (Fault("GET /content/me/down", status=503), "cannot be read from the hub (the hub answers 503)"),
+    "me/cut": (Fault("GET /content/me/cut/", 2, cut=100), None),
+    "me/cut-off": (Fault("GET /content/me/cut-off", cut=100), "cannot be read from the hub ("),
+    "me/flipped": (Fault("GET /content/me/flipped", flip=True), "me/flipped"),
+}  # fmt: skip
+
+
+def on_faulty_hub(tmp_path: Path, faults: list[Fault], **environment: str) -> dict[str, dict]:
+    requests: list[dict[str, object]] = [{"name": name, "n": 20} for name in HUB_FAULTS]
+    with serve(tmp_path / "hub", faults) as endpoint:
+        results = on_hub(endpoint, tmp_path / "home", requests, **environment)
+    return dict(zip(HUB_FAULTS, results, strict=True))
+
+
+def test_faults_of_a_hub(tmp_path: Path) -> None:
+    for name in HUB_FAULTS:
+        publish(tmp_path / "hub", name)
+    faulty = on_faulty_hub(tmp_path, [replace(fault) for fault, _ in HUB_FAULTS.values()])
+    kept = {path.parent.name.replace("--", "/") for path in (tmp_path / "home").rglob("*.parquet")}
+    assert kept == {name for name, (_, message) in HUB_FAULTS.items() if message is None}
+    healthy = on_faulty_hub(tmp_path, [])
+    expected = {"shape": [20, 5, 6, 3], "classes": CLASSES, "labels": healthy["me/busy"]["labels"]}
+    assert np.ptp(np.bincount(healthy["me/busy"]["labels"])) <= 1
+    for name, (_, message) in HUB_FAULTS.items():
+        assert healthy[name].items() >= expected.items(), name
+        assert healthy[name]["sum"] == healthy["me/busy"]["sum"]
+        if message is None:
+            assert faulty[name].items() >= (expected | {"sum": healthy[name]["sum"]}).items(), name
+            assert 0 < faulty[name]["waits"] < 30
+            assert healthy[name]["waits"] == 0  # kept
+        else:
+            assert message in faulty[name]["error"]
+            assert "\n" not in faulty[name]["error"]
+            assert faulty[name]["waits"] < 200
+
+
+CONFIGS = """---
+configs:
+- config_name: cats
+  data_files: cats/*.parquet
+- config_name: dogs
+  data_files: dogs/*.parquet
+---
+"""
+
+
+def test_configurations_revisions_and_one_run_offline(tmp_path: Path) -> None:
+    publish(tmp_path / "hub", "me/pets", "cats", 6)
+    publish(tmp_path / "hub", "me/pets", "dogs", 9)
+    (tmp_path / "hub/me/pets/README.md").write_text(CONFIGS)
+    publish(tmp_path / "hub", "me/one")
+    requests: list[dict[str, object]] = [
+        {"name": "me/pets:cats"},
+        {"name": "me/pets:dogs", "n": 9, "seed": 1},
+        {"name": "me/one@main", "n": 5, "size": 4},
+        {"name": "me/pets"},
+        {"name": "me/pets:owls@main"},
+        {"name": "me/one@v2"},
+    ]
+    with serve(tmp_path / "hub") as endpoint:
+        online = on_hub(endpoint, tmp_path / "home", requests)
+    assert [result["shape"] for result in online[:3]] == [[6, 5, 6, 3], [9, 5, 6, 3], [5, 4, 4, 3]]
+    assert "me/pets has several configurations: pass one of me/pets:cats, me/pets:dogs" in online[3]["error"]
+    assert "me/pets has no configuration owls: pass one of me/pets:cats" in online[4]["error"]
+    assert "me/one@v2 is no folder or file, and could not be had from the hub (no such revision)" in online[5]["error"]
+    other_size: dict[str, object] = {"name": "me/one@main", "n": 5, "size": 8}
+    other_seed: dict[str, object] = {"name": "me/one@main", "n": 5, "seed": 1}
+    offline = on_hub("http://127.0.0.1:9", tmp_path / "home", [*requests, other_size, other_seed], HF_HUB_OFFLINE="1")
+    without_waits = [{**result, "waits": 0} for result in online]
+    assert offline[:3] == without_waits[:3]
+    assert offline[-2]["labels"] == online[2]["labels"]
+    assert "not on this machine, and HF_HUB_OFFLINE forbids to ask" in offline[-1]["error"]
+
+
+FOREIGN = ["http://localhost:{port}/elsewhere.parquet", "/etc/*.parquet", "../other/*.parquet", "zip://x::/a.zip"]
+
+
+def test_cards_that_lead_elsewhere(tmp_path: Path) -> None:
+    """Neither a host nor a file that a data set's card names is read, and `datasets` tells no host what is loaded."""
+    asked: list[str] = []
+    with serve(tmp_path / "other", log=asked) as other, serve(tmp_path / "hub") as endpoint:
+        for i, foreign in enumerate(FOREIGN):
+            publish(tmp_path / "hub", f"me/odd{i}")
+            files = foreign.format(port=other.rpartition(":")[2])
+            card = f"---\nconfigs:\n- config_name: default\n  data_files: [{{split: test, path: '{files}'}}]\n---\n"
+            (tmp_path / f"hub/me/odd{i}/README.md").write_text(card)
+        requests: list[dict[str, object]] = [{"name": f"me/odd{i}"} for i in range(len(FOREIGN))]
+        results = on_hub(endpoint, tmp_path / "home", requests)
+    for i, result in enumerate(results):
+        assert f"me/odd{i} wants to read " in result["error"]
+    assert asked == []
+
+
+def test_name_of_a_hub_data_set() -> None:
+    known = {
+        "me/pets": ("me/pets", None, None),
+        "me/pets:dogs": ("me/pets", "dogs", None),
+        "me/pets@v1.0": ("me/pets", None, "v1.0"),
+        "me/pets:dogs@refs/convert/parquet": ("me/pets", "dogs", "refs/convert/parquet"),
+        "C:": ("C:", None, None),
+    }
+    assert {name: _address(name) for name in known} == known
+
+
+# What was drawn from the hub is kept
+
+
+HOME = "hf://datasets/me/pics@main/"
+
+
+def table(pictures: list[object], **columns: object) -> Table:
+    """Rows as a hub would stream them."""
+    rows = pa.table({"image": pictures, **columns})
+    return Table(len(rows), rows.schema, lambda column: iter(rows[column].chunks))
+
+
+@pytest.fixture
+def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A hub that gives 12 pictures, 3 of each class, and lists what was asked of it; an empty cache."""
+    asked: list[str] = []
+
+    def ask(name: str) -> Address:
+        asked.append(name)
+        return Address("me/pics", None, "main")
+
+    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("vitcnn_utils.images._ask_hub", ask)
+    monkeypatch.setattr("vitcnn_utils.images._split", lambda *_: MagicMock())
+    kinds = [CLASSES[i % 3] for i in range(12)]
+    monkeypatch.setattr("vitcnn_utils.images._streamed", lambda *_: table(cells(12), label=kinds))
+    return asked
+
+
+def kept(tmp_path: Path) -> list[Path]:
+    return [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def assert_same(one: Images, other: Images) -> None:
+    np.testing.assert_array_equal(one.pixels, other.pixels)
+    np.testing.assert_array_equal(one.labels, other.labels)
+    assert (one.name, one.classes) == (other.name, other.classes)
+
+
+def test_what_was_drawn_is_used_again(drawn: list, tmp_path: Path) -> None:
+    first = load_images("me/pics", n=7, seed=3)
+    assert_same(load_images("me/pics", n=7, seed=3), first)
+    assert load_images("me/pics", n=7, seed=3, size=4).pixels.shape == (7, 4, 4, 3)
+    assert len(drawn) == 1
+    (path,) = kept(tmp_path)
+    assert path.match("vitcnn_utils/me--pics/split-7-seed3-*.parquet")
+    pixels, labels = read_parquet(path)
+    np.testing.assert_array_equal(pixels, first.pixels)
+    np.testing.assert_array_equal(labels, first.labels)
+
+
+OTHERS = [{"n": 6}, {"n": None}, {"seed": 4}, {"split": "train"}, {"image_column": "image"}, {"label_column": "label"}]
+
+
+@pytest.mark.parametrize("other", [*OTHERS, {"name": "me/pics@v1"}])
+def test_another_request_is_drawn_anew(drawn: list, other: dict[str, object]) -> None:
+    request: dict[str, object] = {"name": "me/pics", "n": 7, "seed": 3}
+    load_images(**request)
+    load_images(**(request | other))
+    assert len(drawn) == 2
+
+
+def test_deleted_or_damaged_it_is_drawn_again(drawn: list, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = load_images("me/pics", n=7)
+    (path,) = kept(tmp_path)
+    content = path.read_bytes()
+    flipped = bytearray(content)
+    flipped[content.index(b"PNG")] ^= 1
+    for damaged in (content[: len(content) // 2], bytes(flipped), b""):
+        path.write_bytes(damaged)
+        assert_same(load_images("me/pics", n=7), first)
+    path.unlink()
+    assert_same(load_images("me/pics", n=7), first)
+    assert len(drawn) == 5
+    assert caplog.text.count("it is drawn again") == 3
+
+
+def test_half_written_it_is_not_kept(drawn: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stopped(BaseException):
+        """As by Ctrl-C."""
+
+    def stop(source: object, path: Path) -> None:
+        path.write_bytes(b"PAR1 and no more")
+        raise Stopped
+
+    monkeypatch.setattr("vitcnn_utils.images._write", stop)
+    with pytest.raises(Stopped):
+        load_images("me/pics", n=7)
+    assert kept(tmp_path) == []
+
+
+def test_images_that_cannot_be_read_are_not_kept(tmp_path: Path, drawn: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vitcnn_utils.images._streamed", lambda *_: table([b"nothing of the kind"]))
+    assert "download again row 0 (UnidentifiedImageError)" in refusal("me/pics")
+    assert kept(tmp_path) == []
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_else(
+    drawn: list, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cache").write_text("in the way")
+    assert len(load_images("me/pics", n=7)) == 7
+    assert "the images are not kept for later" in caplog.text
+
+
+def test_images_without_labels_or_bytes_of_their_own_are_kept(
+    drawn: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    picture(1).save(path)
+    rows = [{"bytes": None, "path": f"{HOME}a.png"}]
+    monkeypatch.setattr("vitcnn_utils.images._streamed", lambda *_: table(rows))
+    monkeypatch.setattr("fsspec.open", lambda url, mode: io.BytesIO(path.read_bytes()))
+    load_images("me/pics")
+    path.unlink()
+    again = load_images("me/pics")
+    np.testing.assert_array_equal(again.pixels[0], np.asarray(picture(1)))
+    assert (again.labels, again.classes) == (None, None)
+
+
+def test_classes_without_names_are_kept(drawn: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vitcnn_utils.images._streamed", lambda *_: table(cells(2), label=[5, 7]))
+    first = load_images("me/pics")
+    assert_same(load_images("me/pics"), first)
+    assert first.labels is not None
+    assert sorted(first.labels) == [5, 7]
+
+
+PATHS = {
+    f"{HOME}a.png": True,
+    f"zip://a.png::{HOME}a.zip": True,
+    "/etc/hostname": False,
+    "http://127.0.0.1/a.png": False,
+    "hf://datasets/me/other@main/a.png": False,
+    f"{HOME}../../other@main/a.png": False,
+    f"http://127.0.0.1/a.png::{HOME}a.zip": False,
+    f"zip://a.png::http://127.0.0.1/x::{HOME}a.zip": False,
+    f"{HOME}a.zip::/etc/hostname": False,
+}
+
+
+@pytest.mark.parametrize(("path", "own"), PATHS.items())
+def test_a_hub_data_set_reads_its_own_files_only(
+    drawn: list, monkeypatch: pytest.MonkeyPatch, path: str, own: bool
+) -> None:
+    assert _lies_in(path, HOME) == own
+    opened: list[str] = []
+    monkeypatch.setattr("fsspec.open", lambda url, mode: opened.append(url) or io.BytesIO(encoded(picture(0))))
+    monkeypatch.setattr("vitcnn_utils.images._streamed", lambda *_: table([{"bytes": None, "path": path}]))
+    if own:
+        assert len(load_images("me/pics")) == 1
+    else:
+        assert "(no image in it)" in refusal("me/pics")
+    assert opened == [path] * own

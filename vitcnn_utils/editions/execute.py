@@ -1,0 +1,227 @@
+"""One notebook executed, on this machine or on a Dask worker: plain data go in and come out, no file is shared."""
+
+import json
+import logging
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitcnn_utils.editions import fingerprint
+from vitcnn_utils.errors import VitcnnError
+
+_ONE_AT_A_TIME = threading.Lock()  # a Dask worker may have several threads, a machine hardly memory for two notebooks
+_RETRIES = 2  # how often a notebook is tried again whose worker or kernel was lost
+_PATIENCE = "30s"  # for a scheduler, and for its first worker
+
+
+@dataclass(frozen=True)
+class Task:
+    """A notebook to execute.
+
+    source: its JSON. folder: where to run it, for paths that are not absolute. package: the hash of the package that
+    it is to be run with.
+    """
+
+    edition: str
+    name: str
+    source: str
+    parameters: dict[str, Any]
+    folder: str
+    package: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An executed notebook's JSON, or what one that failed wrote so far ('' if nothing), and why in one line."""
+
+    notebook: str
+    seconds: float
+    failure: str = ""
+
+
+def execute(task: Task, aside: str | None = None) -> Outcome:
+    """Run a notebook in a kernel of this very Python; whatever stops it but an interrupt is told in the outcome.
+
+    aside: a folder for what is written meanwhile, which is removed.
+    """
+    from nbclient.exceptions import DeadKernelError
+
+    try:
+        return _attempt(task, aside)
+    except (DeadKernelError, RuntimeError) as error:
+        return Outcome("", 0, _lost(error))
+
+
+def _attempt(task: Task, aside: str | None) -> Outcome:
+    """As `execute`, but raises where the kernel is lost, DeadKernelError, or does not come up, RuntimeError."""
+    from papermill import PapermillExecutionError, execute_notebook
+
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=aside) as folder, _own_kernel(), _interruptible() as kernel:
+        source, target = Path(folder) / task.name, Path(folder) / f"executed-{task.name}"
+        source.write_text(task.source, encoding="utf-8")
+        where = task.folder if Path(task.folder).is_dir() else None
+        options = {"kernel_name": "python3", "kernel_manager_class": kernel, "progress_bar": {"disable": None}}
+        failure = ""
+        try:
+            execute_notebook(source, target, task.parameters, cwd=where, **options)
+        except PapermillExecutionError as error:
+            failure = _describe(error, json.loads(target.read_text(encoding="utf-8")))
+        return Outcome(target.read_text(encoding="utf-8"), time.monotonic() - start, failure)
+
+
+@contextmanager
+def _interruptible() -> Iterator[type]:
+    """Gives a class of kernels that an interrupt of this process kills; then KeyboardInterrupt is raised.
+
+    Raised at once, amid what asyncio does, it would leave kernels, tracebacks, or a process that waits forever.
+    """
+    from jupyter_client import AsyncKernelManager
+    from nbclient.exceptions import DeadKernelError
+
+    started: list[Any] = []
+    interrupted = threading.Event()
+
+    class Kernel(AsyncKernelManager):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            started.append(self)
+
+    def kill(number: int, frame: Any) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        processes = [kernel.provisioner.process for kernel in started if kernel.has_kernel]
+        for process in processes:
+            process.kill()
+        if not processes:
+            raise KeyboardInterrupt
+
+    # Only the main thread hears of interrupts, and whoever has chosen to ignore them shall.
+    hears = threading.current_thread() is threading.main_thread()
+    hears = hears and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if hears:
+        signal.signal(signal.SIGINT, kill)
+    try:
+        yield Kernel
+    except (DeadKernelError, RuntimeError):
+        if not interrupted.is_set():
+            raise
+    finally:
+        if hears:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+
+
+def _describe(error: Any, notebook: dict[str, Any]) -> str:
+    """In which cell a notebook failed and how, in one line."""
+    failed = [
+        cell.get("id", "") for cell in notebook["cells"]
+        if any(output["output_type"] == "error" for output in cell.get("outputs", []))
+    ]  # fmt: skip
+    where = f"[{error.exec_count}]" + (f" ({failed[0]})" if failed and failed[0] else "")
+    message = " ".join(error.evalue.split())
+    # Errors of users speak for themselves; others need their name.
+    what = message if error.ename == VitcnnError.__name__ else f"{error.ename}: {message}"
+    return f"failed in cell {where}, {what}"
+
+
+def _lost(error: BaseException) -> str:
+    """Why a notebook ended that no cell of it has stopped."""
+    name = type(error).__name__
+    if name == "DeadKernelError":
+        return "stopped: its kernel died, most likely for want of memory"
+    if name == "KilledWorker":
+        return "stopped: its workers died, most likely for want of memory"
+    return f"could not be run, {name}: {' '.join(str(error).split())[:300]}"
+
+
+@contextmanager
+def _own_kernel() -> Iterator[None]:
+    """Let 'python3' be the interpreter that runs now, whatever kernels the user has under that name."""
+    from ipykernel.kernelspec import write_kernel_spec
+
+    old = os.environ.get("JUPYTER_PATH")
+    with tempfile.TemporaryDirectory() as folder:
+        # What fails in a cell is in the notebook; in its log a kernel tells of interrupts, with a traceback, and warns
+        # that others could listen, though it talks to this machine alone.
+        write_kernel_spec(str(Path(folder) / "kernels" / "python3"), extra_arguments=["--log-level=CRITICAL"])
+        os.environ["JUPYTER_PATH"] = folder + (os.pathsep + old if old else "")
+        try:
+            yield
+        finally:
+            if old is None:
+                del os.environ["JUPYTER_PATH"]
+            else:
+                os.environ["JUPYTER_PATH"] = old
+
+
+# Dask
+
+
+def on_cluster(tasks: Sequence[Task], scheduler: str | None) -> Iterator[tuple[Task, Outcome]]:
+    """Execute notebooks on the workers of a Dask scheduler, one at a time on each; gives them as they are done.
+
+    scheduler: its address, such as tcp://HOST:8786; None starts one worker on this machine. A notebook whose worker or
+    kernel was lost is tried again twice; one that failed in a cell is not, since it would fail again.
+    Raises VitcnnError where there is no such scheduler, or no worker.
+    """
+    with _client(scheduler) as client:
+        from dask.distributed import as_completed  # once it is known to be there
+
+        options = {"retries": _RETRIES, "pure": False}
+        futures = {client.submit(_on_worker, task, key=_key(task), **options): task for task in tasks}
+        try:
+            for future in as_completed(list(futures)):
+                error = future.exception()
+                yield futures[future], future.result() if error is None else Outcome("", 0, _lost(error))
+        finally:
+            client.cancel(list(futures))
+
+
+def _key(task: Task) -> str:
+    """Dask's name for a task: readable, and never that of another run."""
+    return f"{task.edition}-{Path(task.name).stem}-{os.urandom(4).hex()}"
+
+
+def _on_worker(task: Task) -> Outcome:
+    from dask.distributed import get_worker
+
+    if fingerprint.of_package() != task.package:
+        return Outcome("", 0, f"was not run: on worker {get_worker().address} the package is another version")
+    with _ONE_AT_A_TIME:
+        return _attempt(task, get_worker().local_directory)
+
+
+@contextmanager
+def _client(scheduler: str | None) -> Iterator[Any]:
+    try:
+        import dask
+        from dask.distributed import Client, LocalCluster
+    except ModuleNotFoundError:
+        raise VitcnnError("several editions at once need Dask: pip install distributed, or run one by one") from None
+    with ExitStack() as stack:
+        stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": _RETRIES}))
+        if scheduler is None:
+            # No limit on memory: the work is done in the kernel, which Dask does not see.
+            options = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": ":0"}
+            where = stack.enter_context(LocalCluster(silence_logs=logging.CRITICAL, **options))
+        else:
+            where = scheduler
+        try:
+            client = stack.enter_context(Client(where, timeout=_PATIENCE))
+        except (OSError, ValueError) as error:
+            problem = " ".join(str(error).split())[:200]
+            raise VitcnnError(f"no Dask scheduler answers at {scheduler}: {problem}") from None
+        try:
+            client.wait_for_workers(1, timeout=_PATIENCE)
+        except TimeoutError:
+            raise VitcnnError(f"the scheduler at {scheduler} has no workers: run `dask worker {scheduler}`") from None
+        yield client

@@ -1,0 +1,435 @@
+"""Where the heads of a transformer look: mean attention distance (paper, section 5; Figs 3 to 5, C.5, C.6)."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from vitcnn_utils import provenance
+from vitcnn_utils.errors import VitcnnError, not_finite
+from vitcnn_utils.measures.cka import HsicSums, Part, centred_gram, minibatches
+from vitcnn_utils.models.facts import Layer, Model
+from vitcnn_utils.run import Pace, each_batch, prepared, reduce_whole, whole_pace
+from vitcnn_utils.sums import Labels
+
+if TYPE_CHECKING:
+    from vitcnn_utils.images import Images
+
+Array = TypeVar("Array", np.ndarray, Tensor)
+
+
+def patch_distances(grid: tuple[int, int], patch_size: float) -> Tensor:
+    """Euclidean distance in pixels between the centres of any two patches, row by row: (S, S)."""
+    rows, columns = grid
+    place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).double()
+    # Not torch.cdist: above 25 rows it takes a short cut through products that loses digits.
+    return (place[:, None] - place[None]).square().sum(-1).sqrt() * patch_size
+
+
+def uniform_distance(grid: tuple[int, int], patch_size: float) -> float:
+    """Mean distance in pixels of a head that looks everywhere alike: the mark of a global head.
+
+    >>> round(uniform_distance((14, 14), 16), 1)
+    116.5
+    """
+    return patch_distances(grid, patch_size).mean().item()
+
+
+def mean_distance(
+    weights: Array, grid: tuple[int, int], patch_size: float, prefix_tokens: int = 0, renormalize: bool = False
+) -> Array:
+    """Mean attention distance in pixels, (..., H), of attention weights (..., H, T, T), queries before keys.
+
+    The mean over all spatial queries i of sum_j A[i, j] * distance(i, j), i = j included. Rows and columns of prefix
+    tokens are dropped, as in the public code that the paper's authors credit. That leaves the mass on
+    prefix tokens counted as distance 0: a head that puts a share a there seems (1 - a) times as far-sighted.
+    renormalize=True divides each query's weights by their spatial sum instead.
+
+    T must be prefix_tokens + rows * columns of `grid`, VitcnnError otherwise. Gives what it takes, numpy or torch.
+    """
+    A = torch.as_tensor(weights)
+    rows, columns = grid
+    T = prefix_tokens + rows * columns
+    if A.ndim < 2 or A.shape[-2:] != (T, T):
+        raise VitcnnError(
+            f"attention weights of shape {tuple(A.shape)} do not fit a {rows} x {columns} grid with {prefix_tokens} "
+            f"prefix tokens: the last two dimensions must be {T} x {T}"
+        )
+    A = A[..., prefix_tokens:, prefix_tokens:]
+    far = patch_distances(grid, patch_size).to(A.dtype).to(A.device)
+    per_query = (A * far).sum(-1)  # four times faster than einsum
+    if renormalize:
+        # A query with all its mass on prefix tokens has no distance of its own; it counts as 0.
+        per_query = per_query / A.sum(-1).clamp_min(torch.finfo(A.dtype).tiny)
+    result = per_query.mean(-1)
+    return result if isinstance(weights, Tensor) else result.numpy()
+
+
+def attention_maps(model: Model, images: "Images", batch_size: int | None = None) -> xr.DataArray:
+    """Every attention weight of a few images: float32 (image, block, head, query, key), each query's sum to 1.
+
+    Queries and keys are all tokens, prefix tokens first, then the patches row by row. All maps are kept: blocks x heads
+    x T^2 x 4 bytes an image, which is 1 MiB for `zoo/vit-cls` and 21 MiB for ViT-B/16 at 224 pixels.
+    batch_size: images at once; None for as many as fit in memory.
+    attrs: model, images, grid, patch_size (pixels), prefix (what each prefix token is called, as 'CLS').
+    """
+    model.require("attention", "attention maps")
+    layers = _attention_layers(model)
+
+    def maps(x: Tensor) -> Tensor:
+        found: list[Tensor] = []
+        watch_attention(
+            model, x, lambda i, weights, _: found.append(_finite(weights, layers[i], model).float().cpu()), layers
+        )
+        return torch.stack(found, dim=1)  # (B, L, H, T, T)
+
+    weights = torch.cat(list(each_batch(model, images, batch_size, maps)))
+    return xr.DataArray(
+        weights.numpy(),
+        dims=("image", "block", "head", "query", "key"),
+        coords={"block": [layer.block for layer in layers], "head": np.arange(weights.shape[2])},
+        attrs={**provenance.of(model, images), "grid": model.grid, "patch_size": model.patch_size,
+               "prefix": model.prefix_names},
+    )  # fmt: skip
+
+
+def head_distances(model: Model, images: "Images", batch_size: int | None = None) -> xr.Dataset:
+    """How far each head looks (Figs 3 and 4), over (block, head), as the mean over all spatial queries and images.
+
+    distance, distance_renormalized: pixels, see `mean_distance`.
+    distance_std: standard deviation of `distance` over the images, pixels.
+    prefix_mass: share of the spatial queries' attention that goes to prefix tokens.
+    entropy: that of the spatial queries' attention, as a share of log T; 1 for uniform attention. A head that is far
+    because it is uniform has a high entropy, one that looks at a far place a low one.
+    attrs: uniform_distance (pixels) of this grid. No attention map is kept: each is reduced when its block has run.
+
+    batch_size: images at once; None for as many as fit in memory. Parts of the images add up, see `distance_sums`.
+    Raises VitcnnError, with the layer's name, for NaN or Inf.
+    """
+    return distance_sums(model, images, batch_size).result()
+
+
+def distance_sums(model: Model, images: "Images", batch_size: int | None = None) -> "DistanceSums":
+    """What `head_distances` is made of; sums over parts of the images, computed apart, add up (see `sums`)."""
+    model.require("attention", "attention distance")
+    layers = _attention_layers(model)
+    far = _far(model)
+    assert model.grid is not None and model.patch_size is not None
+    coords = {"block": [x.block for x in layers], "layer": [x.name for x in layers], "depth": [x.depth for x in layers]}
+    attrs = {
+        **provenance.of(model, images), "grid": model.grid, "patch_size": model.patch_size,
+        "uniform_distance": uniform_distance(model.grid, model.patch_size),
+    }  # fmt: skip
+
+    def numbers(x: Tensor) -> Tensor:
+        found: list[Tensor] = []
+        watch_attention(model, x, lambda _, weights, values: found.append(_reduce(weights, far)), layers)
+        return torch.stack(found).cpu()  # (L, 4, B, H)
+
+    total: DistanceSums | None = None
+    for values in each_batch(model, images, batch_size, numbers):
+        for layer, of_layer in zip(layers, values, strict=True):
+            _finite(of_layer, layer, model)
+        new = DistanceSums.of(values.double().numpy(), Labels(coords, {**attrs, "n_images": values.shape[2]}))
+        total = new if total is None else total + new
+    assert total is not None
+    return total
+
+
+@dataclass(frozen=True)
+class DistanceSums:
+    """Of the numbers of each head, over images: (L, H) means of distance, renormalized, prefix mass and entropy.
+
+    mean: (4, L, H), float64, squares: (L, H), the sum of the squared deviations of the distance from its mean.
+    """
+
+    mean: np.ndarray
+    squares: np.ndarray
+    labels: Labels
+
+    @classmethod
+    def of(cls, values: np.ndarray, labels: Labels) -> "DistanceSums":
+        """values: (L, 4, B, H)."""
+        mean = values.mean(2).swapaxes(0, 1)
+        return cls(mean, np.square(values[:, 0] - mean[0][:, None]).sum(1), labels)
+
+    def __add__(self, other: "DistanceSums") -> "DistanceSums":
+        labels = self.labels + other.labels
+        n, m = self.labels.attrs["n_images"], other.labels.attrs["n_images"]
+        # Chan, Golub and LeVeque (1979): squares of the distances themselves would lose the digits of a small spread.
+        apart = other.mean - self.mean
+        mean = self.mean + apart * m / (n + m)
+        return DistanceSums(mean, self.squares + other.squares + apart[0] ** 2 * n * m / (n + m), labels)
+
+    def result(self) -> xr.Dataset:
+        """As `head_distances` describes it."""
+        coords, attrs = self.labels.coords, self.labels.attrs
+        units = {"distance": "px", "distance_renormalized": "px", "prefix_mass": "share of attention",
+                 "entropy": "share of log T", "distance_std": "px"}  # fmt: skip
+        values = [*self.mean, np.sqrt(self.squares / attrs["n_images"])]
+        return xr.Dataset(
+            {name: (("block", "head"), value, {"units": unit})
+             for (name, unit), value in zip(units.items(), values, strict=True)},
+            coords={"block": coords["block"], "head": np.arange(self.mean.shape[-1]),
+                    "layer": ("block", coords["layer"]), "depth": ("block", coords["depth"])},
+            attrs=dict(attrs),
+        )  # fmt: skip
+
+
+def head_subset_similarity(
+    vit: Model,
+    cnn: Model,
+    images: "Images",
+    block: int = 0,
+    size: int = 4,
+    cnn_layers: Sequence[Layer] | None = None,
+    batch_size: int = 256,
+    seed: int = 0,
+) -> xr.Dataset:
+    """CKA between groups of a block's heads, from the most local to the most global, and layers of a CNN (Fig 5).
+
+    Heads are sorted by mean distance; a group is `size` neighbours in that order (a sliding window, as all groups must
+    have the same number of heads to be compared), its features the outputs A_h V_h of its heads, before the output
+    projection, put side by side. The paper states neither; these choices are ours.
+
+    cnn_layers: None for the first five units, those of the paper's figure.
+    Returns over (subset, layer): cka, of all tokens flattened; cka_pooled, of the mean over tokens, a control: what is
+    left of the similarity where no place is told from another. Coordinates: distance (subset), the mean over its heads,
+    px; heads (subset, member); depth (layer). Minibatches and their order as in `cka.layer_similarity`.
+    """
+    return subset_sums(vit, cnn, images, block, size, cnn_layers, batch_size, seed).result()
+
+
+def subset_sums(
+    vit: Model,
+    cnn: Model,
+    images: "Images",
+    block: int = 0,
+    size: int = 4,
+    cnn_layers: Sequence[Layer] | None = None,
+    batch_size: int = 256,
+    seed: int = 0,
+    part: Part = (0, 1),
+) -> "SubsetSums":
+    """What `head_subset_similarity` is made of; the sums of parts add up (see `sums`, and `cka.minibatches`)."""
+    vit.require("attention", "the similarity of head subsets")
+    layer = _layer_of(vit, block)
+    cnn_layers = cnn.blocks[:5] if cnn_layers is None else cnn_layers
+    if not cnn_layers:
+        raise VitcnnError(f"{cnn.name} has no residual units: name its layers with cnn_layers")
+    vit_pace = Pace.of(None, vit, lambda: _heads(vit, prepared(vit, images, slice(1)), layer))
+    cnn_pace = whole_pace(cnn, images, cnn_layers, batch_size)
+    total: SubsetSums | None = None
+    for pixels in minibatches(images, batch_size, seed, f"head subsets, {vit.name} and {cnn.name}", part):
+        grams, distances = _head_grams(vit, pixels, layer, vit_pace)
+        H = distances.shape[1]
+        if not 1 <= size <= H:
+            raise VitcnnError(f"{vit.name} has {H} heads a block: give a size from 1 to {H}, not {size}")
+        other = reduce_whole(
+            cnn, pixels, cnn_layers, lambda name, z: centred_gram(z, f"{name} of {cnn.name}"), cnn_pace
+        )
+        stacked = torch.stack([other[x.name] for x in cnn_layers])
+        hsic = {name: (HsicSums.of_grams(g, g), HsicSums.of_grams(g, stacked)) for name, g in grams.items()}
+        attrs = {**provenance.of(vit, images, seed, cnn=cnn), "block": block, "size": size, "batch_size": batch_size,
+                 "n_images": len(pixels)}  # fmt: skip
+        coords = {"layer": [x.name for x in cnn_layers], "depth": [x.depth for x in cnn_layers]}
+        new = SubsetSums(hsic, distances.double().sum(0).numpy(), Labels(coords, attrs))
+        total = new if total is None else total + new
+    assert total is not None
+    return total
+
+
+@dataclass(frozen=True)
+class SubsetSums:
+    """hsic: of cka and cka_pooled, that of the heads with each other, and with the layers; distance: (H,), summed."""
+
+    hsic: dict[str, tuple[HsicSums, HsicSums]]
+    distance: np.ndarray
+    labels: Labels
+
+    def __add__(self, other: "SubsetSums") -> "SubsetSums":
+        labels = self.labels + other.labels
+        hsic = {name: (a + other.hsic[name][0], b + other.hsic[name][1]) for name, (a, b) in self.hsic.items()}
+        return SubsetSums(hsic, self.distance + other.distance, labels)
+
+    def result(self) -> xr.Dataset:
+        """As `head_subset_similarity` describes it."""
+        coords, attrs = self.labels.coords, self.labels.attrs
+        per_head = self.distance / attrs["n_images"]
+        members = np.lib.stride_tricks.sliding_window_view(np.argsort(per_head), attrs["size"])  # (H - size + 1, size)
+        return xr.Dataset(
+            {name: (("subset", "layer"), _subset_cka(*pair, members), {"units": "1"})
+             for name, pair in self.hsic.items()},
+            coords={"distance": ("subset", per_head[members].mean(1), {"units": "px"}),
+                    "heads": (("subset", "member"), members),
+                    "layer": coords["layer"], "depth": ("layer", coords["depth"])},
+            attrs=dict(attrs),
+        )  # fmt: skip
+
+
+def _head_grams(model: Model, pixels: Tensor, layer: Layer, pace: Pace) -> tuple[dict[str, Tensor], Tensor]:
+    """Of a minibatch: each head's centred Gram (H, m), over all tokens and pooled, and its distances (n, H)."""
+    parts = list(pace.over(len(pixels), lambda part: _heads(model, model.prepare(pixels[part]), layer)))
+    heads = torch.cat([outputs for outputs, _ in parts], dim=1)  # (H, n, T, d)
+    grams = {
+        name: torch.stack(
+            [centred_gram(x, f"head {h} of {layer.name} of {model.name}") for h, x in enumerate(features)]
+        )
+        for name, features in (("cka", heads), ("cka_pooled", heads.mean(2)))
+    }
+    return grams, torch.cat([distances for _, distances in parts])
+
+
+def _heads(model: Model, x: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
+    """What the heads of a layer give, (H, B, T, d), and their distances, (B, H), on the CPU."""
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def keep(_: int, weights: Tensor, values: Tensor) -> None:
+        found.append(((weights @ values).transpose(0, 1), _reduce(weights, _far(model))[0].cpu()))
+
+    watch_attention(model, x, keep, [layer])
+    return found[0]
+
+
+def _subset_cka(heads: HsicSums, both: HsicSums, members: np.ndarray) -> np.ndarray:
+    """CKA of groups of heads, (subset, layer), from the HSIC of single heads with each other and with the layers.
+
+    The Gram matrix of features put side by side is the sum of their Gram matrices, and HSIC is linear in both.
+    """
+    chosen = np.zeros((len(members), len(heads.between)))
+    np.put_along_axis(chosen, members, 1, axis=1)
+    within = np.einsum("sh,hk,sk->s", chosen, heads.between, chosen)
+    return HsicSums(chosen @ both.between, within, both.within_b).cka()
+
+
+def _far(model: Model) -> Tensor:
+    """`patch_distances` as float32 on the model's device."""
+    assert model.grid is not None and model.patch_size is not None
+    return patch_distances(model.grid, model.patch_size).float().to(model.device)
+
+
+def _reduce(weights: Tensor, far: Tensor) -> Tensor:
+    """(B, H, T, T) weights to the four numbers of an image and head, (4, B, H); far: (S, S), pixels."""
+    P = weights.shape[-1] - len(far)
+    queries = weights[:, :, P:]
+    spatial = queries[..., P:]
+    tiny = torch.finfo(weights.dtype).tiny
+    far_per_query, mass = (spatial * far).sum(-1), spatial.sum(-1)
+    renormalized = far_per_query / mass.clamp_min(tiny)
+    prefix_mass = queries[..., :P].sum(-1)
+    # Not torch.special.entr or xlogy, which on a CPU take thrice as long.
+    entropy = queries.clamp_min(tiny).log_().mul_(queries).sum(-1) / -np.log(weights.shape[-1])
+    return torch.stack([v.mean(-1) for v in (far_per_query, renormalized, prefix_mass, entropy)])
+
+
+def _finite(values: Tensor, layer: Layer, model: Model) -> Tensor:
+    """The values as they are; VitcnnError if they are no numbers."""
+    if not torch.isfinite(values).all():
+        raise not_finite(f"{layer.name} of {model.name}")
+    return values
+
+
+def _attention_layers(model: Model) -> list[Layer]:
+    return [layer for layer in model.layers if layer.kind == "attention"]
+
+
+def _layer_of(model: Model, block: int) -> Layer:
+    for layer in _attention_layers(model):
+        if layer.block == block:
+            return layer
+    there = [layer.block for layer in _attention_layers(model)]
+    raise VitcnnError(f"{model.name} has no attention in block {block}: there is some in {there[0]} to {there[-1]}")
+
+
+Visit = Callable[[int, Tensor, Tensor], Any]
+
+
+def watch_attention(model: Model, x: Tensor, visit: Visit, blocks: Sequence[Layer]) -> None:
+    """One forward pass, without gradients, that shows each attention of `blocks` as it is computed.
+
+    Calls visit(index in `blocks`, weights (B, H, T, T), values (B, H, T, d)). Whatever the module does before the
+    softmax (norms of queries and keys, rotary positions, biases) is in the weights, for they are formed from what the
+    module hands to the attention kernel, fused or not. VitcnnError where a module is no plain softmax attention over
+    all tokens (talking heads, differential, windowed or cross-covariance attention).
+    """
+    watch = _Watch(model, x.shape[0], visit)
+    with torch.no_grad(), ExitStack() as stack:
+        for index, layer in enumerate(blocks):
+            module = layer.tap.module
+            stack.callback(module.register_forward_pre_hook(lambda m, args, i=index: watch.enter(i)).remove)
+            stack.callback(module.register_forward_hook(lambda m, args, out: watch.leave(m)).remove)
+        stack.enter_context(watch)
+        model.module(x)
+
+
+class _Watch(TorchFunctionMode):
+    """Sees the calls of torch functions that a forward pass makes, and among them its attention."""
+
+    def __init__(self, model: Model, batch: int, visit: Visit) -> None:
+        super().__init__()
+        self.model, self.batch, self.visit = model, batch, visit
+        self.index: int | None = None
+        self.found: list[tuple[Tensor, Tensor]] = []
+        self.softmax: Any = None
+
+    def enter(self, index: int) -> None:
+        self.index, self.found, self.softmax = index, [], None
+
+    def leave(self, module: nn.Module) -> None:
+        index, found = self.index, self.found
+        self.index, self.found, self.softmax = None, [], None
+        assert index is not None and self.model.grid is not None
+        T = self.model.prefix_tokens + self.model.grid[0] * self.model.grid[1]
+        weights, values = found[0] if len(found) == 1 else (None, None)
+        if weights is None or values is None or weights.shape[::2] != (self.batch, T) or weights.shape[-1] != T:
+            missing = f"plain softmax attention over all its {T} tokens ({type(module).__name__} is none)"
+            raise self.model.refusal(missing, "any measure of attention", of_attention=True)
+        self.visit(index, weights, values)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if self.index is not None and name == "scaled_dot_product_attention":
+            weights = _weights(*args, **kwargs)
+            self.found.append((weights, args[2]))
+            return weights @ args[2]  # instead of the kernel, which would form the weights once more
+        out = func(*args, **kwargs)
+        if self.index is None:
+            return out
+        if name == "softmax":
+            self.softmax = out
+        # The product that applies the weights; in eval mode dropout has given the softmax back as it is.
+        elif name in ("matmul", "__matmul__") and self.softmax is not None and args[0] is self.softmax:
+            self.found.append((args[0], args[1]))
+        return out
+
+
+def _weights(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+             is_causal: bool = False, scale: float | None = None) -> Tensor:  # fmt: skip
+    """The softmax that torch's fused kernel applies without forming it; (B, H, T, T)."""
+    if is_causal:
+        raise VitcnnError("causal attention has no distances in two dimensions: choose a vision transformer")
+    logits = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if attn_mask is not None:
+        masked = attn_mask.dtype == torch.bool
+        logits = logits.masked_fill(~attn_mask, -torch.inf) if masked else logits + attn_mask
+    return logits.softmax(-1)
+
+
+# Summaries of groups of heads
+
+
+def rank_correlations(distance: xr.DataArray, cka: xr.DataArray) -> xr.DataArray:
+    """Spearman's rank correlation of distance (subset) and CKA (subset, layer): (layer). Ties are not averaged."""
+
+    def ranks(values: xr.DataArray) -> xr.DataArray:
+        order = values.argsort(values.get_axis_num("subset")).argsort(values.get_axis_num("subset"))
+        return order.drop_vars("distance", errors="ignore")
+
+    return xr.corr(ranks(distance), ranks(cka), "subset")

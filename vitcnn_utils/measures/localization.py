@@ -1,0 +1,239 @@
+"""Does a token still know where it came from? CKA of tokens with input patches (section 7; Figs 9, 10, D.1-D.3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from vitcnn_utils import provenance
+from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.images import Images
+from vitcnn_utils.measures.cka import HsicSums, Part, centred_gram, minibatches
+from vitcnn_utils.models.facts import Layer, Model
+from vitcnn_utils.run import of_first, reduce_whole, whole_pace
+from vitcnn_utils.sums import Labels
+
+TOKEN = ("row", "col")
+PATCH = ("patch_row", "patch_col")
+DIMS = TOKEN + PATCH
+
+Grid = tuple[int, int]
+
+
+def token_patch_similarity(
+    model: Model, images: Images, layer: Layer | None = None, batch_size: int = 512, seed: int = 0
+) -> xr.DataArray:
+    """Minibatch unbiased CKA of each spatial token with the raw pixels of each input patch (Fig 9).
+
+    A sample is an image; x is the activation of one token (of a CNN: all channels at one location), y the pixels of
+    one cell of the image, cut into as many cells as there are tokens. Prefix tokens are left out. The pixels are
+    those before normalisation, so that all models are asked about the same. See `cka.minibatches` for how the images
+    are divided; a batch of n needs about (2 x tokens) x n² x 2 bytes: 0.8 GB for 14 x 14 tokens and n = 1024.
+
+    layer: None for the output of the last block.
+
+    Returns (row, col, patch_row, patch_col), about 0 where a token tells nothing of a patch, NaN where one is constant.
+    Neighbouring patches are alike in photographs: `patch_patch_similarity` is what that alone would give.
+    Raises VitcnnError for fewer than 4 images, or an image that the grid does not divide into whole pixels.
+    """
+    layer = (model.blocks or model.layers)[-1] if layer is None else layer
+    return layer_patch_similarity(model, images, [layer], batch_size, seed).isel(layer=0)
+
+
+def layer_patch_similarity(
+    model: Model, images: Images, layers: Sequence[Layer], batch_size: int = 512, seed: int = 0
+) -> xr.DataArray:
+    """`token_patch_similarity` of several layers of one grid, in one pass: (layer, row, col, patch_row, patch_col)."""
+    return patch_sums(model, images, layers, batch_size, seed).result()
+
+
+def patch_sums(
+    model: Model, images: Images, layers: Sequence[Layer], batch_size: int = 512, seed: int = 0, part: Part = (0, 1)
+) -> "PatchSums":
+    """What `layer_patch_similarity` is made of; the sums of parts add up (see `sums`, and `cka.minibatches`)."""
+    grid = _common_grid(model, images, layers)
+    cells, count = grid[0] * grid[1], 0
+    totals = {layer.name: HsicSums.zeros(cells, cells) for layer in layers}
+    pace = whole_pace(model, images, layers, batch_size)
+    for pixels in minibatches(images, batch_size, seed, f"token x patch CKA, {model.name}", part):
+        patches = _grams(cut(pixels.to(model.device), grid), "patch")
+
+        def sums(name: str, activation: Tensor, patches: Tensor = patches) -> HsicSums:
+            return HsicSums.of_grams(_grams(model.spatial(activation), f"{name} of {model.name}, token"), patches)
+
+        for name, new in reduce_whole(model, pixels, layers, sums, pace).items():
+            totals[name] += new
+        count += len(pixels)
+    coords = {"layer": [x.name for x in layers], "depth": ("layer", [x.depth for x in layers])}
+    attrs = {**provenance.of(model, images, seed), "n_images": count, "batch_size": batch_size}
+    labels = _labels("token and patch of raw pixels", attrs, coords)
+    return PatchSums(tuple(totals[layer.name] for layer in layers), grid, labels)
+
+
+@dataclass(frozen=True)
+class PatchSums:
+    """hsic: of each layer, that of all tokens with all patches, both row by row."""
+
+    hsic: tuple[HsicSums, ...]
+    grid: Grid
+    labels: Labels
+
+    def __add__(self, other: "PatchSums") -> "PatchSums":
+        labels = self.labels + other.labels
+        return PatchSums(tuple(a + b for a, b in zip(self.hsic, other.hsic, strict=True)), self.grid, labels)
+
+    def result(self) -> xr.DataArray:
+        """As `layer_patch_similarity` describes it."""
+        return _labelled(np.stack([sums.cka().reshape(*self.grid, *self.grid) for sums in self.hsic]), self.labels)
+
+
+def patch_patch_similarity(images: Images, grid: Grid, batch_size: int = 512, seed: int = 0) -> xr.DataArray:
+    """The baseline of `token_patch_similarity`: how alike the patches themselves are, (row, col, patch_row, patch_col).
+
+    A model whose tokens are its patches would give this. grid: rows and columns of cells.
+    """
+    total = HsicSums.zeros(grid[0] * grid[1], grid[0] * grid[1])
+    for pixels in minibatches(images, batch_size, seed, "patch x patch CKA"):
+        grams = _grams(cut(pixels, grid), "patch")
+        total += HsicSums.of_grams(grams, grams)
+    labels = _labels(
+        "patch and patch of raw pixels", {**provenance.of(None, images, seed), "batch_size": batch_size}, {}
+    )
+    return _labelled(total.cka().reshape(*grid, *grid), labels)
+
+
+def cut(pixels: Tensor, grid: Grid) -> Tensor:
+    """(B, H, W, 3) images into cells: (B, rows, cols, H / rows * W / cols * 3), float32."""
+    B, H, W, _ = pixels.shape
+    rows, cols = grid
+    if H % rows or W % cols:
+        raise VitcnnError(f"a grid of {rows} x {cols} does not divide {H} x {W} pixels: load images of another size")
+    cells = pixels.float().reshape(B, rows, H // rows, cols, W // cols, 3)
+    return cells.permute(0, 1, 3, 2, 4, 5).reshape(B, rows, cols, -1)
+
+
+# Summaries of (…, row, col, patch_row, patch_col)
+
+
+def localization_rate(similarity: xr.DataArray) -> xr.Dataset:
+    """How often the patch most like a token is its own, over region: tokens 'all', 'interior' or 'border'.
+
+    top1: its own patch; within_one: its own or one of the up to 8 around it; chance_top1, chance_within_one: the same
+    for a patch drawn at random; all from 0 to 1. miss: mean Chebyshev distance from the token to that patch, in
+    cells. tokens: how many there are. A token that is constant over the images, or whose own patch is (NaN), could
+    not be right and is not counted.
+    """
+    distance = _chebyshev(similarity)
+    miss = distance.where(similarity == similarity.max(PATCH)).min(PATCH)
+    near = distance <= 1
+    by_token = xr.Dataset(
+        {"top1": miss == 0, "within_one": miss <= 1, "miss": miss,
+         "chance_top1": (distance == 0).mean(PATCH), "chance_within_one": near.mean(PATCH)}
+    ).astype(float)  # fmt: skip
+    known = similarity.where(distance == 0).notnull().any(PATCH)
+    border = _is_border(similarity)
+    regions = {"all": border | True, "interior": ~border, "border": border}
+    counted = [known & inside for inside in regions.values()]
+    by_region = [by_token.where(c).mean(TOKEN).assign(tokens=c.sum(TOKEN)) for c in counted]
+    region = xr.Variable("region", list(regions))
+    return xr.concat(by_region, "region").assign_coords(region=region).assign_attrs(similarity.attrs)
+
+
+def contrast(similarity: xr.DataArray) -> xr.Dataset:
+    """How much a token stands out for its own patch, over (row, col).
+
+    own: CKA with its own patch; others: mean CKA with all other patches; difference: own - others; ratio: own /
+    others, which means little where others is near 0 (unbiased CKA may be below); z_score: the difference in standard
+    deviations of the others.
+    """
+    is_own = _chebyshev(similarity) == 0
+    own, rest = similarity.where(is_own).mean(PATCH), similarity.where(~is_own)
+    others = rest.mean(PATCH)
+    difference = own - others
+    values = {"own": own, "others": others, "difference": difference, "ratio": own / others,
+              "z_score": difference / rest.std(PATCH)}  # fmt: skip
+    return xr.Dataset(values, attrs=similarity.attrs)
+
+
+def border_similarity(similarity: xr.DataArray) -> xr.DataArray:
+    """Mean CKA by place, (token, patch), each 'interior' or 'border', a token's own patch left out.
+
+    The paper sees tokens at the border be like other patches at the border. To be compared with the same of
+    `patch_patch_similarity`: border patches may be alike in themselves.
+    """
+    border = _is_border(similarity)
+    patch_border = border.rename(row="patch_row", col="patch_col")
+    others = similarity.where(_chebyshev(similarity) > 0)
+    means = [
+        xr.concat([others.where(token & patch).mean(DIMS) for patch in (~patch_border, patch_border)], "patch")
+        for token in (~border, border)
+    ]
+    places = ["interior", "border"]
+    table = xr.concat(means, "token").assign_coords(token=places, patch=places)
+    return table.transpose(..., "token", "patch").rename("cka").assign_attrs(similarity.attrs)
+
+
+def skill(similarity: xr.DataArray, region: str = "all") -> float:
+    """How much oftener than by chance tokens are most like their own patch: 1 always, 0 as often as by chance.
+
+    similarity: (row, col, patch_row, patch_col). With it, grids of unlike size can be compared. region: as in
+    `localization_rate`.
+    """
+    rate = localization_rate(similarity).sel(region=region)
+    return float((rate["top1"] - rate["chance_top1"]) / (1 - rate["chance_top1"]))
+
+
+def border_lean(similarity: xr.DataArray) -> float:
+    """How much more border tokens are like other border patches than like interior ones: from -1 to 1."""
+    means = border_similarity(similarity).sel(token="border")
+    border, interior = float(means.sel(patch="border")), float(means.sel(patch="interior"))
+    return (border - interior) / (abs(border) + abs(interior))
+
+
+# Cells and Gram matrices
+
+
+def _grams(cells: Tensor, name: str) -> Tensor:
+    """(B, rows, cols, D) to the Gram of each cell, row by row: (rows * cols, B (B - 1) / 2)."""
+    return torch.stack([
+        centred_gram(cells[:, row, col], f"{name} ({row}, {col})")
+        for row in range(cells.shape[1]) for col in range(cells.shape[2])
+    ])  # fmt: skip
+
+
+def _common_grid(model: Model, images: Images, layers: Sequence[Layer]) -> Grid:
+    """The grid of the layers' activations, which must be one."""
+    grids = of_first(model, images, lambda x: model.reduce(x, layers, lambda _, a: model.spatial(a).shape[1:3]))
+    distinct = {tuple(grid): name for name, grid in grids.items()}
+    if len(distinct) > 1:
+        found = ", ".join(f"{rows} x {cols} ({name})" for (rows, cols), name in distinct.items())
+        raise VitcnnError(f"the layers of {model.name} have several grids, {found}: take those of one grid")
+    ((rows, cols),) = distinct
+    return rows, cols
+
+
+def _labels(pair: str, attrs: dict[str, str | int], coords: dict[str, Any]) -> Labels:
+    return Labels(coords, {"measure": f"unbiased minibatch linear CKA, {pair}", "units": "1", **attrs})
+
+
+def _labelled(values: np.ndarray, labels: Labels) -> xr.DataArray:
+    cells = {dim: np.arange(size) for dim, size in zip(DIMS, values.shape[-4:], strict=True)}
+    coords, attrs = {**labels.coords, **cells}, dict(labels.attrs)
+    return xr.DataArray(values, dims=("layer", *DIMS)[-values.ndim :], coords=coords, name="cka", attrs=attrs)
+
+
+def _chebyshev(similarity: xr.DataArray) -> xr.DataArray:
+    """How many cells a patch is from a token, diagonal steps allowed: (row, col, patch_row, patch_col)."""
+    row, col, patch_row, patch_col = (similarity.coords[dim] for dim in DIMS)
+    rows, cols = abs(row - patch_row), abs(col - patch_col)
+    return xr.where(rows > cols, rows, cols).transpose(*DIMS)
+
+
+def _is_border(similarity: xr.DataArray) -> xr.DataArray:
+    """Which tokens are in the outermost rows and columns, (row, col)."""
+    row, col = similarity.coords["row"], similarity.coords["col"]
+    return (row == 0) | (row == row[-1]) | (col == 0) | (col == col[-1])

@@ -1,0 +1,298 @@
+"""How far a layer sees in the image: effective receptive fields (paper, section 5; Figs 6, C.1 to C.4)."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from vitcnn_utils import provenance
+from vitcnn_utils.errors import VitcnnError, not_finite
+from vitcnn_utils.models.facts import Branch, Model
+from vitcnn_utils.models.trace import Layout, Tap
+from vitcnn_utils.run import Pace, of_first, prepared
+from vitcnn_utils.sums import Labels
+
+if TYPE_CHECKING:
+    from vitcnn_utils.images import Images
+
+DRAWN = 32
+"""Channels are drawn for so many images at a time, layer by layer."""
+
+
+def effective_receptive_fields(
+    model: Model,
+    images: "Images",
+    layers: Sequence[str] | None = None,
+    before_addition: bool = False,
+    channels: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+) -> xr.DataArray:
+    """How strongly the centre of each layer depends on each pixel: (layer, y, x), Figs 6 and C.1 to C.3.
+
+    The mean over images, channels c and colours of |d z[c, centre] / d pixel|, pixels on a scale of 0 to 1: absolute
+    values are taken channel by channel, before any mean, as a sum over channels would let them cancel (it is zero at a
+    layer norm). Silent points of the paper, chosen here: the centre of a map with an even number of rows or columns is
+    the place with index n // 2; colours are averaged; nothing is scaled or smoothed.
+
+    layers: names from `model.branches`, for z after the residual addition, 'stem', or other names from `model.layers`.
+    None: 'stem' and every branch.
+    before_addition: z is what the branch adds, without the shortcut (C.4); there is no 'stem' then.
+    channels: for each image, at most so many channels, drawn with `seed` anew for each: an unbiased estimate of the
+    same mean at a fraction of the cost, which is one backward pass a channel. None: all, which is exact.
+    attrs['channels'] says what was done.
+
+    Coordinates over layer: kind, depth, block (-1 outside blocks), n_channels, and centre_y, centre_x, where in the
+    image the place lies, in pixels from the corner: where the convolutions and poolings up to there are centred (for
+    tokens, the middle of the patch; in a ResNet, whose kernels are odd, index * stride + 0.5). A map that was made
+    smaller in another way, such as by merging patches, counts as one of square cells.
+
+    batch_size: images at once; None for as many as fit in memory. Parts of the images add up, see `field_sums`.
+    Raises VitcnnError, with the layer's name, for NaN or Inf in it or in its gradient.
+    """
+    return field_sums(model, images, layers, before_addition, channels, batch_size, seed).result()
+
+
+def field_sums(
+    model: Model,
+    images: "Images",
+    layers: Sequence[str] | None = None,
+    before_addition: bool = False,
+    channels: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+) -> "FieldSums":
+    """What `effective_receptive_fields` are made of; sums over parts of the images, computed apart, add up.
+
+    See `sums`. With `channels`, a part draws other channels than the same images among all would: the sum is as good an
+    estimate, and another one.
+    """
+    if channels is not None and channels < 1:
+        raise VitcnnError(f"channels={channels} of each layer: give 1 or more, or None for all")
+    places = places_of(model, layers, before_addition)
+    with frozen(model.module), torch.enable_grad():
+        facts = _facts(model, images, places)
+        drawn = _draw([fact[0] for fact in facts], len(images), channels, seed)
+
+        def fields(part: slice, drawn: list[np.ndarray] = drawn) -> Tensor:
+            return _fields(model, prepared(model, images, part), places, [of_layer[part] for of_layer in drawn])
+
+        # One channel takes as much memory as all, one after the other.
+        pace = Pace.of(batch_size, model, lambda: fields(slice(1), [of_layer[:, :1] for of_layer in drawn]))
+        total = torch.zeros(len(places), 3, *images.pixels.shape[1:3], dtype=torch.float64)
+        for field in pace.over(len(images), fields, title=model.name):
+            total += field
+    n_channels, centre_y, centre_x = map(list, zip(*facts, strict=True))
+    coords = _coords(places) | {"n_channels": n_channels, "centre_y": centre_y, "centre_x": centre_x}
+    attrs = {
+        "units": "mean |gradient| per unit of pixel value",
+        **provenance.of(model, images, None if channels is None else seed), "before_addition": int(before_addition),
+        "channels": "all" if channels is None else f"{channels} of each image, drawn with seed {seed}",
+    }  # fmt: skip
+    # x = (pixel - mean) / std, so d z / d pixel = d z / d x / std.
+    by_pixel = (total / torch.tensor(model.std, dtype=torch.float64).view(3, 1, 1)).mean(1)
+    return FieldSums(by_pixel.numpy(), Labels(coords, attrs))
+
+
+@dataclass(frozen=True)
+class FieldSums:
+    """fields: (layer, y, x), float64, the sum over images of |d z / d pixel|, averaged over channels and colours."""
+
+    fields: np.ndarray
+    labels: Labels
+
+    def __add__(self, other: "FieldSums") -> "FieldSums":
+        labels = self.labels + other.labels
+        return FieldSums(self.fields + other.fields, labels)
+
+    def result(self) -> xr.DataArray:
+        """As `effective_receptive_fields` describes it."""
+        coords = {name: value if name == "layer" else ("layer", value) for name, value in self.labels.coords.items()}
+        _, H, W = self.fields.shape
+        return xr.DataArray(
+            self.fields / self.labels.attrs["n_images"],
+            dims=("layer", "y", "x"),
+            coords={"layer": coords.pop("layer"), "y": np.arange(H) + 0.5, "x": np.arange(W) + 0.5, **coords},
+            name="effective receptive field",
+            attrs=dict(self.labels.attrs),
+        )
+
+
+Place = tuple[str, str, int, float, Tap]
+
+
+def places_of(model: Model, names: Sequence[str] | None, before_addition: bool) -> list[Place]:
+    """Name, kind, block (-1 outside), depth and tap of each layer that `effective_receptive_fields` measures.
+
+    names, before_addition: as there. VitcnnError for a name that the model does not have, or not a branch of that name.
+    """
+    branches = {branch.name: branch for branch in model.branches}
+    if names is None:
+        model.require("residual stream", "the choice of layers for receptive fields (name them with layers)")
+        names = [*([] if before_addition else ["stem"]), *branches]
+    places: list[Place] = []
+    for name in names:
+        if name in branches:
+            branch = branches[name]
+            tap = branch.branch if before_addition else branch.sum
+            places.append((name, branch.kind, branch.block, _depth(model, branch), tap))
+        elif before_addition:
+            raise VitcnnError(f"{name!r} is no branch of {model.name}, so there is no addition: {', '.join(branches)}")
+        else:
+            layer = model.layer(name)
+            places.append((name, layer.kind, -1 if layer.block is None else layer.block, layer.depth, layer.tap))
+    return places
+
+
+def _coords(places: list[Place]) -> dict[str, list]:
+    names, kinds, blocks, depths, _ = map(list, zip(*places, strict=True))
+    return {"layer": names, "kind": kinds, "block": blocks, "depth": depths}
+
+
+def _depth(model: Model, branch: Branch) -> float:
+    """That of the layer a branch's sum comes right after, or is."""
+    of_block = [layer for layer in model.layers if layer.block == branch.block]
+    is_last = branch is [b for b in model.branches if b.block == branch.block][-1]
+    return next((x.depth for x in of_block if x.name == branch.name and not is_last), of_block[-1].depth)
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """While open, no parameter asks for gradients: a backward pass to the input then costs about half."""
+    before = [(p, p.requires_grad) for p in module.parameters()]
+    try:
+        for p, _ in before:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p, flag in before:
+            p.requires_grad_(flag)
+
+
+def _facts(model: Model, images: "Images", places: list[Place]) -> list[tuple[int, float, float]]:
+    """Of each place: the number of channels, and where in the image its centre lies, from one image."""
+
+    def read(x: Tensor) -> list[Tensor]:
+        with torch.no_grad(), model.reading([tap for *_, tap in places]) as values:
+            model.module(x)
+        return [model.spatial(z) for z in values]
+
+    grids = of_first(model, images, read)
+    size = images.pixels.shape[1], images.pixels.shape[2]
+    return [(grid.shape[-1], *_centre(tap, grid, size)) for grid, (*_, tap) in zip(grids, places, strict=True)]
+
+
+def _draw(sizes: Sequence[int], count: int, channels: int | None, seed: int) -> list[np.ndarray]:
+    """Of each layer, the channels to be measured of each image: (count, K). sizes: how many channels a layer has."""
+    rng = np.random.default_rng(seed)
+    every = [np.broadcast_to(np.arange(C, dtype=np.int32), (count, C)) for C in sizes]
+    parts: list[list[np.ndarray]] = [[] for _ in sizes]
+    for start in range(0, count, DRAWN):
+        for of_layer, found in zip(every, parts, strict=True):
+            if channels is not None and channels < of_layer.shape[1]:
+                found.append(rng.permuted(of_layer[start : start + DRAWN], axis=1)[:, :channels])
+    return [np.concatenate(found) if found else of_layer for of_layer, found in zip(every, parts, strict=True)]
+
+
+def _fields(model: Model, x: Tensor, places: list[Place], drawn: list[np.ndarray]) -> Tensor:
+    """The absolute gradients at all places, summed over images x: (layer, 3, H, W), float64 on the CPU."""
+    x.requires_grad_()
+    with model.reading([tap for *_, tap in places]) as values:
+        model.module(x)
+    found = []
+    for z, (name, *_), of_layer in zip(values, places, drawn, strict=True):
+        grid = model.spatial(z)
+        centre = grid[:, grid.shape[1] // 2, grid.shape[2] // 2]  # (B, C)
+        found.append(_absolute_gradients(centre, x, torch.tensor(of_layer, dtype=torch.long, device=x.device)))
+        if not (torch.isfinite(z).all() and torch.isfinite(found[-1]).all()):
+            raise not_finite(f"{name} of {model.name}, or its gradient")
+    return torch.stack(found).cpu().double()
+
+
+def _absolute_gradients(centre: Tensor, x: Tensor, drawn: Tensor) -> Tensor:
+    """|d centre[b, c] / d x[b]|, averaged over channels c of each image and summed over images b: (3, H, W).
+
+    centre: (B, C), each row a function of one image of x (B, 3, H, W) only: one backward pass does B images at once.
+    drawn: (B, K), the channels c of each image.
+    """
+    total = torch.zeros_like(x)
+    for channel in drawn.T:
+        chosen = torch.zeros_like(centre).scatter_(1, channel[:, None], 1)
+        (gradient,) = torch.autograd.grad(centre, x, chosen, retain_graph=True)
+        total += gradient.abs_()
+    return total.sum(0) / len(drawn.T)
+
+
+def _centre(tap: Tap, grid: Tensor, image: tuple[int, int]) -> tuple[float, float]:
+    """Row and column, in pixels, where the middle place (index n // 2) of a grid (B, rows, columns, C) lies."""
+    y, x = (_middle(tap.layout, side, places) for side, places in zip(image, grid.shape[1:3], strict=True))
+    return y, x
+
+
+def _middle(layout: Layout, side: int, places: int) -> float:
+    offset, step = layout.offset, layout.step
+    if not 2 / 3 < side / places / step < 3 / 2:  # not convolutions alone have made the map smaller
+        offset, step = side / places / 2, side / places
+    return offset + places // 2 * step
+
+
+def summarize(fields: xr.DataArray, side: float) -> xr.Dataset:
+    """The size of each receptive field, over layer; `fields` (layer, y, x) from `effective_receptive_fields`.
+
+    side: of the square around the centre, pixels; the patch size of the transformer, for all models of a comparison.
+    radius_50, radius_90: of the discs around the centre that hold 50 and 90 % of the field, pixels.
+    centre_mass: share of the field in the square; of a square that lies half outside the image, its half.
+    centre_ratio: centre_mass by the square's share of the image; 1 if the field is uniform.
+    participation: (sum m)^2 / sum m^2 over all pixels, as a share of their number: 1 for a uniform field, 1 / (H W) for
+    a single pixel.
+    A field that is zero everywhere gives NaN.
+    """
+    mass = (fields / fields.sum(("y", "x"))).where(fields.sum(("y", "x")) > 0)
+    inside = _overlap(fields.y, fields.centre_y, side) * _overlap(fields.x, fields.centre_x, side)
+    centre_mass = (mass * inside).sum(("y", "x"), skipna=False)
+    participation = 1 / (mass**2).sum(("y", "x"), skipna=False) / (fields.sizes["y"] * fields.sizes["x"])
+    result = xr.Dataset(
+        {
+            "radius_50": radius_of_mass(fields, 0.5),
+            "radius_90": radius_of_mass(fields, 0.9),
+            "centre_mass": centre_mass,
+            "centre_ratio": centre_mass / inside.mean(("y", "x")),
+            "participation": participation,
+        },
+        attrs={**fields.attrs, "side": side},
+    )
+    units = {"centre_mass": "share of the field", "centre_ratio": "1", "participation": "share of the image"}
+    for name, unit in units.items():
+        result[name].attrs["units"] = unit
+    return result
+
+
+def _overlap(middle: xr.DataArray, centre: xr.DataArray, side: float) -> xr.DataArray:
+    """Share of each pixel of a row (or column), given by its middle, that lies within side / 2 of the centre."""
+    # (1 + side) / 2 apart they do not touch; closer, they share what is missing to that, up to the smaller of the two.
+    return ((1 + side) / 2 - abs(middle - centre)).clip(0, min(1, side))
+
+
+def radius_of_mass(fields: xr.DataArray, share: float) -> xr.DataArray:
+    """Radius in pixels of the smallest disc around the centre that holds `share` of each field: (layer,).
+
+    Pixels count as a whole, at their middle; a field that is zero everywhere gives NaN.
+    """
+    if not 0 < share <= 1:
+        raise VitcnnError(f"share={share} of a receptive field: give more than 0 and at most 1")
+    distance = np.hypot(fields.y - fields.centre_y, fields.x - fields.centre_x)
+    far, mass = (a.transpose("layer", "y", "x").values.reshape(fields.sizes["layer"], -1) for a in (distance, fields))
+    order = np.argsort(far, axis=1, kind="stable")
+    far, mass = (np.take_along_axis(a, order, axis=1) for a in (far, mass))
+    held = np.cumsum(mass, axis=1)
+    total = held[:, -1:]
+    # The last pixel holds everything; rounding must not put the share out of reach.
+    first = np.argmax(held >= np.minimum(share * total, total), axis=1)
+    radius = np.where(total[:, 0] > 0, far[np.arange(len(far)), first], np.nan)
+    over_layer = {name: value for name, value in fields.coords.items() if value.dims == ("layer",)}
+    return xr.DataArray(radius, dims="layer", coords=over_layer, name="radius", attrs={"units": "px"})

@@ -1,0 +1,230 @@
+"""What skip connections carry: norm ratios (paper, section 6; Figs 7, E.1, E.2), and models without one (Fig 8)."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from vitcnn_utils import provenance
+from vitcnn_utils.errors import VitcnnError, not_finite
+from vitcnn_utils.models.facts import Branch, Model, hook
+from vitcnn_utils.run import each_batch
+from vitcnn_utils.sums import Labels
+
+if TYPE_CHECKING:
+    from vitcnn_utils.images import Images
+
+
+def skip_ratios(model: Model, images: "Images", batch_size: int | None = None) -> xr.Dataset:
+    """How much of each token comes through the skip, and how much from the branch: over (block, branch, token).
+
+    With z what the skip adds (the residual stream before the norm; where a CNN changes shape, its projection), f(z)
+    what the branch adds (after layer scale), and norms over channels:
+    ratio: mean over images of |z| / |f(z)| (Figs 7 and E.1); median: their median.
+    ratio_of_means: mean |z| / mean |f(z)|. The paper does not say which of the three it shows.
+    cosine_branch, cosine_sum: mean cosine of z with f(z), and with z + f(z), before any ReLU (E.2; the paper's caption
+    and axis differ).
+
+    branch is 'attention' or 'mlp', or, in a CNN, 'residual'; see `models.Branch`. Coordinate part (token): 'CLS' and
+    the like (see `Model.prefix_names`) or 'spatial'. The places of a CNN's map differ in number from stage to stage,
+    and so do the tokens of a Swin: they are averaged, image by image, into one spatial token. A branch that gives
+    exactly 0, as in a ResNet that starts training, has ratio infinity and no cosine_branch (NaN); one without a skip is
+    NaN in all. Coordinate projected (block): z is a projection.
+
+    batch_size: images at once; None for as many as fit in memory. Parts of the images add up, see `skip_ratio_sums`.
+    For the median, 4 bytes are kept of each image, branch and token: 1.9 GB for 50,000 images and ViT-L/16.
+    Raises VitcnnError, with the branch's name, for NaN or Inf.
+    """
+    return skip_ratio_sums(model, images, batch_size).result()
+
+
+def skip_ratio_sums(model: Model, images: "Images", batch_size: int | None = None) -> "SkipRatioSums":
+    """What `skip_ratios` is made of; sums over parts of the images, computed apart, add up (see `sums`)."""
+    model.require("residual stream", "skip ratios")
+    branches = [branch for branch in model.branches if branch.has_skip]
+    taps = [tap for branch in branches for tap in (branch.shortcut, branch.branch)]
+    labels = _labels(model, branches)
+
+    def compare(x: Tensor) -> Tensor:
+        with torch.no_grad(), model.reading(taps) as values:
+            model.module(x)
+        pairs = zip(branches, values[::2], values[1::2], strict=True)
+        return torch.stack([_compare(z, f, model.grid is not None, f"{b.name} of {model.name}") for b, z, f in pairs])
+
+    total: SkipRatioSums | None = None
+    for values in each_batch(model, images, batch_size, compare):
+        attrs = {**provenance.of(model, images), "n_images": values.shape[2]}
+        ratios = values[:, 2].transpose(0, 1).numpy().copy()
+        new = SkipRatioSums(values.double().sum(2).numpy(), (ratios,), Labels(labels, attrs))
+        total = new if total is None else total + new
+    assert total is not None
+    return total
+
+
+def _compare(z: Tensor, f: Tensor, by_token: bool, name: str) -> Tensor:
+    """|z|, |f|, |z| / |f|, cos(z, f) and cos(z, z + f), by token or as a mean over tokens or places: (5, B, T)."""
+    over = 1 if z.ndim == 4 else -1
+    s = z + f
+    z_norm, f_norm, s_norm = (v.norm(dim=over) for v in (z, f, s))
+    if not (torch.isfinite(z_norm).all() and torch.isfinite(f_norm).all()):
+        raise not_finite(f"the skip or the branch of {name}")
+    cosines = (z * f).sum(over) / (z_norm * f_norm), (z * s).sum(over) / (z_norm * s_norm)
+    values = torch.stack([z_norm, f_norm, z_norm / f_norm, *cosines])
+    # A place whose channels are all 0 after a ReLU has no direction: it is left out of the mean cosine.
+    return (values if by_token else values.flatten(2).nanmean(-1, keepdim=True)).cpu()
+
+
+@dataclass(frozen=True)
+class SkipRatioSums:
+    """Sums over images of what `_compare` gives of each branch, and all ratios, without which there is no median.
+
+    sums: (branches, 5, T), float64; ratios: (B, branches, T) of each batch, float32.
+    """
+
+    sums: np.ndarray
+    ratios: tuple[np.ndarray, ...]
+    labels: Labels
+
+    def __add__(self, other: "SkipRatioSums") -> "SkipRatioSums":
+        labels = self.labels + other.labels
+        return SkipRatioSums(self.sums + other.sums, self.ratios + other.ratios, labels)
+
+    def result(self) -> xr.Dataset:
+        """As `skip_ratios` describes it."""
+        n = self.labels.attrs["n_images"]
+        z_norm, f_norm, ratio, cosine_branch, cosine_sum = self.sums.swapaxes(0, 1) / n
+        with np.errstate(divide="ignore", invalid="ignore"):  # a branch of 0
+            ratio_of_means = z_norm / f_norm
+        # Branch by branch, as a median needs several copies.
+        by_branch = (np.concatenate([part[:, i] for part in self.ratios]) for i in range(len(self.sums)))
+        median = np.stack([np.median(ratios.astype(np.float64), axis=0) for ratios in by_branch])
+        return self._in_cells({"ratio": ratio, "ratio_of_means": ratio_of_means, "median": median,
+                               "cosine_branch": cosine_branch, "cosine_sum": cosine_sum})  # fmt: skip
+
+    def _in_cells(self, values: dict[str, np.ndarray]) -> xr.Dataset:
+        """(branches, T) to (block, branch, token), NaN where there is no such branch."""
+        coords = dict(self.labels.coords)
+        cells, prefix = tuple(zip(*coords.pop("cells"), strict=True)), coords.pop("prefix")
+        T = self.sums.shape[-1]
+        shape = len(coords["block"]), len(coords["branch"]), T
+        arrays = {name: np.full(shape, np.nan) for name in values}
+        for name, value in values.items():
+            arrays[name][cells] = value
+        return xr.Dataset(
+            {name: (("block", "branch", "token"), array, {"units": "1"}) for name, array in arrays.items()},
+            coords={**coords, "token": np.arange(T),
+                    "part": ("token", prefix + ["spatial"] * (T - len(prefix)))},
+            attrs=dict(self.labels.attrs),
+        )  # fmt: skip
+
+
+def _labels(model: Model, branches: list[Branch]) -> dict[str, Any]:
+    """Coordinates of the result, and `cells`: the place of each of `branches` in it, over (block, branch)."""
+    kinds = list(dict.fromkeys(branch.kind for branch in model.branches))
+    blocks = sorted({branch.block for branch in model.branches})
+    layers = {layer.block: layer for layer in model.blocks}
+    projected = {branch.block for branch in model.branches if branch.shortcut != branch.skip}
+    return {
+        "cells": [(blocks.index(branch.block), kinds.index(branch.kind)) for branch in branches],
+        "prefix": model.prefix_names, "block": blocks, "branch": kinds,
+        "layer": ("block", [layers[block].name for block in blocks]),
+        "depth": ("block", [layers[block].depth for block in blocks]),
+        "projected": ("block", [block in projected for block in blocks]),
+    }  # fmt: skip
+
+
+@contextmanager
+def without_skip(model: Model, block: int, branch: str | None = None) -> Iterator[None]:
+    """While open, the model runs without the skips of a block: z -> f(z) instead of z + f(z).
+
+    branch: 'attention', 'mlp' or 'residual' for one of them, None for all that the block has. This is another
+    experiment than that of Fig 8, whose models were trained without: one trained with a skip never had to do without.
+    The branch gives f(z) - z to the addition, or the projection 0, so f(z) is exact up to rounding; `model.reading` and
+    `model.record` still see f(z) itself as the branch.
+    VitcnnError if there is no such block or branch, or it never had a skip.
+    """
+    model.require("residual stream", "the removal of a skip")
+    chosen = _chosen(model, block, branch)
+    # Which activations are overwritten has to be known of the model as it is, without the hooks below.
+    with model.reading([layer.tap for layer in model.layers]):
+        pass
+    with ExitStack() as stack:
+        for one in chosen:
+            _undo(model, one, stack)
+        yield
+
+
+def _chosen(model: Model, block: int, branch: str | None) -> list[Branch]:
+    of_block = [b for b in model.branches if b.block == block]
+    if not of_block:
+        last = max(b.block for b in model.branches)
+        raise VitcnnError(f"{model.name} has no block {block} with a skip: its blocks are 0 to {last}")
+    chosen = [b for b in of_block if branch in (None, b.kind)]
+    if not chosen:
+        there = ", ".join(b.kind for b in of_block)
+        raise VitcnnError(f"block {block} of {model.name} has no branch {branch!r}, but: {there}")
+    if not all(b.has_skip for b in chosen):
+        raise VitcnnError(f"block {block} of {model.name} was trained without skips: there is none to remove")
+    return chosen
+
+
+def _undo(model: Model, branch: Branch, stack: ExitStack) -> None:
+    """Makes a skip add nothing, until the stack is closed."""
+    if branch.shortcut != branch.skip:  # a projection: a module of its own, whose output can be zero
+        stack.enter_context(hook(model.module, branch.shortcut, torch.zeros_like))
+        return
+    held: list[Tensor] = []
+    stack.enter_context(hook(model.module, branch.skip, lambda z: held.append(z)))
+    stack.enter_context(hook(model.module, branch.branch, lambda f: f - held.pop()))
+
+
+# Summaries of the ratios
+
+AVERAGES = {"ratio": "mean of ratios", "ratio_of_means": "ratio of mean norms", "median": "median ratio"}
+
+
+def by_part(ratios: xr.Dataset, statistic: str = "ratio") -> xr.DataArray:
+    """A statistic of `skip_ratios` over (block, branch, part): 'CLS' and 'spatial'.
+
+    Spatial tokens are averaged. A model without a CLS token has only 'spatial'.
+    """
+    values, part = ratios[statistic], ratios["part"].values
+    means = {"spatial": values.isel(token=part == "spatial").mean("token")}
+    if "CLS" in part:
+        means = {"CLS": values.isel(token=part.tolist().index("CLS")).reset_coords(drop=True), **means}
+    return xr.concat(means.values(), "part", coords="minimal").assign_coords(part=list(means))
+
+
+def averages(models: Mapping[str, xr.Dataset]) -> xr.DataArray:
+    """The three averages that the paper's text allows, in each half of the blocks: (tokens, average).
+
+    tokens: 'model, branch, part'. Within a half, blocks are averaged geometrically: ratios of 4 and 1/4 balance.
+    """
+    rows: dict[str, list[float]] = {}
+    for name, ratios in models.items():
+        for branch in ratios["branch"].values:
+            for part in by_part(ratios)["part"].values:
+                rows[f"{name}, {branch}, {part}"] = [
+                    geometric_mean(by_part(ratios, statistic).sel(branch=branch, part=part)[half])
+                    for half in halves(ratios)
+                    for statistic in AVERAGES
+                ]
+    columns = [f"{half} half: {title}" for half in ("first", "second") for title in AVERAGES.values()]
+    return xr.DataArray(list(rows.values()), {"tokens": list(rows), "average": columns}, ("tokens", "average"))
+
+
+def halves(ratios: xr.Dataset) -> tuple[slice, slice]:
+    """The first and the second half of the blocks; a middle one counts as second."""
+    middle = ratios.sizes["block"] // 2
+    return slice(0, middle), slice(middle, None)
+
+
+def geometric_mean(ratios: xr.DataArray) -> float:
+    """Geometric mean of the finite ratios, NaN if there are none."""
+    logs = np.log(ratios.values[np.isfinite(ratios.values)])
+    return float(np.exp(logs.mean())) if logs.size else float("nan")
