@@ -8,7 +8,7 @@ the sums running over minibatches and HSIC₁ the unbiased estimator of Song et 
 The biased one, which many libraries take, reads near 1 for any two layers with more features than images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, Literal, NamedTuple
 
@@ -263,13 +263,12 @@ def _check_tokens(a: Model, b: Model, tokens: Tokens) -> None:
 
 def _layer_coords(layers: Sequence[Layer], side: Literal["a", "b"]) -> dict[str, Any]:
     dim = f"layer_{side}"
-    stages = [getattr(layer, "stage", None) for layer in layers]
     return {
         dim: [layer.name for layer in layers],
         f"kind_{side}": (dim, [layer.kind for layer in layers]),
         f"depth_{side}": (dim, [layer.depth for layer in layers]),
         f"block_{side}": (dim, [-1 if layer.block is None else layer.block for layer in layers]),
-        f"stage_{side}": (dim, [-1 if stage is None else stage for stage in stages]),
+        f"stage_{side}": (dim, [-1 if layer.stage is None else layer.stage for layer in layers]),
     }
 
 
