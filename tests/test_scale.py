@@ -166,8 +166,8 @@ def test_four_times_as_many_images_take_no_more_memory(name):
     IN_STREAMS[name](few)  # what is made once, such as the notes on what a model overwrites
     (tensors, arrays), (more_tensors, more_arrays) = (peak(lambda i=i: IN_STREAMS[name](i)) for i in (few, many))
     assert more_tensors <= 1.2 * tensors  # one activation more or less, as the allocator has it
-    # Python's own objects come and go; the pixels of the images alone would be 3 times as much.
-    assert more_arrays <= arrays + 96 * 1024
+    # HSIC of each minibatch is kept, and Python's own objects come and go; the pixels alone would be twice as much.
+    assert more_arrays <= arrays + 150 * 1024
 
 
 def test_skip_ratios_keep_four_bytes_an_image_branch_and_token():
