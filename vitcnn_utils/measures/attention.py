@@ -131,7 +131,7 @@ def head_distances(model: Model, images: "Images", batch_size: int | None = None
     for values in each_batch(model, images, batch_size, numbers):
         for layer, of_layer in zip(layers, values, strict=True):
             _finite(of_layer, layer, model)
-        by_image.append(values[:, 0].transpose(0, 1).numpy())
+        by_image.append(values[:, 0].transpose(0, 1).numpy().copy())
         total = total + values.double().sum(2).numpy()
     means = total.swapaxes(0, 1) / len(images)
     units = {"distance": "px", "distance_renormalized": "px", "prefix_mass": "share of attention",

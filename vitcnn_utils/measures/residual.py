@@ -53,7 +53,7 @@ def skip_ratios(model: Model, images: "Images", batch_size: int | None = None) -
     by_image, total = [], np.zeros(())
     for values in each_batch(model, images, batch_size, compare):
         total = total + values.double().sum(2).numpy()
-        by_image.append(values[:, 2].transpose(0, 1).clone().numpy())
+        by_image.append(values[:, 2].transpose(0, 1).numpy().copy())
     z_norm, f_norm, ratio, cosine_branch, cosine_sum = total.swapaxes(0, 1) / len(images)
     with np.errstate(divide="ignore", invalid="ignore"):  # a branch of 0
         ratio_of_means = z_norm / f_norm
