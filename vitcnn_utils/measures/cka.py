@@ -249,7 +249,7 @@ def _of_tokens(model: Model, activation: Tensor, tokens: Tokens) -> Tensor:
     """The chosen tokens of (B, T, D); a map has no tokens and stays whole."""
     if activation.ndim != 3 or tokens == "all":
         return activation
-    return activation[:, model.prefix_tokens :] if tokens == "spatial" else activation[:, :1]
+    return model.spatial(activation) if tokens == "spatial" else activation[:, :1]
 
 
 def _check_tokens(a: Model, b: Model, tokens: Tokens) -> None:
