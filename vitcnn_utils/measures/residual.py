@@ -60,6 +60,7 @@ def skip_ratios(model: Model, images: "Images", batch_size: int | None = None) -
     with np.errstate(divide="ignore", invalid="ignore"):  # a branch of 0
         ratio_of_means = z_norm / f_norm
     ratios = np.concatenate(by_image)  # (N, branches, T)
+    by_image.clear()  # they are large
     # Branch by branch, as a median makes several copies.
     median = np.stack([np.median(ratios[:, i].astype(np.float64), axis=0) for i in range(len(branches))])
     return _by_block(model, branches, {
