@@ -60,9 +60,9 @@ def percent(values: xr.DataArray) -> str:
 
 def attention_cases() -> dict[str, Any]:
     given = measured(2, prefix=("CLS", "register 0"))
-    row = given.attention.values[1, 2, 3, 18].astype(np.float64)
+    row = given[1].values[1, 2, 3, 18].astype(np.float64)
     most = row[2:].argmax()
-    head, far = given.isel(block=2, head=3), patch_distances((4, 5), 8).numpy()
+    head, far = given[0].isel(block=2, head=3), patch_distances((4, 5), 8).numpy()
     said = (
         f"made up, block 2, head 3: from token (3, 1) of image 1, the patch that gets most is token ({most // 5}, "
         f"{most % 5}), {100 * row[2:].max():.1f} % of the attention; CLS gets {100 * row[0]:.1f} %; register 0 gets "
@@ -73,7 +73,7 @@ def attention_cases() -> dict[str, Any]:
     )
     state = {"image": 1, "block": 2, "head": 3, "token": 2 + 3 * 5 + 1}
     blind = measured(1)
-    blind.attention[0, 1, 2, 3] = np.eye(21)[0]
+    blind[1][0, 1, 2, 3] = np.eye(21)[0]
     explorer, images = explorers.explore_attention(given, noise_images(2)), noise_images(1)
     return {
         "where a query looks": (explorer, state, said),
@@ -212,9 +212,9 @@ def hostile() -> dict[str, Explorer]:
     ratios = counted(tokens=5).assign_coords(part=("token", [EVIL, *["spatial"] * 4]))
     names = {"layer_a": [EVIL, "b", "c"], "kind_a": ("layer_a", [EVIL] * 3)}
     maps = {EVIL: layer_map(3, 3, names=(EVIL, EVIL)).assign_coords(names)}
-    heads = measured(1, prefix=(EVIL,)).assign_attrs(model=EVIL)
+    heads, weights = measured(1, prefix=(EVIL,))
     return {
-        "attention": explorers.explore_attention(heads, images),
+        "attention": explorers.explore_attention((heads.assign_attrs(model=EVIL), weights), images),
         "localization": explorers.explore_localization({EVIL: named}),
         "probes": explorers.explore_probes({EVIL: probes().assign_coords(layer=[EVIL, "b", "c"])}),
         "receptive_field": explorers.explore_receptive_field({EVIL: fields}),
@@ -236,11 +236,11 @@ def models() -> dict[str, Explorer]:
     }
 
 
-def one_head_that_is_peaked() -> xr.Dataset:
+def one_head_that_is_peaked() -> tuple[xr.Dataset, xr.DataArray]:
     """Of two heads, one looks at one patch only, the other at all alike."""
     given = measured(1, blocks=1, heads=2, prefix=())
-    given.attention[0, 0, 0] = np.eye(20)
-    given.attention[0, 0, 1] = 1 / 20
+    given[1][0, 0, 0] = np.eye(20)
+    given[1][0, 0, 1] = 1 / 20
     return given
 
 
