@@ -121,7 +121,7 @@ def test_fashion_mnist_sample_has_the_pixels_of_the_test_set(monkeypatch: pytest
 def test_import_is_light() -> None:
     heavy = "{'torch', 'datasets', 'pyarrow', 'PIL'}"
     subprocess.run(
-        [sys.executable, "-c", f"import sys, vitcnn_utils.data; assert not {heavy} & set(sys.modules)"], check=True
+        [sys.executable, "-c", f"import sys, vitcnn_utils.images; assert not {heavy} & set(sys.modules)"], check=True
     )
 
 
@@ -174,14 +174,14 @@ def test_labels_stay_with_their_pixels() -> None:
 
 def some_images() -> Images:
     pixels = np.arange(5 * 2 * 2 * 3, dtype=np.uint8).reshape(5, 2, 2, 3)
-    return Images("some", pixels, np.arange(5), ("a", "b", "c", "d", "e"))
+    return Images("some", pixels, np.arange(5), ("a", "b", "c", "d", "e"), seed=7)
 
 
 @pytest.mark.parametrize("index", [slice(1, 3), np.array([4, 0]), np.array([True, False, True, False, False])])
 def test_part_of_images(index: slice | np.ndarray) -> None:
     images = some_images()
     part = images[index]
-    assert (part.name, part.classes) == (images.name, images.classes)
+    assert (part.name, part.classes, part.seed) == (images.name, images.classes, images.seed)
     np.testing.assert_array_equal(part.pixels, images.pixels[index])
     np.testing.assert_array_equal(part.labels, np.arange(5)[index])
 
@@ -193,6 +193,11 @@ def test_batches_are_all_images_in_order() -> None:
     assert [len(batch) for batch in batches] == [2, 2, 1]
     assert all(batch.dtype == torch.uint8 for batch in batches)
     np.testing.assert_array_equal(torch.cat(batches).numpy(), some_images().pixels)
+
+
+def test_seed_that_the_order_was_drawn_with() -> None:
+    assert load_images(n=3, seed=5).seed == 5
+    assert Images("mine", np.zeros((2, 4, 4, 3), np.uint8)).seed is None
 
 
 @pytest.mark.parametrize("pixels", [np.zeros((2, 4, 4, 3), np.float32), np.zeros((4, 4, 3), np.uint8)])

@@ -3,6 +3,7 @@ import json
 import warnings
 from contextlib import suppress
 from copy import deepcopy
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_facts(name, layers, blocks, branches, attentions, grid, patch_size, pre
     assert model.image_size == (image_size, image_size)
     assert model.num_classes == (10 if name.startswith("zoo/") else 1000)
     assert model.name == f"{name} (untrained)"
-    assert not model.trained
+    assert model.weights == "untrained, seed 0"
     assert not model.module.training
     depths = [layer.depth for layer in model.layers]
     assert depths[0] == 0
@@ -75,6 +76,43 @@ def test_layers_of_other_models_are_their_convolutions_and_norms():
     # Not the classifier: it gives nothing of any place in the image.
     assert [(layer.name, layer.kind) for layer in model.layers] == [("0", "conv"), ("1", "norm")]
     assert model.branches == []
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "starts"),
+    [
+        # Behind the stem of a ResNet the resolution falls too; a block has that of its output, all of it.
+        ("resnet18", 64, ["conv1", "stem", "layer2.0.conv1", "layer3.0.conv1", "layer4.0.conv1"]),
+        ("resnetv2_50x1_bit", 64, ["stem.conv", "stem", *(f"stages.{i}.blocks.0.norm1" for i in (1, 2, 3))]),
+        ("convnext_atto", 64, ["stem.0", *(f"stages.{i}.downsample.1" for i in (1, 2, 3))]),
+        ("efficientnet_b0", 64, ["conv_stem", *(f"blocks.{i}.0.conv_pw" for i in (1, 2, 3, 5))]),
+        (
+            "mobilenetv3_small_050",
+            64,
+            ["conv_stem", "blocks.0.0.conv_dw", *(f"blocks.{i}.0.conv_pw" for i in (1, 2, 4))],
+        ),
+        ("zoo/resnet", 32, ["conv1", "layer2.0.conv1", "layer3.0.conv1", "layer4.0.conv1"]),
+        ("densenet121", 64, ["features.conv0", *(f"features.denseblock{i}.denselayer1.norm1" for i in (1, 2, 3, 4))]),
+        (
+            "swin_tiny_patch4_window7_224",
+            224,
+            ["patch_embed.proj", *(f"layers.{i}.downsample.norm" for i in (1, 2, 3))],
+        ),
+    ],
+)
+def test_a_stage_is_one_resolution(name, size, starts):
+    model = load_model(name, "untrained", "cpu", image_size=size)
+    stages = [layer.stage for layer in model.layers]
+    assert stages == sorted(stages)
+    assert [next(x.name for x in model.layers if x.stage == stage) for stage in sorted(set(stages))] == starts
+    of_blocks = model.record(model.prepare(torch.zeros(1, size, size, 3, dtype=torch.uint8)), model.blocks)
+    sides = [activation.shape[-1] for activation in of_blocks.values()]
+    assert [side < before for before, side in pairwise(sides)] == [b.stage > a.stage for a, b in pairwise(model.blocks)]
+
+
+def test_models_whose_blocks_have_the_same_tokens_have_no_stages(vit):
+    for model in (vit, load_model("xcit_nano_12_p16_224", "untrained", "cpu", image_size=64)):
+        assert {layer.stage for layer in model.layers} == {None}
 
 
 def test_prepare_normalises_channel_by_channel(vit):
@@ -282,7 +320,7 @@ def test_weights_from_a_file(name, tmp_path):
     source = load_model(name, "untrained", "cpu", seed=5)
     save_file(source.module.state_dict(), tmp_path / "mine.safetensors")
     model = load_model(name, tmp_path / "mine.safetensors", "cpu")
-    assert model.trained
+    assert model.weights == hashlib.sha256((tmp_path / "mine.safetensors").read_bytes()).hexdigest()[:12]
     assert model.name == name
     for key, value in source.module.state_dict().items():
         assert torch.equal(model.module.state_dict()[key], value), key

@@ -44,13 +44,15 @@ class Images:
     """Images of one size: the crops that every model of a comparison sees.
 
     `pixels` is uint8 (N, H, W, 3); `labels`, if known, int64 (N,); `classes`, if known, the names that the labels
-    number; `name` is for captions: a sample's name, a hub id or a path.
+    number; `name` is for captions: a sample's name, a hub id or a path; `seed` is the one that `load_images` drew
+    their order with, None where they were not drawn.
     """
 
     name: str
     pixels: np.ndarray
     labels: np.ndarray | None = None
     classes: tuple[str, ...] | None = None
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4 or self.pixels.shape[-1] != 3:
@@ -65,7 +67,7 @@ class Images:
     def __getitem__(self, index: slice | np.ndarray) -> "Images":
         """Some of the images, in the order of `index` (a slice, indices or a mask)."""
         labels = None if self.labels is None else self.labels[index]
-        return Images(self.name, self.pixels[index], labels, self.classes)
+        return Images(self.name, self.pixels[index], labels, self.classes, self.seed)
 
     def batches(self, size: int) -> Iterator["torch.Tensor"]:
         """All images in order as uint8 (B, H, W, 3), B = `size` but for the last batch, which may be smaller."""
@@ -120,7 +122,7 @@ def load_images(
             whole_number(what, number)
     whole_number("seed", seed, 0)
     source = find_images(name, Request(n, seed, split, image_column, label_column))
-    images = Images(name, decode(name, source.pictures, size), source.labels, source.classes)
+    images = Images(name, decode(name, source.pictures, size), source.labels, source.classes, seed)
     if source.keep_at is not None:
         _keep(source, source.keep_at)
     return images

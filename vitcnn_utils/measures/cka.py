@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from tqdm import tqdm
 
+from vitcnn_utils import provenance
 from vitcnn_utils.errors import VitcnnError, not_finite
 from vitcnn_utils.images import Images
 from vitcnn_utils.models.facts import Layer, Model
@@ -121,8 +122,9 @@ def similarity_sums(
         )
         count += len(pixels)
     attrs = {
-        "measure": "unbiased minibatch linear CKA", "units": "1", "model_a": a.name, "model_b": b.name,
-        "tokens": tokens, "clip_norms": int(clip_norms), **image_attrs(images, batch_size, seed), "n_images": count,
+        "measure": "unbiased minibatch linear CKA", "units": "1", "model_a": a.name,
+        **provenance.of(a, images, seed, model_b=b), "n_images": count, "batch_size": batch_size, "tokens": tokens,
+        "clip_norms": int(clip_norms),
     }  # fmt: skip
     return SimilaritySums(total, Labels(_layer_coords(layers_a, "a") | _layer_coords(layers_b, "b"), attrs))
 
@@ -161,11 +163,6 @@ def minibatches(images: Images, batch_size: int, seed: int, title: str, part: Pa
     order = np.random.default_rng(seed).permutation(len(images))
     for chosen in tqdm(np.array_split(order, count)[index::of], desc=title, leave=False, disable=None):
         yield torch.from_numpy(images.pixels[chosen])
-
-
-def image_attrs(images: Images, batch_size: int, seed: int) -> dict[str, str | int]:
-    """What to note in a result's attrs of the images it was computed on."""
-    return {"images": images.name, "n_images": len(images), "batch_size": batch_size, "seed": seed}
 
 
 # From features to CKA

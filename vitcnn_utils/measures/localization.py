@@ -9,9 +9,10 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from vitcnn_utils import provenance
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.images import Images
-from vitcnn_utils.measures.cka import HsicSums, Part, centred_gram, image_attrs, minibatches
+from vitcnn_utils.measures.cka import HsicSums, Part, centred_gram, minibatches
 from vitcnn_utils.models.facts import Layer, Model
 from vitcnn_utils.run import of_first, reduce_whole, whole_pace
 from vitcnn_utils.sums import Labels
@@ -68,7 +69,7 @@ def patch_sums(
             totals[name] += new
         count += len(pixels)
     coords = {"layer": [x.name for x in layers], "depth": ("layer", [x.depth for x in layers])}
-    attrs = {"model": model.name, **image_attrs(images, batch_size, seed), "n_images": count}
+    attrs = {**provenance.of(model, images, seed), "n_images": count, "batch_size": batch_size}
     labels = _labels("token and patch of raw pixels", attrs, coords)
     return PatchSums(tuple(totals[layer.name] for layer in layers), grid, labels)
 
@@ -99,7 +100,9 @@ def patch_patch_similarity(images: Images, grid: Grid, batch_size: int = 512, se
     for pixels in minibatches(images, batch_size, seed, "patch x patch CKA"):
         grams = _grams(cut(pixels, grid), "patch")
         total += HsicSums.of_grams(grams, grams)
-    labels = _labels("patch and patch of raw pixels", image_attrs(images, batch_size, seed), {})
+    labels = _labels(
+        "patch and patch of raw pixels", {**provenance.of(None, images, seed), "batch_size": batch_size}, {}
+    )
     return _labelled(total.cka().reshape(*grid, *grid), labels)
 
 

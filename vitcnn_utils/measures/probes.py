@@ -13,6 +13,7 @@ import xarray as xr
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitcnn_utils import provenance
 from vitcnn_utils.errors import VitcnnError, not_finite
 from vitcnn_utils.images import Images
 from vitcnn_utils.models.facts import Layer, Model
@@ -75,8 +76,8 @@ def layer_probes(
     by_cell = [[np.concatenate(found[layer.name, r], axis=-1) for r in readouts] for layer in layers]
     attrs = {
         "measure": f"test accuracy of {shots}-shot linear probes", "units": "1", "chance": 1 / (labels.max() + 1),
-        "model": model.name, "images": images.name, "n_images": len(images), "n_validation": len(split.validation),
-        "n_test": len(split.test), "shots": shots, "seed": seed,
+        **provenance.of(model, images, seed), "n_validation": len(split.validation), "n_test": len(split.test),
+        "shots": shots,
     }  # fmt: skip
     return _label(by_cell, layers, readouts, reader.grid).assign_attrs(attrs)
 

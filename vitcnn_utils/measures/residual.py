@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from vitcnn_utils import provenance
 from vitcnn_utils.errors import VitcnnError, not_finite
 from vitcnn_utils.models.facts import Branch, Model, hook
 from vitcnn_utils.run import each_batch
@@ -57,7 +58,7 @@ def skip_ratio_sums(model: Model, images: "Images", batch_size: int | None = Non
 
     total: SkipRatioSums | None = None
     for values in each_batch(model, images, batch_size, compare):
-        attrs = {"model": model.name, "images": images.name, "n_images": values.shape[2]}
+        attrs = {**provenance.of(model, images), "n_images": values.shape[2]}
         ratios = values[:, 2].transpose(0, 1).numpy().copy()
         new = SkipRatioSums(values.double().sum(2).numpy(), (ratios,), Labels(labels, attrs))
         total = new if total is None else total + new

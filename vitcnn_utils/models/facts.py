@@ -1,5 +1,6 @@
 """A model as the measures see it: a timm module and the few facts they need of it."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,8 @@ class Layer:
     that has a branch of its own, that branch's kind.
     block: index of the transformer block or residual unit it lies in; None outside them.
     depth: position among all layers of the model, from 0 (first) to 1 (last).
+    stage: which resolution of the model's maps it has, 0 for the finest; inside a block that of the block's output.
+    None in a model of which all blocks work on the same tokens.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Layer:
     block: int | None
     depth: float
     tap: Tap
+    stage: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Model:
     branches, attentions: empty where the model has no residual stream or no attention.
     patch_size (pixels), grid (rows, columns), prefix_tokens: of a model that works on tokens;
     None, None and 0 for others.
+    weights: the first 12 digits of the SHA-256 of the file they are from, or 'untrained, seed N'.
     """
 
     name: str
@@ -81,8 +86,7 @@ class Model:
     patch_size: int | None = None
     grid: tuple[int, int] | None = None
     prefix_tokens: int = 0
-    readout: str = "avg"
-    trained: bool = True
+    weights: str = "unknown"
     _overwritten: dict[Tap, bool] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -286,7 +290,8 @@ def describe(model: Model) -> None:
     model.branches = _branches(blocks, residual_units)
     parts = _parts(model, root, blocks)
     last = max(len(parts) - 1, 1)
-    model.layers = [Layer(p.name, p.kind, p.block, index / last, p.tap) for index, p in enumerate(parts)]
+    stages = _stages(parts, blocks)
+    model.layers = [Layer(p.name, p.kind, p.block, i / last, p.tap, stages[i]) for i, p in enumerate(parts)]
     model.attentions = [p.module for p in parts if p.kind == "attention"]
 
 
@@ -302,7 +307,7 @@ def _blocks(root: Call, residual_units: Sequence[Unit]) -> list[Call]:
 
 
 def _describe_tokens(model: Model, blocks: Sequence[Call]) -> None:
-    """Grid, patch size, prefix tokens and read-out, if all blocks work on the same tokens, laid out on one grid."""
+    """Grid, patch size and prefix tokens, if all blocks work on the same tokens, laid out on one grid."""
     module: Any = model.module
     patches: Any = getattr(module, "patch_embed", getattr(module, "stem", None))
     shapes = {block.given.shape[1:-1] for block in blocks if block.given}
@@ -314,7 +319,6 @@ def _describe_tokens(model: Model, blocks: Sequence[Call]) -> None:
     prefix = getattr(module, "num_prefix_tokens", 0) if places != (rows * columns,) else 0
     if places == (prefix + rows * columns,):
         model.grid, model.prefix_tokens, model.patch_size = (rows, columns), prefix, patches.patch_size[0]
-        model.readout = getattr(module, "global_pool", "avg")
 
 
 # Branches
@@ -367,13 +371,14 @@ def _without(branch: Branch | None, like: Call, block: Call) -> Branch | None:
 
 
 class _Part(NamedTuple):
-    """A layer to be; `module` is what it is, which need not be where it is read."""
+    """A layer to be; `module` is what it is, which need not be where it is read. places: see `_places`."""
 
     name: str
     kind: str
     block: int | None
     tap: Tap
     module: nn.Module
+    places: int
 
 
 def _parts(model: Model, root: Call, blocks: Sequence[Call]) -> list[_Part]:
@@ -385,12 +390,12 @@ def _parts(model: Model, root: Call, blocks: Sequence[Call]) -> list[_Part]:
         if kind == "block":
             index += 1
             if index == 0:
-                found.append(_Part("stem", "stem", None, call.tap("input"), call.module))
+                found.append(_Part("stem", "stem", None, call.tap("input"), call.module, _places(call.taken)))
             found += _inside(model, call, index)
-            found.append(_Part(call.name, kind, index, call.tap("output"), call.module))
+            found.append(_Part(call.name, kind, index, call.tap("output"), call.module, _places(call.given)))
         elif _has_layout(model, call.given) and (model.grid is None or (after and kind == "norm")):
             kind = "final norm" if after and kind == "norm" else kind
-            found.append(_Part(call.name, kind, None, call.tap("output"), call.module))
+            found.append(_Part(call.name, kind, None, call.tap("output"), call.module, _places(call.given)))
     return found
 
 
@@ -398,6 +403,7 @@ def _inside(model: Model, block: Call, index: int) -> list[_Part]:
     """The layers of a block. One that is laid out in another way, such as in windows, is read where it is added."""
     branches = {branch.name: branch for branch in model.branches if branch.block == index}
     shortcuts = {branch.shortcut.module for branch in branches.values() if branch.shortcut != branch.skip}
+    places = _places(block.given)
     found: list[_Part] = []
 
     def kind_of(call: Call) -> str:
@@ -408,11 +414,11 @@ def _inside(model: Model, block: Call, index: int) -> list[_Part]:
     for call, kind in _recorded(block, kind_of):
         hidden = _hidden(model, call) if kind == "mlp" else None
         if hidden is not None:
-            found.append(_Part(f"{call.name}.hidden", "mlp hidden", index, hidden, call.module))
+            found.append(_Part(f"{call.name}.hidden", "mlp hidden", index, hidden, call.module, places))
         if _has_layout(model, call.given):
-            found.append(_Part(call.name, kind, index, call.tap("output"), call.module))
+            found.append(_Part(call.name, kind, index, call.tap("output"), call.module, places))
         elif call.name in branches:
-            found.append(_Part(call.name, kind, index, branches[call.name].branch, call.module))
+            found.append(_Part(call.name, kind, index, branches[call.name].branch, call.module, places))
     return found
 
 
@@ -431,6 +437,22 @@ def _has_layout(model: Model, value: Value | None) -> bool:
     if value is None or not has_places(value.shape):
         return False
     return model.grid is None or value.shape[1:-1] == (model.prefix_tokens + model.grid[0] * model.grid[1],)
+
+
+def _stages(parts: Sequence[_Part], blocks: Sequence[Call]) -> list[int | None]:
+    """Of each layer, which resolution it has; None where all blocks work on the same tokens."""
+    shapes = {block.given.shape[1:-1] for block in blocks if block.given}
+    if len(shapes) == 1 and len(shapes.pop()) == 1:
+        return [None] * len(parts)
+    resolutions = sorted({part.places for part in parts}, reverse=True)
+    return [resolutions.index(part.places) for part in parts]
+
+
+def _places(value: Value | None) -> int:
+    """How many places an activation of one image has: tokens, or rows times columns."""
+    assert value is not None
+    tokens = value.layout.channels_last or len(value.shape) == 3
+    return math.prod(value.shape[1:-1] if tokens else value.shape[2:])
 
 
 def _kind_inside(model: Model, call: Call) -> str:
