@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from test_claims_localization import elsewhere, layers, similarity
+from made import elsewhere, layers
+from made import token_map as similarity
 
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers import compare, explore_localization

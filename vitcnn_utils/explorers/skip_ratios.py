@@ -9,12 +9,11 @@ import traitlets
 import xarray as xr
 from matplotlib.figure import Figure as MplFigure
 
-from vitcnn_utils.claims.skips import AVERAGES
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers import compare
 from vitcnn_utils.explorers.base import Explorer
 from vitcnn_utils.images import Images
-from vitcnn_utils.measures.residual import skip_ratios
+from vitcnn_utils.measures.residual import AVERAGES, skip_ratios
 from vitcnn_utils.models.facts import Model
 from vitcnn_utils.plots import style
 from vitcnn_utils.plots.skips import BRANCHES
@@ -61,7 +60,7 @@ class SkipRatiosExplorer(Explorer):
     block = traitlets.Int(0).tag(sync=True, state=True)  # counted from 0, as in the figures
     branch = traitlets.Unicode("attention").tag(sync=True, state=True)  # 'attention' or 'mlp'
     token = traitlets.Int(0).tag(sync=True, state=True)  # CLS and the like first, then row by row
-    average = traitlets.Unicode("ratio").tag(sync=True, state=True)  # over images: see claims.skips.AVERAGES
+    average = traitlets.Unicode("ratio").tag(sync=True, state=True)  # over images: see measures.residual.AVERAGES
 
     def __init__(self, models: list["_Measured"], lines: Mapping[str, xr.Dataset], name: str | None = None) -> None:
         self._models, self._lines = models, lines

@@ -1,7 +1,10 @@
 """How often a classifier is right."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor
 
 from vitcnn_utils.errors import VitcnnError, not_finite
@@ -43,3 +46,14 @@ def knows_classes(model: Model, images: Images) -> bool:
     if images.classes is not None:
         return len(images.classes) == model.num_classes
     return bool(images.labels.max() < model.num_classes)
+
+
+def accuracies(intact: float, trained: Mapping[int, float], cut: Mapping[int, float]) -> xr.DataArray:
+    """Accuracy in percent of the intact model and of those without a block's skips: (skips, experiment).
+
+    All given from 0 to 1. trained: block -> of the model that was trained without, as far as there is one (else NaN);
+    cut: block -> of the intact model that was run without.
+    """
+    rows = {"all there": [intact, intact]} | {f"none in block {b}": [trained.get(b, np.nan), cut[b]] for b in cut}
+    coords = {"skips": list(rows), "experiment": ["trained without", "cut after training"]}
+    return xr.DataArray(100 * np.array(list(rows.values())), coords, ("skips", "experiment"), attrs={"units": "%"})

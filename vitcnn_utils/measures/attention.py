@@ -420,3 +420,16 @@ def _weights(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None
         masked = attn_mask.dtype == torch.bool
         logits = logits.masked_fill(~attn_mask, -torch.inf) if masked else logits + attn_mask
     return logits.softmax(-1)
+
+
+# Summaries of groups of heads
+
+
+def rank_correlations(distance: xr.DataArray, cka: xr.DataArray) -> xr.DataArray:
+    """Spearman's rank correlation of distance (subset) and CKA (subset, layer): (layer). Ties are not averaged."""
+
+    def ranks(values: xr.DataArray) -> xr.DataArray:
+        order = values.argsort(values.get_axis_num("subset")).argsort(values.get_axis_num("subset"))
+        return order.drop_vars("distance", errors="ignore")
+
+    return xr.corr(ranks(distance), ranks(cka), "subset")

@@ -177,6 +177,23 @@ def border_similarity(similarity: xr.DataArray) -> xr.DataArray:
     return table.transpose(..., "token", "patch").rename("cka").assign_attrs(similarity.attrs)
 
 
+def skill(similarity: xr.DataArray, region: str = "all") -> float:
+    """How much oftener than by chance tokens are most like their own patch: 1 always, 0 as often as by chance.
+
+    similarity: (row, col, patch_row, patch_col). With it, grids of unlike size can be compared. region: as in
+    `localization_rate`.
+    """
+    rate = localization_rate(similarity).sel(region=region)
+    return float((rate["top1"] - rate["chance_top1"]) / (1 - rate["chance_top1"]))
+
+
+def border_lean(similarity: xr.DataArray) -> float:
+    """How much more border tokens are like other border patches than like interior ones: from -1 to 1."""
+    means = border_similarity(similarity).sel(token="border")
+    border, interior = float(means.sel(patch="border")), float(means.sel(patch="interior"))
+    return (border - interior) / (abs(border) + abs(interior))
+
+
 # Cells and Gram matrices
 
 

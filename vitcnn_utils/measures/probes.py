@@ -368,3 +368,23 @@ def _at_grid(cells: Tensor, rows: int, cols: int, channels: int) -> Tensor:
 def _device(model: Model) -> torch.device:
     """Where to solve: with the model, but for MPS, which has no float64."""
     return torch.device("cpu") if model.device.type == "mps" else model.device
+
+
+# Summaries of read-out 'mean'
+
+
+def curve(probes: xr.Dataset) -> xr.DataArray:
+    """Accuracy in percent of probes on token-averaged features: (layer, draw), coordinate `depth`."""
+    return 100 * probes["accuracy"].sel(readout="mean", drop=True)
+
+
+def at_depth(probes: xr.Dataset, depth: float) -> float:
+    """Mean accuracy in percent at a depth (0 to 1), between layers by linear interpolation."""
+    mean = curve(probes).mean("draw")
+    return float(np.interp(depth, mean.depth, mean))
+
+
+def average(probes: xr.Dataset) -> float:
+    """Mean accuracy in percent over depth: the area under the curve, of the depths that are probed."""
+    depths = np.linspace(float(probes.depth[0]), float(probes.depth[-1]), 101)
+    return float(np.mean([at_depth(probes, depth) for depth in depths]))

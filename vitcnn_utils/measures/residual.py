@@ -1,6 +1,6 @@
 """What skip connections carry: norm ratios (paper, section 6; Figs 7, E.1, E.2), and models without one (Fig 8)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -181,3 +181,50 @@ def _undo(model: Model, branch: Branch, stack: ExitStack) -> None:
     held: list[Tensor] = []
     stack.enter_context(hook(model.module, branch.skip, lambda z: held.append(z)))
     stack.enter_context(hook(model.module, branch.branch, lambda f: f - held.pop()))
+
+
+# Summaries of the ratios
+
+AVERAGES = {"ratio": "mean of ratios", "ratio_of_means": "ratio of mean norms", "median": "median ratio"}
+
+
+def by_part(ratios: xr.Dataset, statistic: str = "ratio") -> xr.DataArray:
+    """A statistic of `skip_ratios` over (block, branch, part): 'CLS' and 'spatial'.
+
+    Spatial tokens are averaged. A model without a CLS token has only 'spatial'.
+    """
+    values, part = ratios[statistic], ratios["part"].values
+    means = {"spatial": values.isel(token=part == "spatial").mean("token")}
+    if "CLS" in part:
+        means = {"CLS": values.isel(token=part.tolist().index("CLS")).reset_coords(drop=True), **means}
+    return xr.concat(means.values(), "part", coords="minimal").assign_coords(part=list(means))
+
+
+def averages(models: Mapping[str, xr.Dataset]) -> xr.DataArray:
+    """The three averages that the paper's text allows, in each half of the blocks: (tokens, average).
+
+    tokens: 'model, branch, part'. Within a half, blocks are averaged geometrically: ratios of 4 and 1/4 balance.
+    """
+    rows: dict[str, list[float]] = {}
+    for name, ratios in models.items():
+        for branch in ratios["branch"].values:
+            for part in by_part(ratios)["part"].values:
+                rows[f"{name}, {branch}, {part}"] = [
+                    geometric_mean(by_part(ratios, statistic).sel(branch=branch, part=part)[half])
+                    for half in halves(ratios)
+                    for statistic in AVERAGES
+                ]
+    columns = [f"{half} half: {title}" for half in ("first", "second") for title in AVERAGES.values()]
+    return xr.DataArray(list(rows.values()), {"tokens": list(rows), "average": columns}, ("tokens", "average"))
+
+
+def halves(ratios: xr.Dataset) -> tuple[slice, slice]:
+    """The first and the second half of the blocks; a middle one counts as second."""
+    middle = ratios.sizes["block"] // 2
+    return slice(0, middle), slice(middle, None)
+
+
+def geometric_mean(ratios: xr.DataArray) -> float:
+    """Geometric mean of the finite ratios, NaN if there are none."""
+    logs = np.log(ratios.values[np.isfinite(ratios.values)])
+    return float(np.exp(logs.mean())) if logs.size else float("nan")
