@@ -341,6 +341,7 @@ def _layer_coords(layers: Sequence[Layer], side: Literal["a", "b"]) -> dict[str,
         f"kind_{side}": (dim, [layer.kind for layer in layers]),
         f"depth_{side}": (dim, [layer.depth for layer in layers]),
         f"block_{side}": (dim, [-1 if layer.block is None else layer.block for layer in layers]),
+        f"stage_{side}": (dim, [-1 if layer.stage is None else layer.stage for layer in layers]),
     }
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.patches import Rectangle
 
 from vitcnn_utils.measures.attention import rank_correlations
+from vitcnn_utils.measures.receptive_field import of_kind
 from vitcnn_utils.plots.style import (
     BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Figure, colour_bar, figure, heat_map, legend_below, model_style, panels,
     styled,
@@ -19,6 +20,7 @@ from vitcnn_utils.provenance import line
 # Told apart by shape as well as by colour: the two lowest and the two highest blocks of a ViT; units of a CNN.
 _BLOCK_STYLES = ((BLUE, "o"), (GREEN, "s"), (PURPLE, "^"), (RED, "D"))
 _UNIT_STYLES = ((ORANGE, "o"), (GREEN, "s"), (PURPLE, "^"), (RED, "D"), (GREY, "v"))
+FIELD = "inferno"
 DARKEST = 1e-3
 """The share of a receptive field's largest value from which on down it is drawn in the darkest colour."""
 
@@ -203,11 +205,6 @@ def receptive_fields_before(vit: xr.DataArray, cnn: xr.DataArray, side: float) -
         f"paper), {_channels(vit)}."
     )
     return _fields({"ViT": _spread(of_kind(vit, "attention"), 5), "CNN": _spread(cnn, 5)}, side, caption, "before")
-
-
-def of_kind(fields: xr.DataArray, kind: str) -> xr.DataArray:
-    """The layers of one kind: 'attention', 'mlp', 'residual' (units of a CNN) or 'stem'."""
-    return fields.isel(layer=fields["kind"].values == kind)
 
 
 def _spread(fields: xr.DataArray, n: int) -> xr.DataArray:

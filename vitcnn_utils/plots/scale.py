@@ -54,34 +54,39 @@ def _draw_series(series: Sequence[xr.DataArray]) -> Drawing:
     return drawing
 
 
-def probes_over_depth(panels_of: Mapping[str, Mapping[str, xr.Dataset]], key: str = "") -> Figure:
+def probes_over_depth(models: Mapping[str, xr.Dataset], key: str = "") -> Figure:
     """Fig 13: accuracy of linear probes on token-averaged features over depth, mean and spread over draws.
 
-    panels_of: title of the panel -> label -> `layer_probes`. What a label says before a comma gives the colour, what it
-    says after it the line: see `style.model_style`.
+    models: label -> `layer_probes`; see `style.model_style` for labels. Left, the ViT and the CNN and those of their
+    recipe with less data or from another start; right, all models of all data, and untrained ones.
     """
-    datasets = [probes for curves in panels_of.values() for probes in curves.values()]
-    attrs = datasets[0].attrs
+    panels_of = {
+        "more and less data": [m for m in models if m.split(",")[0] in ("ViT", "CNN") and not m.endswith(FLOOR)],
+        "across models": [m for m in models if "," not in m or m.endswith(FLOOR)],
+    }
+    attrs = next(iter(models.values())).attrs
     alt = f"Line plots of the accuracy of linear probes on {attrs['images']} in percent, against depth."
-    for title, curves in panels_of.items():
-        ends = (f"{label} {at_depth(p, 0.5):.0f} at depth ½ and {at_depth(p, 1):.0f} at the end"
-                for label, p in curves.items())  # fmt: skip
+    for title, labels in panels_of.items():
+        ends = (f"{m} {at_depth(models[m], 0.5):.0f} at depth ½ and {at_depth(models[m], 1):.0f} at the end"
+                for m in labels)  # fmt: skip
         alt += f" {title}: {', '.join(ends)}."
     caption = (
         f"Accuracy of {attrs['shots']}-shot linear probes on {attrs['images']} at every block output, averaged over "
-        "tokens or places, against depth (0: input, 1: last layer): mean and, as a band, standard deviation of "
-        f"{datasets[0].sizes['draw']} draws of the shots, {attrs['n_test']:,} test images. The grey line is chance."
+        "tokens or places, against depth (0: input, 1: last layer): mean and, as a band, standard deviation over draws "
+        f"of the shots, {attrs['n_test']:,} test images. The grey line is chance."
     )
-    return figure(_draw_probes(panels_of, 100 * attrs["chance"]), ["fig-13"], alt, caption, line(*datasets), key)
+    drawing = _draw_probes(models, panels_of, 100 * attrs["chance"])
+    return figure(drawing, ["fig-13"], alt, caption, line(*models.values()), key)
 
 
 @styled
-def _draw_probes(panels_of: Mapping[str, Mapping[str, xr.Dataset]], chance: float) -> Drawing:
+def _draw_probes(models: Mapping[str, xr.Dataset], panels_of: Mapping[str, list[str]], chance: float) -> Drawing:
     drawing, axes = panels(1, len(panels_of), width=3.6 * len(panels_of), height=3.6, sharey=True)
-    for ax, (title, curves) in zip(axes[0], panels_of.items(), strict=True):
+    for ax, (title, labels) in zip(axes[0], panels_of.items(), strict=True):
         ax.axhline(chance, color=GREY, linewidth=0.8)
-        for label, probes in curves.items():
-            probe_curve(ax, probes["accuracy"].sel(readout="mean", drop=True), label, **model_style(label))
+        for label in labels:
+            accuracy = models[label]["accuracy"].sel(readout="mean", drop=True)
+            probe_curve(ax, accuracy, label, **model_style(label))
         ax.set(title=title, xlabel="depth", ylabel="probe accuracy (%)", xlim=(0, 1.03))
         ax.set_ylim(bottom=0)
     legend_below(drawing, axes)
