@@ -24,18 +24,22 @@ ALL, SECOND, UNTRAINED = "all data", "second seed", "untrained"
 class Cast(Mapping[str, Model]):
     """The models of a figure by label, each loaded when first asked for; empty where the edition lacks one.
 
-    A label that ends in 'untrained' stands for the model before training. images: what all of them see. Shown in a
-    notebook, it says which models these are, or that there are none.
+    A label that ends in 'untrained' stands for the model before training. images: what all of them see. stand_in:
+    whether they are the zoo's, beside a ViT that is not. Shown in a notebook, it says which models these are, or that
+    there are none.
     """
 
-    def __init__(self, figure: str, names: Mapping[str, str], images: Images, **options: Any) -> None:
-        self.figure, self.names, self.images, self.options = figure, dict(names), images, options
+    def __init__(
+        self, figure: str, names: Mapping[str, str], images: Images, stand_in: bool = False, **options: Any
+    ) -> None:
+        self.figure, self.names, self.images, self.stand_in = figure, dict(names), images, stand_in
+        self._options = options
         self._loaded: dict[str, Model] = {}
 
     def __getitem__(self, label: str) -> Model:
         if label not in self._loaded:
             weights = UNTRAINED if label.endswith(UNTRAINED) else None
-            self._loaded[label] = load_model(self.names[label], weights, **self.options)
+            self._loaded[label] = load_model(self.names[label], weights, **self._options)
         return self._loaded[label]
 
     def __iter__(self) -> Iterator[str]:
@@ -60,8 +64,12 @@ class Cast(Mapping[str, Model]):
     def _repr_markdown_(self) -> str:
         if not self.names:
             return f"**{self.figure} is left out**: it needs models that this edition does not name."
-        shown = (f"{label} `{name}`" for label, name in self.names.items() if not label.endswith(UNTRAINED))
-        return f"**{self.figure}** shows {', '.join(shown)}, on {len(self.images):,} images of {self.images.name}."
+        shown = [f"`{name}`" if label == name else f"{label} `{name}`"
+                 for label, name in self.names.items() if not label.endswith(UNTRAINED)]  # fmt: skip
+        why = (
+            ": models of the zoo, since this edition has none of its own that were trained in this way" * self.stand_in
+        )
+        return f"**{self.figure}** shows {', '.join(shown)}, on images of {self.images.name}{why}."
 
 
 class Casting:
@@ -84,7 +92,8 @@ class Casting:
             return Cast(figure, {}, self.images)
         if any(related(name, self.vit) for name in present.values()):
             return Cast(figure, present, self.images, **self.own_options)
-        return Cast(figure, present, load_images("cifar10", seed=self.seed)[: len(self.images)], **self.options)
+        pictures = load_images("cifar10", seed=self.seed)[: len(self.images)]
+        return Cast(figure, present, pictures, stand_in=True, **self.options)
 
     def own(self, figure: str, names: Mapping[str, str | None], cnn: str | None = None) -> Cast:
         """Those of `names` that can be shown beside the edition's ViT, and its CNN (labels 'CNN…'), on its images."""
@@ -106,18 +115,26 @@ class Casting:
     def series(self, figure: str, *series: Mapping[Any, str] | None, vit_seed_2: str | None = None) -> list[Cast]:
         """Models by the part of the data that they saw, one cast a series, all on the same images.
 
-        series: percent of the training images -> model. Labels: '3 %', …, 'all data' for the largest part, then the
-        controls 'second seed' (the last's recipe from another start, where there is one) and 'untrained'.
+        series: see `parts`. Then the controls: 'second seed' (the recipe of 'all data' from another start, where there
+        is one) and 'untrained'.
         """
         casts = []
-        for parts in filter(None, series):
-            # Papermill hands over the keys of a mapping as text.
-            *less, (_, whole) = sorted((float(percent), name) for percent, name in parts.items())
-            names: dict[str, str | None] = {f"{percent:g} %": name for percent, name in less} | {ALL: whole}
-            second = another_start(whole, self.vit, vit_seed_2)
-            names |= {SECOND: second} if second else {}
-            casts.append(self.cast(figure, names | {UNTRAINED: whole}))
-        return [cast for cast in casts if cast.images.name == casts[0].images.name]
+        for names in map(parts, filter(None, series)):
+            second = another_start(names[ALL], self.vit, vit_seed_2)
+            controls = ({SECOND: second} if second else {}) | {UNTRAINED: names[ALL]}
+            casts.append(self.cast(figure, names | controls))
+        return [cast for cast in casts if cast.stand_in == casts[0].stand_in]
+
+
+def parts(series: Mapping[Any, str] | None) -> dict[str, str]:
+    """Models by the part of the data that they saw, smallest part first: '3 %', … and 'all data' for the largest.
+
+    series: percent of the training images -> model; keys may be text, as papermill hands them over.
+    """
+    if not series:
+        return {}
+    *less, (_, whole) = sorted((float(percent), name) for percent, name in series.items())
+    return {f"{percent:g} %": name for percent, name in less} | {ALL: whole}
 
 
 def related(name: str, to: str) -> bool:

@@ -11,15 +11,13 @@ from matplotlib.patches import Rectangle
 
 from vitcnn_utils.measures.attention import rank_correlations
 from vitcnn_utils.measures.receptive_field import of_kind
-from vitcnn_utils.plots.style import (
-    BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Figure, colour_bar, figure, heat_map, legend_below, model_style, panels,
-    styled,
-)  # fmt: skip
+from vitcnn_utils.plots import style
+from vitcnn_utils.plots.style import Figure, colour_bar, figure, heat_map, legend_below, model_style, panels, styled
 from vitcnn_utils.provenance import line
 
 # Told apart by shape as well as by colour: the two lowest and the two highest blocks of a ViT; units of a CNN.
-_BLOCK_STYLES = ((BLUE, "o"), (GREEN, "s"), (PURPLE, "^"), (RED, "D"))
-_UNIT_STYLES = ((ORANGE, "o"), (GREEN, "s"), (PURPLE, "^"), (RED, "D"), (GREY, "v"))
+_BLOCK_STYLES = ((style.BLUE, "o"), (style.GREEN, "s"), (style.PURPLE, "^"), (style.RED, "D"))
+_UNIT_STYLES = ((style.ORANGE, "o"), (style.GREEN, "s"), (style.PURPLE, "^"), (style.RED, "D"), (style.GREY, "v"))
 FIELD = "inferno"
 DARKEST = 1e-3
 """The share of a receptive field's largest value from which on down it is drawn in the darkest colour."""
@@ -66,14 +64,16 @@ def _distances(
         outer = distances.sel(block=_outer_blocks(distances))
         ends = (f"block {int(row['block'])} from {float(row.min()):.1f} to {float(row.max()):.1f}" for row in outer)
         alt += f"{title}: {', '.join(ends)}. "
-    return figure(_draw_distances(shown, uniform), [name], f"{alt}Uniform attention: {uniform:.1f}.", caption, made, key)
+    return figure(
+        _draw_distances(shown, uniform), [name], f"{alt}Uniform attention: {uniform:.1f}.", caption, made, key
+    )
 
 
 @styled
 def _draw_distances(shown: Mapping[str, xr.DataArray], uniform: float) -> Drawing:
     drawing, axes = panels(1, len(shown), width=2.4 * len(shown), height=2.9, sharey=True)
     for ax, (title, distances) in zip(axes[0], shown.items(), strict=True):
-        ax.axhline(uniform, color=GREY, linestyle="--", linewidth=1.2, label="uniform")
+        ax.axhline(uniform, color=style.GREY, linestyle="--", linewidth=1.2, label="uniform")
         ordinal = np.arange(distances.sizes["head"])
         # A line without a spread is matplotlib's: seaborn would want a long table for the same.
         for block, (colour, marker) in zip(_outer_blocks(distances), _BLOCK_STYLES, strict=False):
@@ -112,15 +112,17 @@ def all_head_distances(heads: xr.Dataset, untrained: xr.Dataset) -> Figure:
 def _draw_all_blocks(heads: xr.Dataset, untrained: xr.Dataset) -> Drawing:
     drawing, (axes,) = panels(1, 2, height=2.7, width_ratios=(3, 2))
     uniform = heads.attrs["uniform_distance"]
-    axes[0].axhline(uniform, color=GREY, linestyle="--", linewidth=1.2, label="uniform")
-    for data, colour, marker, label in ((heads, BLUE, "o", "a head"), (untrained, GREY, "d", "untrained")):
+    axes[0].axhline(uniform, color=style.GREY, linestyle="--", linewidth=1.2, label="uniform")
+    for data, colour, marker, label in ((heads, style.BLUE, "o", "a head"), (untrained, style.GREY, "d", "untrained")):
         table = data["distance"].to_dataframe().reset_index()
         sns.stripplot(table, x="block", y="distance", color=colour, marker=marker, alpha=0.75, jitter=0.15,
                       native_scale=True, label=label, legend=False, ax=axes[0])  # fmt: skip
     highest = max(uniform, float(heads["distance"].max()))
     axes[0].set(ylabel="mean attention distance (px)", ylim=(0, 1.08 * highest))
-    axes[1].plot(heads["block"], heads["prefix_mass"].mean("head"), "o-", color=GREEN, label="share on prefix tokens")
-    axes[1].plot(heads["block"], heads["entropy"].mean("head"), "s-", color=RED, label="entropy")
+    axes[1].plot(
+        heads["block"], heads["prefix_mass"].mean("head"), "o-", color=style.GREEN, label="share on prefix tokens"
+    )
+    axes[1].plot(heads["block"], heads["entropy"].mean("head"), "s-", color=style.RED, label="entropy")
     axes[1].set(ylabel="mean over heads", ylim=(0, 1.02))
     for ax in axes:
         ax.set(xlabel="block", xticks=heads["block"][:: 1 + heads.sizes["block"] // 13])
@@ -285,7 +287,7 @@ def _draw_curves(sizes: Mapping[str, xr.Dataset], uniform: xr.Dataset) -> Drawin
     for ax, (key, label) in zip(axes[0], _CURVES.items(), strict=True):
         for name, data in sizes.items():
             ax.plot(data["depth"], data[key], **model_style(name), label=name)
-        ax.axhline(float(uniform[key][0]), color=GREY, linestyle="--", linewidth=1.2, label="uniform field")
+        ax.axhline(float(uniform[key][0]), color=style.GREY, linestyle="--", linewidth=1.2, label="uniform field")
         ax.set(xlabel="depth", xlim=(0, 1), ylim=(0, None))
         ax.set_title(label, fontsize=9)
     legend_below(drawing, axes, columns=5)
@@ -314,7 +316,7 @@ def centre_before_and_after(after: Mapping[str, xr.Dataset], before: Mapping[str
 def _draw_centre(after: Mapping[str, xr.Dataset], before: Mapping[str, xr.Dataset]) -> Drawing:
     drawing, axes = panels(1, len(after), height=2.6, sharey=True)
     for ax, name in zip(axes[0], after, strict=True):
-        for data, colour, marker, label in ((after, GREEN, "s", "after"), (before, PURPLE, "^", "before")):
+        for data, colour, marker, label in ((after, style.GREEN, "s", "after"), (before, style.PURPLE, "^", "before")):
             blocks = data[name]["block"]
             ax.plot(blocks, data[name]["centre_mass"], color=colour, marker=marker, label=f"{label} the addition")
         ax.set(title=name, xlabel="block or unit", xticks=blocks[:: 1 + len(blocks) // 9], ylim=(0, 1))

@@ -9,10 +9,18 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from vitcnn_utils.measures.localization import contrast, localization_rate
+from vitcnn_utils.plots import style
 from vitcnn_utils.plots.style import (
-    BLUE, GREEN, GREY, LIGHT, SEQUENTIAL, Figure, colour_bar, figure, heat_map, legend_below, model_style, panels,
-    probe_curve, styled,
-)  # fmt: skip
+    Figure,
+    colour_bar,
+    figure,
+    heat_map,
+    legend_below,
+    model_style,
+    panels,
+    probe_curve,
+    styled,
+)
 from vitcnn_utils.provenance import line
 
 # The paper's (0, 0), (2, 1) and (4, 4) of a 7 x 7 grid, as shares of the grid; its fourth, (4, 2), is moved to the
@@ -78,7 +86,7 @@ def _token_map(ax: Axes, values: np.ndarray, place: str, **scale: Any) -> Any:
     ax.set_xticks([0.5, columns - 0.5], [0, columns - 1])
     ax.set_yticks([0.5, rows - 0.5], [0, rows - 1])
     ax.set_title(f"{place} ({row}, {column})", fontsize=8.5)
-    ax.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor=LIGHT, linewidth=1.6, clip_on=False))
+    ax.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor=style.LIGHT, linewidth=1.6, clip_on=False))
     return mesh
 
 
@@ -93,15 +101,15 @@ def by_layer(layers: Mapping[str, xr.DataArray], key: str = "layers") -> Figure:
     for name, similarity in layers.items():
         rates = localization_rate(similarity).sel(region="all")
         excess = contrast(similarity)["difference"].mean(["row", "col"])
-        style = model_style(name)
+        look = model_style(name)
         for ax, values in zip(axes, (rates["top1"], excess), strict=True):
-            ax.plot(similarity["depth"], values, **style, label=name)
-        axes[0].axhline(float(rates["chance_top1"][0]), color=style["color"], linewidth=0.6)
+            ax.plot(similarity["depth"], values, **look, label=name)
+        axes[0].axhline(float(rates["chance_top1"][0]), color=look["color"], linewidth=0.6)
         first, last = (float(rates["top1"][layer]) for layer in (0, -1))
         ends.append(f"{name} {first:.0%} in the first and {last:.0%} in the last block shown")
     axes[0].set(title="finds its own patch", ylabel="share of tokens", ylim=(0, 1.02))
     axes[1].set(title="stands out for its own patch", ylabel="CKA, own − others")
-    axes[1].axhline(0, color=GREY, linewidth=0.8)
+    axes[1].axhline(0, color=style.GREY, linewidth=0.8)
     for ax in axes:
         ax.set_xlabel("depth of the layer, 0 to 1")
     legend_below(drawing, axes, columns=3)
@@ -120,11 +128,11 @@ def by_layer(layers: Mapping[str, xr.DataArray], key: str = "layers") -> Figure:
 
 # In the right panel the colour says how a ViT was trained, the line where it is probed.
 _READOUTS = {
-    "CLS; CLS token": {"color": BLUE, "marker": "o", "linestyle": "-"},
-    "CLS; mean of tokens, CLS left out": {"color": BLUE, "marker": "s", "linestyle": "--"},
-    "CLS; mean of all tokens": {"color": BLUE, "marker": "", "linestyle": ":"},
-    "GAP; first token": {"color": GREEN, "marker": "v", "linestyle": "--"},
-    "GAP; mean of all tokens": {"color": GREEN, "marker": "D", "linestyle": "-"},
+    "CLS; CLS token": {"color": style.BLUE, "marker": "o", "linestyle": "-"},
+    "CLS; mean of tokens, CLS left out": {"color": style.BLUE, "marker": "s", "linestyle": "--"},
+    "CLS; mean of all tokens": {"color": style.BLUE, "marker": "", "linestyle": ":"},
+    "GAP; first token": {"color": style.GREEN, "marker": "v", "linestyle": "--"},
+    "GAP; mean of all tokens": {"color": style.GREEN, "marker": "D", "linestyle": "-"},
 }
 
 
@@ -150,7 +158,7 @@ def probes(models: Mapping[str, xr.Dataset]) -> Figure:
         probe_curve(axes[1], accuracy, name, **_READOUTS[name])
     attrs = next(iter(models.values())).attrs
     for ax, title in zip(axes, ("single token or place", "trained with; probed at"), strict=True):
-        ax.axhline(100 * attrs["chance"], color=GREY, linewidth=0.8, linestyle=":")
+        ax.axhline(100 * attrs["chance"], color=style.GREY, linewidth=0.8, linestyle=":")
         ax.set(title=title, xlabel="depth of the layer, 0 to 1", ylabel="test accuracy, %", xlim=(0, 1.02))
         ax.set_ylim(bottom=0)
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8)
@@ -175,7 +183,7 @@ def token_accuracies(models: Mapping[str, xr.Dataset], layers: int) -> Figure:
     for row, (name, dataset) in zip(axes, models.items(), strict=True):
         accuracy = 100 * dataset["token_accuracy"].isel(layer=slice(-layers, None)).mean("draw")
         for ax, values in zip(row, accuracy, strict=True):
-            mesh = heat_map(ax, values, cmap=SEQUENTIAL, square=True)
+            mesh = heat_map(ax, values, cmap=style.SEQUENTIAL, square=True)
             ax.set_title(str(values["layer"].item()), fontsize=8.5)
             colour_bar(drawing, mesh, ax, aspect=14, pad=0.03, shrink=1)
         row[0].set_ylabel(name, fontsize=8.5)

@@ -8,13 +8,12 @@ from matplotlib.ticker import MaxNLocator
 
 from vitcnn_utils.measures.cka import CEILING, FLOOR, high, low, subsets
 from vitcnn_utils.measures.probes import at_depth
-from vitcnn_utils.plots.style import (
-    BLUE, GREEN, GREY, PURPLE, RED, Figure, figure, legend_below, model_style, panels, probe_curve, styled,
-)  # fmt: skip
+from vitcnn_utils.plots import style
+from vitcnn_utils.plots.style import Figure, figure, legend_below, model_style, panels, probe_curve, styled
 from vitcnn_utils.provenance import line
 
 # Parts of the data are told apart by shape as well as by colour.
-_PARTS = ((GREEN, "^"), (PURPLE, "s"), (BLUE, "o"), (RED, "D"))
+_PARTS = ((style.GREEN, "^"), (style.PURPLE, "s"), (style.BLUE, "o"), (style.RED, "D"))
 _CONTROLS = {CEILING: ("--", "second seed, all data"), FLOOR: (":", "untrained")}
 
 
@@ -46,7 +45,7 @@ def _draw_series(series: Sequence[xr.DataArray]) -> Drawing:
             ax.plot(curves.block, curves.sel(model=label), color=colour, marker=marker, label=f"{label} of the data")
         for label, (dash, text) in _CONTROLS.items():
             if label in curves["model"]:
-                ax.plot(curves.block, curves.sel(model=label), color=GREY, linestyle=dash, label=text)
+                ax.plot(curves.block, curves.sel(model=label), color=style.GREY, linestyle=dash, label=text)
         ax.set(title=curves.attrs["reference"], xlabel="block")
         ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes[0, 0].set(ylabel="CKA with the model of all data", ylim=(0, 1.02))
@@ -83,7 +82,7 @@ def probes_over_depth(models: Mapping[str, xr.Dataset], key: str = "") -> Figure
 def _draw_probes(models: Mapping[str, xr.Dataset], panels_of: Mapping[str, list[str]], chance: float) -> Drawing:
     drawing, axes = panels(1, len(panels_of), width=3.6 * len(panels_of), height=3.6, sharey=True)
     for ax, (title, labels) in zip(axes[0], panels_of.items(), strict=True):
-        ax.axhline(chance, color=GREY, linewidth=0.8)
+        ax.axhline(chance, color=style.GREY, linewidth=0.8)
         for label in labels:
             accuracy = models[label]["accuracy"].sel(readout="mean", drop=True)
             probe_curve(ax, accuracy, label, **model_style(label))

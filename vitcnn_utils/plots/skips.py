@@ -9,14 +9,13 @@ from matplotlib.ticker import MaxNLocator
 
 from vitcnn_utils.measures.cka import split_contrast
 from vitcnn_utils.measures.residual import by_part
+from vitcnn_utils.plots import style
 from vitcnn_utils.plots.structure import similarity_map
-from vitcnn_utils.plots.style import (
-    BLUE, LIGHT, ORANGE, PURPLE, SEQUENTIAL, Figure, colour_bar, figure, heat_map, legend_below, panels, styled,
-)  # fmt: skip
+from vitcnn_utils.plots.style import Figure, colour_bar, figure, heat_map, legend_below, panels, styled
 from vitcnn_utils.provenance import line
 
 BRANCHES = {"attention": "self-attention", "mlp": "MLP"}
-_COLOURS = {"attention": BLUE, "mlp": PURPLE}
+_COLOURS = {"attention": style.BLUE, "mlp": style.PURPLE}
 _LINES = {"CLS": "o-", "spatial": "s--"}
 
 # Figure 7
@@ -32,7 +31,7 @@ def norm_ratios(vit: xr.Dataset, cnn: xr.Dataset, tokens: int = 9, key: str = ""
     shown = vit["ratio"].isel(token=slice(tokens)).transpose("token", "block", "branch")
     ticks = np.arange(vit.sizes["block"])[:: 1 + vit.sizes["block"] // 6]
     for ax, (branch, name) in zip(axes, BRANCHES.items(), strict=False):
-        mesh = heat_map(ax, shown.sel(branch=branch), upward=True, cmap=SEQUENTIAL)
+        mesh = heat_map(ax, shown.sel(branch=branch), upward=True, cmap=style.SEQUENTIAL)
         ax.set_xticks(ticks + 0.5, ticks)
         ax.set_yticks(np.arange(shown.sizes["token"]) + 0.5, range(shown.sizes["token"]))
         ax.set(title=name, xlabel="block")
@@ -75,8 +74,8 @@ def _lines(ax: Axes, vit: xr.Dataset, cnn: xr.Dataset, statistic: str) -> None:
                     label=f"{name}, {part}")  # fmt: skip
     units = cnn[statistic].isel(branch=0, token=0)
     units = units.where(np.isfinite(units))
-    ax.plot(cnn["block"], units, "D:", color=ORANGE, label="CNN units")
-    ax.plot(cnn["block"], units.where(cnn["projected"]), "D", color=ORANGE, markerfacecolor="white")
+    ax.plot(cnn["block"], units, "D:", color=style.ORANGE, label="CNN units")
+    ax.plot(cnn["block"], units.where(cnn["projected"]), "D", color=style.ORANGE, markerfacecolor="white")
     ax.set(xlabel="block or unit")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -97,7 +96,7 @@ def token_grids(vit: xr.Dataset, grid: tuple[int, int]) -> Figure:
         spans.append(f"from {low:.1f} to {high:.1f} ({name})")
         for ax, block in zip(row, blocks, strict=True):
             values = spatial.sel(branch=branch, block=block).values.reshape(grid)
-            mesh = heat_map(ax, values, cmap=SEQUENTIAL, vmin=low, vmax=high, square=True)
+            mesh = heat_map(ax, values, cmap=style.SEQUENTIAL, vmin=low, vmax=high, square=True)
             if "CLS" in parts["part"]:
                 ax.set_xlabel(f"CLS {parts.sel(branch=branch, block=block, part='CLS'):.1f}", fontsize=7.5)
         row[0].set_ylabel(name)
@@ -157,8 +156,8 @@ def split_maps(
         mesh = similarity_map(ax, similarity, f"none in block {block}")
         inside = np.flatnonzero(similarity["block_a"].values == block)
         for edge in (inside[0], inside[-1] + 1):
-            ax.axvline(edge, color=LIGHT, linewidth=0.8)
-            ax.axhline(edge, color=LIGHT, linewidth=0.8)
+            ax.axvline(edge, color=style.LIGHT, linewidth=0.8)
+            ax.axhline(edge, color=style.LIGHT, linewidth=0.8)
         ax.set_ylabel("")
     axes[0].set_ylabel("layer, input to output")
     for ax in axes:

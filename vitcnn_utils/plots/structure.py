@@ -10,7 +10,8 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
 from vitcnn_utils.measures.cka import best_match, low_high, matched_depth
-from vitcnn_utils.plots.style import BLUE, GREEN, GREY, LIGHT, Figure, colour_bar, figure, heat_map, panels, styled
+from vitcnn_utils.plots import style
+from vitcnn_utils.plots.style import Figure, colour_bar, figure, heat_map, panels, styled
 from vitcnn_utils.provenance import line
 
 _DEPTHS = {0.0: "0", 0.25: "¼", 0.5: "½", 0.75: "¾", 1.0: "1"}
@@ -46,8 +47,8 @@ def _draw_within(maps: Sequence[xr.DataArray]) -> Drawing:
     for ax, similarity in zip(axes.flat, maps, strict=True):
         mesh = similarity_map(ax, similarity, similarity.attrs["model_a"])
         for border in borders(similarity):
-            ax.axhline(border, color=LIGHT, linewidth=0.8)
-            ax.axvline(border, color=LIGHT, linewidth=0.8)
+            ax.axhline(border, color=style.LIGHT, linewidth=0.8)
+            ax.axvline(border, color=style.LIGHT, linewidth=0.8)
     colour_bar(drawing, mesh, axes, "CKA")
     return drawing
 
@@ -93,17 +94,17 @@ def _draw_across(trained: xr.DataArray, untrained: xr.DataArray) -> Drawing:
 
 
 def _draw_matches(ax: Axes, matched: xr.Dataset, untrained: xr.Dataset) -> None:
-    ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
-    ax.plot(untrained.depth_b, untrained["centroid"], color=GREY, label="untrained")
-    ax.plot(matched.depth_b, matched["argmax"], ".", color=GREEN, markersize=5, label="most similar")
-    ax.plot(matched.depth_b, matched["centroid"], color=BLUE, label="weighted mean")
+    ax.plot([0, 1], [0, 1], color=style.GREY, linestyle="--", linewidth=1)
+    ax.plot(untrained.depth_b, untrained["centroid"], color=style.GREY, label="untrained")
+    ax.plot(matched.depth_b, matched["argmax"], ".", color=style.GREEN, markersize=5, label="most similar")
+    ax.plot(matched.depth_b, matched["centroid"], color=style.BLUE, label="weighted mean")
     ax.set(xlabel="depth in the CNN", ylabel="matching depth in the ViT", xlim=(0, 1), ylim=(-0.02, 1.02))
     ax.legend(loc="best")
 
 
 def _draw_best(ax: Axes, trained: xr.DataArray, untrained: xr.DataArray) -> None:
-    ax.axvspan(2 / 3, 1, color=GREY, alpha=0.15, linewidth=0)
-    for similarity, colour, label in ((untrained, GREY, "untrained"), (trained, BLUE, "trained")):
+    ax.axvspan(2 / 3, 1, color=style.GREY, alpha=0.15, linewidth=0)
+    for similarity, colour, label in ((untrained, style.GREY, "untrained"), (trained, style.BLUE, "trained")):
         best = best_match(similarity)
         ax.plot(best.depth_a, best, color=colour, linewidth=1)
         blocks = best[(best.kind_a == "block").values]
@@ -118,7 +119,7 @@ def similarity_map(ax: Axes, similarity: xr.DataArray, title: str) -> Any:
     A layer without a CKA, the same for all images, is grey.
     """
     mesh = heat_map(ax, similarity, upward=True, vmin=0, vmax=1)
-    ax.set_facecolor(GREY)
+    ax.set_facecolor(style.GREY)
     for axis, count in zip((ax.yaxis, ax.xaxis), similarity.shape, strict=True):
         numbers = MaxNLocator(5, integer=True).tick_values(0, count - 1)
         numbers = numbers[(numbers >= 0) & (numbers < count)].astype(int)

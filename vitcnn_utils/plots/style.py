@@ -137,7 +137,8 @@ def figure(drawing: MplFigure, ids: Sequence[str], alt: str, caption: str, prove
     """A drawing made ready for the page.
 
     ids: the paper's figures that it stands for, as 'fig-3'. alt: what is to be seen, for those who cannot.
-    caption: one or two sentences, HTML. provenance: what made it, from `provenance.line`. key: tells apart several drawings of the same figure on one page.
+    caption: one or two sentences, HTML. provenance: what made it, from `provenance.line`. key: tells apart several
+    drawings of the same figure on one page.
     """
     prefix = "-".join([*ids, key] if key else ids) or "drawing"
     return Figure(inline_svg(drawing, prefix, alt), () if key else tuple(ids), alt, caption, provenance)
