@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 import seaborn as sns
 import xarray as xr
 from matplotlib.colors import LogNorm
@@ -113,10 +114,10 @@ def _draw_all_blocks(heads: xr.Dataset, untrained: xr.Dataset) -> Drawing:
     drawing, (axes,) = panels(1, 2, height=2.7, width_ratios=(3, 2))
     uniform = heads.attrs["uniform_distance"]
     axes[0].axhline(uniform, color=style.GREY, linestyle="--", linewidth=1.2, label="uniform")
-    for data, colour, marker, label in ((heads, style.BLUE, "o", "a head"), (untrained, style.GREY, "d", "untrained")):
-        table = data["distance"].to_dataframe().reset_index()
-        sns.stripplot(table, x="block", y="distance", color=colour, marker=marker, alpha=0.75, jitter=0.15,
-                      native_scale=True, label=label, legend=False, ax=axes[0])  # fmt: skip
+    frames = {"a head": heads["distance"].to_dataframe(), "untrained": untrained["distance"].to_dataframe()}
+    # Side by side and not jittered: the same picture in every run.
+    sns.stripplot(pd.concat(frames, names=["model"]).reset_index(), x="block", y="distance", hue="model", dodge=True,
+                  jitter=False, palette=[style.BLUE, style.GREY], alpha=0.75, native_scale=True, ax=axes[0])  # fmt: skip
     highest = max(uniform, float(heads["distance"].max()))
     axes[0].set(ylabel="mean attention distance (px)", ylim=(0, 1.08 * highest))
     axes[1].plot(
@@ -246,13 +247,13 @@ def _draw_fields(rows: Mapping[str, xr.DataArray], side: float) -> Drawing:
     for row, (name, fields) in zip(axes, rows.items(), strict=True):
         for ax in row[fields.sizes["layer"] :]:
             ax.set_axis_off()
-        row[0].set_ylabel(name)
         for ax, field in zip(row, fields, strict=False):
-            shown = np.maximum(field / field.max(), DARKEST)
+            shown = np.maximum((field / field.max()).fillna(0), DARKEST)  # NaN where nothing matters
             mesh = heat_map(ax, shown, cmap="inferno", norm=LogNorm(DARKEST, 1), square=True)
             corner = (float(field["centre_x"]) - side / 2, float(field["centre_y"]) - side / 2)
             ax.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="white", linewidth=0.7))
             ax.set_title(layer_title(field), fontsize=9, loc="center")
+        row[0].set_ylabel(name)
     colour_bar(drawing, mesh, axes, "share of the largest value", shrink=0.8)
     return drawing
 

@@ -56,8 +56,9 @@ def token_maps(
             mesh = _token_map(ax, shown[name][column], place, **scale)
         colour_bar(drawing, mesh, list(axes[: len(maps), column]), location="bottom", aspect=14, shrink=0.8)
     if baseline is not None:
+        lowest = np.nanmin(shown["raw patches"])
         for ax, place, values in zip(axes[-1], PLACES, shown["raw patches"], strict=True):
-            mesh = _token_map(ax, values, place, vmin=min(map(np.nanmin, shown["raw patches"])), vmax=1)
+            mesh = _token_map(ax, values, place, vmin=lowest, vmax=1)
         colour_bar(drawing, mesh, list(axes[-1]), location="bottom", aspect=40, shrink=0.5)
     for ax, name in zip(axes[:, 0], rows, strict=True):
         ax.set_ylabel(f"{name}\npatch row", fontsize=8.5)

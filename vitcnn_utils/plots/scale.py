@@ -6,7 +6,7 @@ import xarray as xr
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
-from vitcnn_utils.measures.cka import CEILING, FLOOR, high, low, subsets
+from vitcnn_utils.measures.cka import CEILING, FLOOR, lower_third, subsets, upper_half
 from vitcnn_utils.measures.probes import at_depth
 from vitcnn_utils.plots import style
 from vitcnn_utils.plots.style import Figure, figure, legend_below, model_style, panels, probe_curve, styled
@@ -25,7 +25,7 @@ def similarity_by_data(series: Sequence[xr.DataArray]) -> Figure:
     alt = "Line plots of CKA with the model trained on all data, against block number."
     for curves in series:
         ends = ", ".join(
-            f"{label} {float(low(curves).sel(model=label)):.2f} and {float(high(curves).sel(model=label)):.2f}"
+            f"{label} {float(lower_third(curves).sel(model=label)):.2f} and {float(upper_half(curves).sel(model=label)):.2f}"
             for label in curves["model"].values
         )
         alt += f" {curves.attrs['reference']}, means of the lower third and of the upper half: {ends}."

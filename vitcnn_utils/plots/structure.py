@@ -119,7 +119,6 @@ def similarity_map(ax: Axes, similarity: xr.DataArray, title: str) -> Any:
     A layer without a CKA, the same for all images, is grey.
     """
     mesh = heat_map(ax, similarity, upward=True, vmin=0, vmax=1)
-    ax.set_facecolor(style.GREY)
     for axis, count in zip((ax.yaxis, ax.xaxis), similarity.shape, strict=True):
         numbers = MaxNLocator(5, integer=True).tick_values(0, count - 1)
         numbers = numbers[(numbers >= 0) & (numbers < count)].astype(int)

@@ -57,13 +57,14 @@ def panels(
 
 
 def heat_map(axes: Axes, values: Any, *, upward: bool = False, cmap: str = SIMILARITY, **kwargs: Any) -> Any:
-    """A heat map without ticks; gives the mesh, for a colour bar. Cell i spans i to i + 1.
+    """A heat map without ticks; gives the mesh, for a colour bar. Cell i spans i to i + 1; grey where there is no value.
 
     upward: row 0 lies at the bottom, as in the paper's maps of layers; else at the top, as in an image.
     kwargs go to `seaborn.heatmap` (vmin, vmax, norm, …).
     """
+    colours = mpl.colormaps[cmap].with_extremes(bad=GREY)
     # As an image: a path for each cell would be 30 times as large.
-    sns.heatmap(np.asarray(values), ax=axes, cmap=cmap, cbar=False, rasterized=True, xticklabels=False,
+    sns.heatmap(np.asarray(values), ax=axes, cmap=colours, cbar=False, rasterized=True, xticklabels=False,
                 yticklabels=False, **kwargs)  # fmt: skip
     if upward:
         axes.invert_yaxis()
