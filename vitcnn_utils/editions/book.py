@@ -332,6 +332,8 @@ def _stage(root: Path, executed: list[Path], staging: Path) -> None:
     from vitcnn_utils.explorers import static
 
     shutil.copytree(root / "book", staging, ignore=shutil.ignore_patterns("__pycache__"))
+    # As they are: students run them, the book shows them.
+    shutil.copytree(root / "notebooks" / "course", staging / "notebooks" / "course", dirs_exist_ok=True)
     explorers = []
     for path in executed:
         place = _place(path)
