@@ -116,8 +116,10 @@ def _draw_all_blocks(heads: xr.Dataset, untrained: xr.Dataset) -> Drawing:
     axes[0].axhline(uniform, color=style.GREY, linestyle="--", linewidth=1.2, label="uniform")
     frames = {"a head": heads["distance"].to_dataframe(), "untrained": untrained["distance"].to_dataframe()}
     # Side by side and not jittered: the same picture in every run.
-    sns.stripplot(pd.concat(frames, names=["model"]).reset_index(), x="block", y="distance", hue="model", dodge=True,
-                  jitter=False, palette=[style.BLUE, style.GREY], alpha=0.75, native_scale=True, ax=axes[0])  # fmt: skip
+    sns.stripplot(
+        pd.concat(frames, names=["model"]).reset_index(), x="block", y="distance", hue="model", ax=axes[0],
+        dodge=True, jitter=False, palette=[style.BLUE, style.GREY], alpha=0.75, native_scale=True,
+    )  # fmt: skip
     highest = max(uniform, float(heads["distance"].max()))
     axes[0].set(ylabel="mean attention distance (px)", ylim=(0, 1.08 * highest))
     axes[1].plot(

@@ -24,10 +24,8 @@ def similarity_by_data(series: Sequence[xr.DataArray]) -> Figure:
     """
     alt = "Line plots of CKA with the model trained on all data, against block number."
     for curves in series:
-        ends = ", ".join(
-            f"{label} {float(lower_third(curves).sel(model=label)):.2f} and {float(upper_half(curves).sel(model=label)):.2f}"
-            for label in curves["model"].values
-        )
+        means = zip(curves["model"].values, lower_third(curves).values, upper_half(curves).values, strict=True)
+        ends = ", ".join(f"{label} {low:.2f} and {high:.2f}" for label, low, high in means)
         alt += f" {curves.attrs['reference']}, means of the lower third and of the upper half: {ends}."
     caption = (
         "CKA between a block of a model that was trained on part of the data and the same block of the one that was "

@@ -57,10 +57,10 @@ def panels(
 
 
 def heat_map(axes: Axes, values: Any, *, upward: bool = False, cmap: str = SIMILARITY, **kwargs: Any) -> Any:
-    """A heat map without ticks; gives the mesh, for a colour bar. Cell i spans i to i + 1; grey where there is no value.
+    """A heat map without ticks, grey where there is no value; gives the mesh, for a colour bar.
 
-    upward: row 0 lies at the bottom, as in the paper's maps of layers; else at the top, as in an image.
-    kwargs go to `seaborn.heatmap` (vmin, vmax, norm, …).
+    Cell i spans i to i + 1. upward: row 0 lies at the bottom, as in the paper's maps of layers; else at the top, as in
+    an image. kwargs go to `seaborn.heatmap` (vmin, vmax, norm, …).
     """
     colours = mpl.colormaps[cmap].with_extremes(bad=GREY)
     # As an image: a path for each cell would be 30 times as large.
