@@ -19,7 +19,6 @@ from vitcnn_utils.provenance import line
 # Told apart by shape as well as by colour: the two lowest and the two highest blocks of a ViT; units of a CNN.
 _BLOCK_STYLES = ((style.BLUE, "o"), (style.GREEN, "s"), (style.PURPLE, "^"), (style.RED, "D"))
 _UNIT_STYLES = ((style.ORANGE, "o"), (style.GREEN, "s"), (style.PURPLE, "^"), (style.RED, "D"), (style.GREY, "v"))
-FIELD = "inferno"
 DARKEST = 1e-3
 """The share of a receptive field's largest value from which on down it is drawn in the darkest colour."""
 
