@@ -5,6 +5,7 @@ skips. Where an edition names none of its own, those of the zoo stand in. They a
 they are compared with a model of the zoo, on the zoo's images.
 """
 
+import html
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -61,15 +62,17 @@ class Cast(Mapping[str, Model]):
             return {}
         return {label: accuracy(model, self.images) for label, model in trained.items()}
 
-    def _repr_markdown_(self) -> str:
+    def _repr_html_(self) -> str:
+        figure = f"<strong>{html.escape(self.figure)}</strong>"
         if not self.names:
-            return f"**{self.figure} is left out**: it needs models that this edition does not name."
-        shown = [f"`{name}`" if label == name else f"{label} `{name}`"
-                 for label, name in self.names.items() if not label.endswith(UNTRAINED)]  # fmt: skip
-        why = (
-            ": models of the zoo, since this edition has none of its own that were trained in this way" * self.stand_in
+            return f"<p>{figure} is left out: it needs models that this edition does not name.</p>"
+        shown = ", ".join(
+            f"{html.escape(label) * (label != name)} <code>{html.escape(name)}</code>"
+            for label, name in self.names.items()
+            if not label.endswith(UNTRAINED)
         )
-        return f"**{self.figure}** shows {', '.join(shown)}, on images of {self.images.name}{why}."
+        why = ": models of the zoo, as this edition has none of its own that were trained in this way" * self.stand_in
+        return f"<p>{figure} shows {shown}, on images of {html.escape(self.images.name)}{why}.</p>"
 
 
 class Casting:
@@ -79,7 +82,7 @@ class Casting:
         self, vit: str, images: Images, image_size: int | None = None, seed: int = 0, device: str = "auto"
     ) -> None:
         self.vit, self.images, self.seed = vit, images, seed
-        self.options = {"device": device, "seed": seed}
+        self.options: dict[str, Any] = {"device": device, "seed": seed}
         self.own_options = self.options | {"image_size": image_size}
 
     def cast(self, figure: str, names: Mapping[str, str | None]) -> Cast:

@@ -7,7 +7,6 @@ import pandas as pd
 import seaborn as sns
 import xarray as xr
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure as Drawing
 from matplotlib.patches import Rectangle
 
 from vitcnn_utils.measures.attention import rank_correlations
@@ -56,21 +55,10 @@ def head_distances_by_data(models: Mapping[str, xr.Dataset], key: str = "") -> F
     return _distances(shown, uniform, "fig-4", caption, line(*models.values()), key)
 
 
+@styled
 def _distances(
     shown: Mapping[str, xr.DataArray], uniform: float, name: str, caption: str, made: str, key: str = ""
 ) -> Figure:
-    alt = "Line plots of mean attention distance in pixels against heads sorted by distance. "
-    for title, distances in shown.items():
-        outer = distances.sel(block=_outer_blocks(distances))
-        ends = (f"block {int(row['block'])} from {float(row.min()):.1f} to {float(row.max()):.1f}" for row in outer)
-        alt += f"{title}: {', '.join(ends)}. "
-    return figure(
-        _draw_distances(shown, uniform), [name], f"{alt}Uniform attention: {uniform:.1f}.", caption, made, key
-    )
-
-
-@styled
-def _draw_distances(shown: Mapping[str, xr.DataArray], uniform: float) -> Drawing:
     drawing, axes = panels(1, len(shown), width=2.4 * len(shown), height=2.9, sharey=True)
     for ax, (title, distances) in zip(axes[0], shown.items(), strict=True):
         ax.axhline(uniform, color=style.GREY, linestyle="--", linewidth=1.2, label="uniform")
@@ -83,7 +71,12 @@ def _draw_distances(shown: Mapping[str, xr.DataArray], uniform: float) -> Drawin
     highest = max(uniform, *(float(distances.max()) for distances in shown.values()))
     axes[0, 0].set(ylabel="mean attention distance (px)", ylim=(0, 1.08 * highest))
     legend_below(drawing, axes, columns=5)
-    return drawing
+    alt = "Line plots of mean attention distance in pixels against heads sorted by distance. "
+    for title, distances in shown.items():
+        outer = distances.sel(block=_outer_blocks(distances))
+        ends = (f"block {int(row['block'])} from {float(row.min()):.1f} to {float(row.max()):.1f}" for row in outer)
+        alt += f"{title}: {', '.join(ends)}. "
+    return figure(drawing, name, f"{alt}Uniform attention: {uniform:.1f}.", caption, made, key)
 
 
 def _outer_blocks(distances: xr.DataArray) -> list[int]:
@@ -92,24 +85,9 @@ def _outer_blocks(distances: xr.DataArray) -> list[int]:
     return sorted({*blocks[:2], *blocks[-2:]})
 
 
+@styled
 def all_head_distances(heads: xr.Dataset, untrained: xr.Dataset) -> Figure:
     """Beside Fig 3: the heads of all blocks, and what their distance leaves out (mass on prefix tokens, entropy)."""
-    mass, entropy = (heads[name].mean("head") for name in ("prefix_mass", "entropy"))
-    alt = (
-        "Left: a dot a head, mean attention distance against block, trained and untrained. Right: by block, the share "
-        f"of attention on prefix tokens, {float(mass.min()):.2f} to {float(mass.max()):.2f}, and the entropy, "
-        f"{float(entropy.min()):.2f} to {float(entropy.max()):.2f}."
-    )
-    caption = (
-        f"All blocks of {heads.attrs['model']}, counted as in Figure 3 on the left. Left: a dot a head. Right: the "
-        "share of the patches' attention that goes to prefix tokens (CLS), and the entropy of their attention "
-        "(1: everywhere alike)."
-    )
-    return figure(_draw_all_blocks(heads, untrained), ["fig-3"], alt, caption, line(heads, untrained), "all-blocks")
-
-
-@styled
-def _draw_all_blocks(heads: xr.Dataset, untrained: xr.Dataset) -> Drawing:
     drawing, (axes,) = panels(1, 2, height=2.7, width_ratios=(3, 2))
     uniform = heads.attrs["uniform_distance"]
     axes[0].axhline(uniform, color=style.GREY, linestyle="--", linewidth=1.2, label="uniform")
@@ -129,12 +107,24 @@ def _draw_all_blocks(heads: xr.Dataset, untrained: xr.Dataset) -> Drawing:
     for ax in axes:
         ax.set(xlabel="block", xticks=heads["block"][:: 1 + heads.sizes["block"] // 13])
         ax.legend()
-    return drawing
+    mass, entropy = (heads[name].mean("head") for name in ("prefix_mass", "entropy"))
+    alt = (
+        "Left: a dot a head, mean attention distance against block, trained and untrained. Right: by block, the share "
+        f"of attention on prefix tokens, {float(mass.min()):.2f} to {float(mass.max()):.2f}, and the entropy, "
+        f"{float(entropy.min()):.2f} to {float(entropy.max()):.2f}."
+    )
+    caption = (
+        f"All blocks of {heads.attrs['model']}, counted as in Figure 3 on the left. Left: a dot a head. Right: the "
+        "share of the patches' attention that goes to prefix tokens (CLS), and the entropy of their attention "
+        "(1: everywhere alike)."
+    )
+    return figure(drawing, "fig-3", alt, caption, line(heads, untrained), "all-blocks")
 
 
 # Figure 5
 
 
+@styled
 def head_subsets(trained: Mapping[int, xr.Dataset], untrained: Mapping[int, xr.Dataset]) -> Figure:
     """Fig 5: CKA between groups of a block's heads and the lower units of a CNN, by the groups' mean distance.
 
@@ -150,6 +140,17 @@ def head_subsets(trained: Mapping[int, xr.Dataset], untrained: Mapping[int, xr.D
         }
         for size in trained
     }
+    drawing, axes = panels(len(rows), 3, height=0.7 + 2.2 * len(rows), sharex=True, sharey=True)
+    for row, (size, columns) in zip(axes, rows.items(), strict=True):
+        for ax, (title, cka) in zip(row, columns.items(), strict=True):
+            for (colour, marker), values in zip(_UNIT_STYLES, cka.transpose("layer", "subset"), strict=False):
+                ax.plot(cka["distance"], values, color=colour, marker=marker, label=str(values["layer"].item()))
+            rho = rank_correlations(cka["distance"], cka)
+            ax.set_title(f"{title}\nρ {float(rho.min()):.2f} to {float(rho.max()):.2f}", fontsize=9)
+        row[0].set_ylabel(f"CKA, groups of {size}")
+    for ax in axes[-1]:
+        ax.set_xlabel("mean distance of the group (px)")
+    legend_below(drawing, axes, columns=5)
     alt = "Line plots of CKA against the mean attention distance of groups of heads, a line for each CNN unit."
     for size, columns in rows.items():
         for title, cka in columns.items():
@@ -165,23 +166,7 @@ def head_subsets(trained: Mapping[int, xr.Dataset], untrained: Mapping[int, xr.D
         "averaged over all tokens, so that no place can be told from another. Right: control, the same ViT before "
         "training."
     )
-    return figure(_draw_head_subsets(rows), ["fig-5"], alt, caption, line(*trained.values(), *untrained.values()))
-
-
-@styled
-def _draw_head_subsets(rows: Mapping[int, Mapping[str, xr.DataArray]]) -> Drawing:
-    drawing, axes = panels(len(rows), 3, height=0.7 + 2.2 * len(rows), sharex=True, sharey=True)
-    for row, (size, columns) in zip(axes, rows.items(), strict=True):
-        for ax, (title, cka) in zip(row, columns.items(), strict=True):
-            for (colour, marker), values in zip(_UNIT_STYLES, cka.transpose("layer", "subset"), strict=False):
-                ax.plot(cka["distance"], values, color=colour, marker=marker, label=str(values["layer"].item()))
-            rho = rank_correlations(cka["distance"], cka)
-            ax.set_title(f"{title}\nρ {float(rho.min()):.2f} to {float(rho.max()):.2f}", fontsize=9)
-        row[0].set_ylabel(f"CKA, groups of {size}")
-    for ax in axes[-1]:
-        ax.set_xlabel("mean distance of the group (px)")
-    legend_below(drawing, axes, columns=5)
-    return drawing
+    return figure(drawing, "fig-5", alt, caption, line(*trained.values(), *untrained.values()))
 
 
 # Figures 6 and C.4
@@ -236,14 +221,8 @@ def layer_title(field: xr.DataArray) -> str:
     return {"attention": f"attention {block}", "mlp": f"MLP {block}", "residual": f"unit {block}"}.get(kind, kind)
 
 
-def _fields(rows: Mapping[str, xr.DataArray], side: float, caption: str, key: str = "") -> Figure:
-    names = "; ".join(f"{row}: {', '.join(map(layer_title, fields))}" for row, fields in rows.items())
-    alt = f"Maps of effective receptive fields, bright at the centre of the image, from low to high layers. {names}."
-    return figure(_draw_fields(rows, side), ["fig-6"], alt, caption, line(*rows.values()), key)
-
-
 @styled
-def _draw_fields(rows: Mapping[str, xr.DataArray], side: float) -> Drawing:
+def _fields(rows: Mapping[str, xr.DataArray], side: float, caption: str, key: str = "") -> Figure:
     drawing, axes = panels(len(rows), 5, height=1.45 * len(rows))
     for row, (name, fields) in zip(axes, rows.items(), strict=True):
         for ax in row[fields.sizes["layer"] :]:
@@ -256,7 +235,9 @@ def _draw_fields(rows: Mapping[str, xr.DataArray], side: float) -> Drawing:
             ax.set_title(layer_title(field), fontsize=9, loc="center")
         row[0].set_ylabel(name)
     colour_bar(drawing, mesh, axes, "share of the largest value", shrink=0.8)
-    return drawing
+    names = "; ".join(f"{row}: {', '.join(map(layer_title, fields))}" for row, fields in rows.items())
+    alt = f"Maps of effective receptive fields, bright at the centre of the image, from low to high layers. {names}."
+    return figure(drawing, "fig-6", alt, caption, line(*rows.values()), key)
 
 
 _CURVES = {
@@ -266,11 +247,20 @@ _CURVES = {
 }
 
 
+@styled
 def receptive_field_curves(sizes: Mapping[str, xr.Dataset], uniform: xr.Dataset) -> Figure:
     """Beside Fig 6: size and centre of the receptive fields against depth.
 
     sizes: 'ViT', 'CNN', 'ViT, untrained' and 'CNN, untrained' -> of `summarize`. uniform: the same of a uniform field.
     """
+    drawing, axes = panels(1, len(_CURVES), height=2.9)
+    for ax, (key, label) in zip(axes[0], _CURVES.items(), strict=True):
+        for name, data in sizes.items():
+            ax.plot(data["depth"], data[key], **model_style(name), label=name)
+        ax.axhline(float(uniform[key][0]), color=style.GREY, linestyle="--", linewidth=1.2, label="uniform field")
+        ax.set(xlabel="depth", xlim=(0, 1), ylim=(0, None))
+        ax.set_title(label, fontsize=9)
+    legend_below(drawing, axes, columns=5)
     alt = "Line plots against depth, from 0 to 1. " + " ".join(
         f"{label}, {name}: from {float(data[key][0]):.2f} to {float(data[key][-1]):.2f}."
         for key, label in _CURVES.items()
@@ -280,27 +270,23 @@ def receptive_field_curves(sizes: Mapping[str, xr.Dataset], uniform: xr.Dataset)
         "The maps of Figure 6 in numbers, at every depth: after the addition of each attention sub-layer of the ViT, "
         "and after the stem and each unit of the CNN. Dotted: the same models before training. Dashed: a uniform field."
     )
-    return figure(_draw_curves(sizes, uniform), ["fig-6"], alt, caption, line(*sizes.values()), "curves")
+    return figure(drawing, "fig-6", alt, caption, line(*sizes.values()), "curves")
 
 
 @styled
-def _draw_curves(sizes: Mapping[str, xr.Dataset], uniform: xr.Dataset) -> Drawing:
-    drawing, axes = panels(1, len(_CURVES), height=2.9)
-    for ax, (key, label) in zip(axes[0], _CURVES.items(), strict=True):
-        for name, data in sizes.items():
-            ax.plot(data["depth"], data[key], **model_style(name), label=name)
-        ax.axhline(float(uniform[key][0]), color=style.GREY, linestyle="--", linewidth=1.2, label="uniform field")
-        ax.set(xlabel="depth", xlim=(0, 1), ylim=(0, None))
-        ax.set_title(label, fontsize=9)
-    legend_below(drawing, axes, columns=5)
-    return drawing
-
-
 def centre_before_and_after(after: Mapping[str, xr.Dataset], before: Mapping[str, xr.Dataset]) -> Figure:
     """Beside Fig C.4: the centre's share of the receptive field, before and after the residual addition, by block.
 
     after, before: 'attention', 'MLP' and 'CNN unit' -> of `summarize`, a layer a block.
     """
+    drawing, axes = panels(1, len(after), height=2.6, sharey=True)
+    for ax, name in zip(axes[0], after, strict=True):
+        for data, colour, marker, label in ((after, style.GREEN, "s", "after"), (before, style.PURPLE, "^", "before")):
+            blocks = data[name]["block"]
+            ax.plot(blocks, data[name]["centre_mass"], color=colour, marker=marker, label=f"{label} the addition")
+        ax.set(title=name, xlabel="block or unit", xticks=blocks[:: 1 + len(blocks) // 9], ylim=(0, 1))
+    axes[0, 0].set_ylabel("share in one patch")
+    legend_below(drawing, axes)
     alt = "Line plots of the centre's share against block. " + " ".join(
         f"{name}: before the addition {float(before[name]['centre_mass'].mean()):.2f} on average, after it "
         f"{float(after[name]['centre_mass'].mean()):.2f}."
@@ -311,17 +297,4 @@ def centre_before_and_after(after: Mapping[str, xr.Dataset], before: Mapping[str
         "block or unit."
     )
     made = line(*after.values(), *before.values())
-    return figure(_draw_centre(after, before), ["fig-6"], alt, caption, made, key="centre")
-
-
-@styled
-def _draw_centre(after: Mapping[str, xr.Dataset], before: Mapping[str, xr.Dataset]) -> Drawing:
-    drawing, axes = panels(1, len(after), height=2.6, sharey=True)
-    for ax, name in zip(axes[0], after, strict=True):
-        for data, colour, marker, label in ((after, style.GREEN, "s", "after"), (before, style.PURPLE, "^", "before")):
-            blocks = data[name]["block"]
-            ax.plot(blocks, data[name]["centre_mass"], color=colour, marker=marker, label=f"{label} the addition")
-        ax.set(title=name, xlabel="block or unit", xticks=blocks[:: 1 + len(blocks) // 9], ylim=(0, 1))
-    axes[0, 0].set_ylabel("share in one patch")
-    legend_below(drawing, axes)
-    return drawing
+    return figure(drawing, "fig-6", alt, caption, made, key="centre")

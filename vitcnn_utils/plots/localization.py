@@ -37,31 +37,28 @@ def positions(grid: tuple[int, int]) -> dict[str, tuple[int, int]]:
 
 
 @styled
-def token_maps(
-    maps: Mapping[str, xr.DataArray], ids: tuple[str, ...], baseline: xr.DataArray | None = None, key: str = ""
-) -> Figure:
+def token_maps(maps: Mapping[str, xr.DataArray], name: str, baseline: xr.DataArray | None = None) -> Figure:
     """Figures 9 and 10: CKA of four tokens with every patch of the input, one row of maps for each of `maps`.
 
     maps: title of the row -> (row, col, patch_row, patch_col), as `token_patch_similarity` gives. The four tokens are
     at the same places of the image in every row. The maps of a column are to be compared and share a colour scale;
-    baseline, the same of the raw patches, is a last row with a scale of its own.
+    baseline, the same of the raw patches, is a last row with a scale of its own. name: 'fig-9' or 'fig-10'.
     """
-    rows = dict(maps) if baseline is None else {**maps, "raw patches": baseline}
+    rows = {**maps} if baseline is None else {**maps, "raw patches": baseline}
     drawing, axes = panels(len(rows), len(PLACES), height=0.7 + 1.6 * len(rows))
-    shown = {name: [values.values[at] for at in positions(values.shape[:2]).values()] for name, values in rows.items()}
-    for column, place in enumerate(PLACES):
-        compared = np.concatenate([shown[name][column].ravel() for name in maps])
-        scale = {"vmin": np.nanmin(compared), "vmax": np.nanmax(compared)}
-        for ax, name in zip(axes[: len(maps), column], maps, strict=True):
-            mesh = _token_map(ax, shown[name][column], place, **scale)
-        colour_bar(drawing, mesh, list(axes[: len(maps), column]), location="bottom", aspect=14, shrink=0.8)
+    for column, place in zip(axes.T, PLACES, strict=True):
+        compared = [_at(similarity, place) for similarity in maps.values()]
+        low, high = (limit(np.concatenate([m.ravel() for m in compared])) for limit in (np.nanmin, np.nanmax))
+        for ax, values in zip(column, compared, strict=False):
+            mesh = _token_map(ax, values, place, vmin=low, vmax=high)
+        colour_bar(drawing, mesh, list(column[: len(maps)]), location="bottom", aspect=14, shrink=0.8)
     if baseline is not None:
-        lowest = np.nanmin(shown["raw patches"])
-        for ax, place, values in zip(axes[-1], PLACES, shown["raw patches"], strict=True):
-            mesh = _token_map(ax, values, place, vmin=lowest, vmax=1)
+        shown = [_at(baseline, place) for place in PLACES]
+        for ax, place, values in zip(axes[-1], PLACES, shown, strict=True):
+            mesh = _token_map(ax, values, place, vmin=np.nanmin(shown), vmax=1)
         colour_bar(drawing, mesh, list(axes[-1]), location="bottom", aspect=40, shrink=0.5)
-    for ax, name in zip(axes[:, 0], rows, strict=True):
-        ax.set_ylabel(f"{name}\npatch row", fontsize=8.5)
+    for ax, title in zip(axes[:, 0], rows, strict=True):
+        ax.set_ylabel(f"{title}\npatch row", fontsize=8.5)
         ax.set_xlabel("patch column", fontsize=8.5)
     caption = (
         f"CKA of the activations of one token (outlined) with the pixels of each patch of the input, over the images: "
@@ -69,23 +66,26 @@ def token_maps(
         f"below them.{' Last row, with a scale of its own: the patches themselves.' * (baseline is not None)} "
         "1 = the same up to rotation and scale, 0 = unrelated."
     )
-    rates = "; ".join(
-        f"{name}, {float(localization_rate(similarity)['top1'].sel(region='all')):.0%}"
-        for name, similarity in rows.items()
-    )
+    rates = "; ".join(f"{title}, {float(localization_rate(similarity)['top1'].sel(region='all')):.0%}"
+                      for title, similarity in rows.items())  # fmt: skip
     alt = (
         f"{len(rows)} rows of {len(PLACES)} heat maps over the patches of the image, for tokens at "
         f"{', '.join(PLACES)}. Share of all tokens whose most similar patch is their own: {rates}."
     )
-    return figure(drawing, ids, alt, caption, line(*rows.values()), key)
+    return figure(drawing, name, alt, caption, line(*rows.values()))
+
+
+def _at(similarity: xr.DataArray, place: str) -> np.ndarray:
+    """The map (patch_row, patch_col) of the token at a place."""
+    return similarity.values[positions((similarity.sizes["row"], similarity.sizes["col"]))[place]]
 
 
 def _token_map(ax: Axes, values: np.ndarray, place: str, **scale: Any) -> Any:
     rows, columns = values.shape
     row, column = positions((rows, columns))[place]
     mesh = heat_map(ax, values, square=True, **scale)
-    ax.set_xticks([0.5, columns - 0.5], [0, columns - 1])
-    ax.set_yticks([0.5, rows - 0.5], [0, rows - 1])
+    ax.set_xticks([0.5, columns - 0.5], ["0", str(columns - 1)])
+    ax.set_yticks([0.5, rows - 0.5], ["0", str(rows - 1)])
     ax.set_title(f"{place} ({row}, {column})", fontsize=8.5)
     ax.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor=style.LIGHT, linewidth=1.6, clip_on=False))
     return mesh
@@ -122,18 +122,18 @@ def by_layer(layers: Mapping[str, xr.DataArray], key: str = "layers") -> Figure:
         "Left: share of spatial tokens whose most similar patch of the input is their own (thin level lines: a patch "
         "drawn at random). Right: CKA with the own patch less the mean over all other patches, mean over tokens."
     )
-    return figure(drawing, ["fig-9"], alt, caption, line(*layers.values()), key)
+    return figure(drawing, "fig-9", alt, caption, line(*layers.values()), key)
 
 
 # Figure 11: linear probes
 
-# In the right panel the colour says how a ViT was trained, the line where it is probed.
+# What is probed of which model in the right panel; the colour says how it was trained, the line where it is probed.
 _READOUTS = {
-    "CLS; CLS token": {"color": style.BLUE, "marker": "o", "linestyle": "-"},
-    "CLS; mean of tokens, CLS left out": {"color": style.BLUE, "marker": "s", "linestyle": "--"},
-    "CLS; mean of all tokens": {"color": style.BLUE, "marker": "", "linestyle": ":"},
-    "GAP; first token": {"color": style.GREEN, "marker": "v", "linestyle": "--"},
-    "GAP; mean of all tokens": {"color": style.GREEN, "marker": "D", "linestyle": "-"},
+    "CLS; CLS token": ("ViT", "cls", "o-"),
+    "CLS; mean of tokens, CLS left out": ("ViT", "mean", "s--"),
+    "CLS; mean of all tokens": ("ViT", "mean with cls", "v:"),
+    "GAP; first token": ("ViT-GAP", "first token", "s--"),
+    "GAP; mean of all tokens": ("ViT-GAP", "mean", "o-"),
 }
 
 
@@ -144,19 +144,15 @@ def probes(models: Mapping[str, xr.Dataset]) -> Figure:
     models: label -> `layer_probes` with read-out 'token'; 'ViT' and, if it is there, 'ViT-GAP' with the others too.
     """
     drawing, (axes,) = panels(1, 2, height=3.9, sharey=True)
-    left = {name: dataset["accuracy"].sel(readout="token") for name, dataset in models.items()}
-    read = {"CLS": models["ViT"], "GAP": models.get("ViT-GAP")}
-    names = {"CLS token": "cls", "mean of tokens, CLS left out": "mean", "first token": "first token"}
-    right = {}
-    for label in _READOUTS:
-        trained, _, probed = label.partition("; ")
-        pooled = "mean with cls" if trained == "CLS" else "mean"
-        if read[trained] is not None:
-            right[label] = read[trained]["accuracy"].sel(readout=names.get(probed, pooled))
-    for name, accuracy in left.items():
-        probe_curve(axes[0], accuracy, name, **model_style(name))
-    for name, accuracy in right.items():
-        probe_curve(axes[1], accuracy, name, **_READOUTS[name])
+    curves: dict[str, xr.DataArray] = {}
+    for label, dataset in models.items():
+        curves[label] = dataset["accuracy"].sel(readout="token")
+        probe_curve(axes[0], curves[label], label, **model_style(label))
+    for label, (model, readout, look) in _READOUTS.items():
+        if model in models:
+            curves[label] = models[model]["accuracy"].sel(readout=readout)
+            colour = model_style(model)["color"]
+            probe_curve(axes[1], curves[label], label, color=colour, marker=look[0], linestyle=look[1:])
     attrs = next(iter(models.values())).attrs
     for ax, title in zip(axes, ("single token or place", "trained with; probed at"), strict=True):
         ax.axhline(100 * attrs["chance"], color=style.GREY, linewidth=0.8, linestyle=":")
@@ -169,11 +165,11 @@ def probes(models: Mapping[str, xr.Dataset]) -> Figure:
         "averaged over them. Right: for two ViTs, what they were trained with; where they are probed."
     )
     ends = "; ".join(
-        f"{name} {100 * float(a.isel(layer=0).mean()):.0f} % to {100 * float(a.isel(layer=-1).mean()):.0f} %"
-        for name, a in {**left, **right}.items()
+        f"{label} {100 * float(a.isel(layer=0).mean()):.0f} % to {100 * float(a.isel(layer=-1).mean()):.0f} %"
+        for label, a in curves.items()
     )
     alt = f"Two line plots of probe accuracy by depth. First to last layer: {ends}."
-    return figure(drawing, ["fig-11"], alt, caption, line(*models.values()))
+    return figure(drawing, "fig-11", alt, caption, line(*models.values()))
 
 
 @styled
@@ -198,4 +194,4 @@ def token_accuracies(models: Mapping[str, xr.Dataset], layers: int) -> Figure:
         f"Test accuracy (%) of a probe on each single token or place, in the last {layers} blocks or units, mean "
         "over draws. Each map has its own colour scale, as in the paper."
     )
-    return figure(drawing, ["fig-11"], alt, caption, line(*models.values()), key="tokens")
+    return figure(drawing, "fig-11", alt, caption, line(*models.values()), key="tokens")

@@ -61,7 +61,7 @@ def norm_ratios(vit: xr.Dataset, cnn: xr.Dataset, tokens: int = 9, key: str = ""
         f"Right: the same by block, for {'the CLS token and ' * has_cls}the mean of all spatial tokens, and for the "
         f"units of {cnn.attrs['model']} (hollow: units whose skip is a projection)."
     )
-    return figure(drawing, ["fig-7"], alt, caption, line(vit, cnn), key)
+    return figure(drawing, "fig-7", alt, caption, line(vit, cnn), key)
 
 
 def _lines(ax: Axes, vit: xr.Dataset, cnn: xr.Dataset, statistic: str) -> None:
@@ -113,7 +113,7 @@ def token_grids(vit: xr.Dataset, grid: tuple[int, int]) -> Figure:
         f"(bottom){'; below each map, the ratio of the CLS token' * ('CLS' in parts['part'])}. Each row has its own "
         "colour scale."
     )
-    return figure(drawing, ["fig-7"], alt, caption, line(vit), key="tokens")
+    return figure(drawing, "fig-7", alt, caption, line(vit), key="tokens")
 
 
 @styled
@@ -135,7 +135,7 @@ def cosines(vit: xr.Dataset, cnn: xr.Dataset) -> Figure:
         "Mean cosine, over images, of what the skip carries with what goes on (left) and with what the branch adds "
         "(right); hollow: units of the CNN whose skip is a projection. 1 = same direction, 0 = at right angles."
     )
-    return figure(drawing, ["fig-7"], alt, caption, line(vit, cnn), key="cosine")
+    return figure(drawing, "fig-7", alt, caption, line(vit, cnn), key="cosine")
 
 
 # Figure 8
@@ -177,4 +177,4 @@ def split_maps(
         f"CKA of all pairs of layers within one model: intact, and {how} both skip connections of one block "
         "(between the thin lines). 1 = the same up to rotation and scale, 0 = unrelated."
     )
-    return figure(drawing, ["fig-8"], alt, caption, line(intact, *changed.values()), key)
+    return figure(drawing, "fig-8", alt, caption, line(intact, *changed.values()), key)

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
 from vitcnn_utils.measures.cka import best_match, low_high, matched_depth
@@ -17,6 +16,7 @@ from vitcnn_utils.provenance import line
 _DEPTHS = {0.0: "0", 0.25: "¼", 0.5: "½", 0.75: "¾", 1.0: "1"}
 
 
+@styled
 def within_models(
     trained: Sequence[xr.DataArray], untrained: Sequence[xr.DataArray], entries: str = "all sub-layers", key: str = ""
 ) -> Figure:
@@ -26,6 +26,13 @@ def within_models(
     for the caption.
     """
     maps = [*trained, *untrained]
+    drawing, axes = panels(2, 2, width=7.2, height=6.4)
+    for ax, similarity in zip(axes.flat, maps, strict=True):
+        mesh = similarity_map(ax, similarity, similarity.attrs["model_a"])
+        for border in borders(similarity):
+            ax.axhline(border, color=style.LIGHT, linewidth=0.8)
+            ax.axvline(border, color=style.LIGHT, linewidth=0.8)
+    colour_bar(drawing, mesh, axes, "CKA")
     numbers = ", ".join(f"{s.attrs['model_a']} {low_high(s):.2f}" for s in maps)
     alt = (
         f"Four square heat maps of CKA between pairs of layers ({entries}), the ViT left and the CNN right, trained "
@@ -38,26 +45,25 @@ def within_models(
         + " Blue lines: where the maps of the CNN become smaller, a new stage." * any(len(borders(s)) for s in maps)
         + _note_on_constants(maps)
     )
-    return figure(_draw_within(maps), ["fig-1"], alt, caption, line(*maps), key)
+    return figure(drawing, "fig-1", alt, caption, line(*maps), key)
 
 
 @styled
-def _draw_within(maps: Sequence[xr.DataArray]) -> Drawing:
-    drawing, axes = panels(2, 2, width=7.2, height=6.4)
-    for ax, similarity in zip(axes.flat, maps, strict=True):
-        mesh = similarity_map(ax, similarity, similarity.attrs["model_a"])
-        for border in borders(similarity):
-            ax.axhline(border, color=style.LIGHT, linewidth=0.8)
-            ax.axvline(border, color=style.LIGHT, linewidth=0.8)
-    colour_bar(drawing, mesh, axes, "CKA")
-    return drawing
-
-
 def across_models(trained: xr.DataArray, untrained: xr.DataArray) -> Figure:
     """Fig 2: CKA of every ViT layer (y) with every CNN layer (x), and where each finds its like.
 
     trained, untrained: `layer_similarity` of (ViT, CNN).
     """
+    drawing, axes = panels(2, 2, width=7.2, height=6.0, height_ratios=(1.15, 1))
+    for ax, similarity, title in zip(axes[0], (trained, untrained), ("trained", "untrained"), strict=True):
+        mesh = similarity_map(ax, similarity, title)
+        ridge = _positions(similarity.depth_a.values, matched_depth(similarity)["argmax"].values)
+        ax.plot(np.arange(len(ridge)) + 0.5, ridge, "o", color="white", markersize=2, markeredgecolor="black",
+                markeredgewidth=0.3)  # fmt: skip
+        ax.set(xlabel="CNN layer", ylabel="ViT layer")
+    colour_bar(drawing, mesh, axes[0], "CKA")
+    _draw_matches(axes[1, 0], matched_depth(trained), matched_depth(untrained))
+    _draw_best(axes[1, 1], trained, untrained)
     vit, cnn = trained.attrs["model_a"], trained.attrs["model_b"]
     centroid, best = matched_depth(trained)["centroid"].values, best_match(trained)
     last = best.depth_a >= 2 / 3
@@ -75,22 +81,7 @@ def across_models(trained: xr.DataArray, untrained: xr.DataArray) -> Figure:
         "models would be equally far. Below right: the highest CKA of each ViT layer with any CNN layer (dots: block "
         "outputs), the last third of the ViT shaded."
     ) + _note_on_constants([trained, untrained])
-    return figure(_draw_across(trained, untrained), ["fig-2"], alt, caption, line(trained, untrained))
-
-
-@styled
-def _draw_across(trained: xr.DataArray, untrained: xr.DataArray) -> Drawing:
-    drawing, axes = panels(2, 2, width=7.2, height=6.0, height_ratios=(1.15, 1))
-    for ax, similarity, title in zip(axes[0], (trained, untrained), ("trained", "untrained"), strict=True):
-        mesh = similarity_map(ax, similarity, title)
-        ridge = _positions(similarity.depth_a.values, matched_depth(similarity)["argmax"].values)
-        ax.plot(np.arange(len(ridge)) + 0.5, ridge, "o", color="white", markersize=2, markeredgecolor="black",
-                markeredgewidth=0.3)  # fmt: skip
-        ax.set(xlabel="CNN layer", ylabel="ViT layer")
-    colour_bar(drawing, mesh, axes[0], "CKA")
-    _draw_matches(axes[1, 0], matched_depth(trained), matched_depth(untrained))
-    _draw_best(axes[1, 1], trained, untrained)
-    return drawing
+    return figure(drawing, "fig-2", alt, caption, line(trained, untrained))
 
 
 def _draw_matches(ax: Axes, matched: xr.Dataset, untrained: xr.Dataset) -> None:
@@ -120,9 +111,8 @@ def similarity_map(ax: Axes, similarity: xr.DataArray, title: str) -> Any:
     """
     mesh = heat_map(ax, similarity, upward=True, vmin=0, vmax=1)
     for axis, count in zip((ax.yaxis, ax.xaxis), similarity.shape, strict=True):
-        numbers = MaxNLocator(5, integer=True).tick_values(0, count - 1)
-        numbers = numbers[(numbers >= 0) & (numbers < count)].astype(int)
-        axis.set_ticks(numbers + 0.5, labels=numbers)
+        numbers = [int(i) for i in MaxNLocator(5, integer=True).tick_values(0, count - 1) if 0 <= i < count]
+        axis.set_ticks([i + 0.5 for i in numbers], labels=map(str, numbers))
     depth = similarity.depth_b.values
     shown = [d for d in _DEPTHS if depth[0] <= d <= depth[-1]]
     top = ax.secondary_xaxis("top")

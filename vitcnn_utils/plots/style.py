@@ -3,9 +3,7 @@
 import html
 import io
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 import matplotlib as mpl
@@ -100,33 +98,22 @@ def legend_below(drawing: MplFigure, axes: Any, columns: int = 4) -> None:
     drawing.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
 
 
-def number(value: float, digits: int = 2) -> str:
-    """A number as explorers write it, in Python and in the page: 'none' where there is none."""
-    if not np.isfinite(value):
-        return "none"
-    # JavaScript's toFixed rounds halves away from zero, Python's format to even.
-    return f"{Decimal(float(value)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):zf}"
-
-
 @dataclass(frozen=True)
 class Figure:
     """A figure as the page shows it: inline SVG with alt text, caption, and where it comes from."""
 
     svg: str
-    ids: tuple[str, ...]
+    id: str
     alt: str
     caption: str
     provenance: str
 
     def _repr_html_(self) -> str:
-        number = " and ".join(i.removeprefix("fig-") for i in self.ids)
-        label = f"<strong>Figure{'s' if len(self.ids) > 1 else ''} {number}.</strong> " if self.ids else ""
-        # One id is the figure's own; further numbers that it stands for are empty anchors inside it.
-        own = f' id="{self.ids[0]}"' if self.ids else ""
-        anchors = "".join(f'<span id="{i}"></span>' for i in self.ids[1:])
+        label = f"<strong>Figure {self.id.removeprefix('fig-')}.</strong> " if self.id else ""
+        anchor = f' id="{self.id}"' if self.id else ""
         return (
-            f'<figure class="vitcnn-figure"{own} style="margin:0">{anchors}<div style="overflow-x:auto" tabindex="0">'
-            f"{self.svg}</div><figcaption>{label}{self.caption}<br>"
+            f'<figure class="vitcnn-figure"{anchor} style="margin:0"><div style="overflow-x:auto" tabindex="0">'
+            f"{self.svg}</div><figcaption>{label}{html.escape(self.caption)}<br>"
             f'<small class="vitcnn-provenance">{html.escape(self.provenance)}</small></figcaption></figure>'
         )
 
@@ -134,15 +121,15 @@ class Figure:
         return f"Figure: {self.alt}"
 
 
-def figure(drawing: MplFigure, ids: Sequence[str], alt: str, caption: str, provenance: str, key: str = "") -> Figure:
+def figure(drawing: MplFigure, name: str, alt: str, caption: str, provenance: str, key: str = "") -> Figure:
     """A drawing made ready for the page.
 
-    ids: the paper's figures that it stands for, as 'fig-3'. alt: what is to be seen, for those who cannot.
-    caption: one or two sentences, HTML. provenance: what made it, from `provenance.line`. key: tells apart several
-    drawings of the same figure on one page.
+    name: the paper's figure that it stands for, as 'fig-3', or ''. alt: what is to be seen, for those who cannot.
+    provenance: what made it, from `provenance.line`. key: tells apart several drawings of the same figure on one page,
+    of which the first, without a key, has the name as its id.
     """
-    prefix = "-".join([*ids, key] if key else ids) or "drawing"
-    return Figure(inline_svg(drawing, prefix, alt), () if key else tuple(ids), alt, caption, provenance)
+    prefix = f"{name or 'drawing'}-{key}".removesuffix("-")
+    return Figure(inline_svg(drawing, prefix, alt), "" if key else name, alt, caption, provenance)
 
 
 def inline_svg(drawing: MplFigure, prefix: str, alt: str) -> str:
