@@ -9,7 +9,8 @@ import browser
 import numpy as np
 import pytest
 import xarray as xr
-from test_claims_localization import elsewhere, layers, similarity
+from made import elsewhere, layers
+from made import token_map as similarity
 from test_explorers_attention import measured
 from test_explorers_localization import noisy
 from test_explorers_probes import probes

@@ -2,11 +2,10 @@
 
 const GAP = 1; // between the small maps, in tokens
 const BRANCHES = { attention: "self-attention", mlp: "MLP" };
-const AVERAGES = { ratio: "mean of ratios", ratio_of_means: "ratio of mean norms", median: "median ratio" };
 const QUANTITY = "‖z‖ / ‖f(z)‖";
 
 function render({ model, el }) {
-  const { labels, grids, prefix, blocks, units, choices } = model.get("header");
+  const { labels, grids, prefix, blocks, units, averages, choices } = model.get("header");
   const values = arrays(model);
   const table = colors(model);
   const looks = looksOf([...labels, ...units.map((one) => one.label)]);
@@ -87,7 +86,7 @@ function render({ model, el }) {
     const others = count && token !== 0 ? [`${word(0)} ${fixed(value(0))}`] : [];
     others.push(`mean of spatial tokens ${fixed(mean())}`);
     return `${labels[view.i]}, block ${view.blocks[block]}, ${BRANCHES[state.branch]}: the ratio of skip to branch is `
-      + `${fixed(value(token))} for ${word(token)}; ${others.join(", ")} (${AVERAGES[state.average]}).`;
+      + `${fixed(value(token))} for ${word(token)}; ${others.join(", ")} (${averages[state.average]}).`;
   }
 
   // All blocks from left to right, a branch a row.
@@ -133,7 +132,7 @@ function render({ model, el }) {
       choice(model, { name: "model", label: "Model", options: labels.map((label, i) => [i, label]) }),
       slider(model, { name: "block", label: "Block" }),
       choice(model, { name: "branch", label: "Branch", words: BRANCHES }),
-      choice(model, { name: "average", label: "Average", words: AVERAGES }),
+      choice(model, { name: "average", label: "Average", words: averages }),
     ],
     body: [
       h("div", { class: "vx-wide" }, h("p", { class: "vx-head" }, `All blocks: ${BRANCHES[kinds[0]]} above, ${BRANCHES[kinds[1]]} below`), overview.element, numbers),

@@ -13,7 +13,6 @@ from vitcnn_utils.measures.residual import skip_ratios
 from vitcnn_utils.models.facts import Model
 
 _BRANCHES = ["attention", "mlp"]
-_AVERAGES = ["ratio", "ratio_of_means", "median"]  # over images
 
 
 class SkipRatiosExplorer(Explorer):
@@ -25,7 +24,7 @@ class SkipRatiosExplorer(Explorer):
     block = traitlets.Int(0).tag(sync=True, state=True)
     branch = traitlets.Unicode("attention").tag(sync=True, state=True)  # 'attention' or 'mlp'
     token = traitlets.Int(0).tag(sync=True, state=True)  # prefix tokens first, then row by row
-    average = traitlets.Unicode("ratio").tag(sync=True, state=True)  # 'ratio', 'ratio_of_means' or 'median'
+    average = traitlets.Unicode("ratio").tag(sync=True, state=True)  # over images: see measures.residual.AVERAGES
 
 
 def explore_skip_ratios(
@@ -51,7 +50,7 @@ def explore_skip_ratios(
     if not tokens:
         raise VitcnnError(f"none of {', '.join(arrays)} has tokens: give at least one transformer")
     grids = [grid or _grid(label, one, ratios[label]) for label, one in tokens.items()]
-    averages = [key for key in _AVERAGES if all(key in one for one in arrays.values())]
+    averages = [key for key in AVERAGES if all(key in one for one in arrays.values())]
     stored = {
         f"{key}{i}": one[key].transpose("block", "branch", "token").reindex(branch=_BRANCHES).values
         for i, one in enumerate(tokens.values()) for key in averages
@@ -66,7 +65,7 @@ def explore_skip_ratios(
         {"model": len(tokens), "block": max(one.sizes["block"] for one in tokens.values()), "branch": _BRANCHES,
          "token": max(one.sizes["token"] for one in tokens.values()), "average": averages},
         {"block": stored["ratio0"].shape[0] // 2, "token": len(prefix[0]) + rows // 2 * columns + columns // 2},
-        name, still, labels=list(tokens), grids=grids, prefix=prefix,
+        name, still, labels=list(tokens), averages=AVERAGES, grids=grids, prefix=prefix,
         blocks=[one["block"].values.tolist() for one in tokens.values()],
         units=[{"label": label, "blocks": one["block"].values.tolist(), "projected": one["projected"].values.tolist()}
                for label, one in units.items()],
