@@ -21,13 +21,19 @@ def near(name: str, known: Sequence[str]) -> str:
     return f"; there are: {', '.join(known)}" if len(known) <= 20 else ""
 
 
-def whole_number(what: str, value: Any, least: int = 1) -> int:
-    """`value`, or VitcnnError, which calls it `what`, where it is no whole number of `least` or more."""
+LARGEST = 2**32 - 1
+"""The largest whole number that can be given: what numpy and torch both take as a seed."""
+
+
+def whole_number(what: str, value: Any, least: int = 1, most: int = LARGEST) -> int:
+    """`value`, or VitcnnError, which calls it `what`, where it is not a whole number from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise VitcnnError(f"{what}={value!r}: it must be a whole number, {least} or more")
+    if int(value) > most:
+        raise VitcnnError(f"{what} is too large: it must be a whole number, {most:,} or less")
     return int(value)
 
 
 def not_finite(name: str) -> VitcnnError:
-    """What to raise where the numbers of a layer, or what else is named, are no numbers."""
+    """What to raise where the numbers of a layer, or of something else, contain NaN or Inf."""
     return VitcnnError(f"there is NaN or Inf in {name}: leave it out, or find the image or weight that causes it")
