@@ -137,22 +137,23 @@ def test_models_of_the_hub_that_are_fetched_meanwhile_leave_a_chapter_that_can_b
 
 
 def test_a_chapter_that_cannot_be_shown_is_not_done(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chapters, "execute", pretend)
+    shown = {"outputs": [{"data": {"application/vnd.jupyter.widget-view+json": {}}}], "metadata": {}}
+    notebook = json.dumps({"metadata": {}, "cells": [shown]})
+    monkeypatch.setattr(chapters, "execute", lambda task: Outcome(notebook))
 
     def refuse(notebook: Any, place: str) -> None:
         raise VitcnnError(f"{place} links widgets")
 
-    monkeypatch.setattr(static, "take_out", refuse)
     failed = root / "_build" / "executed" / "zoo" / "failed" / "1_one.ipynb"
-    with pytest.raises(VitcnnError, match=rf"^zoo: 1_one notebooks/1_one.ipynb links widgets; see {failed}$"):
-        Runs(root)("1")
+    with monkeypatch.context() as patch:
+        patch.setattr(static, "take_out", refuse)
+        for _ in range(2):  # it is not up to date
+            with pytest.raises(VitcnnError, match=rf"^zoo: 1_one notebooks/1_one.ipynb links widgets; see {failed}$"):
+                Runs(root)("1")
     assert [path.name for path in failed.parents[1].iterdir()] == ["failed"]
-    monkeypatch.undo()
-    monkeypatch.setattr(chapters, "execute", pretend)
+    monkeypatch.setattr(static, "take_out", lambda notebook, place: notebook)
     assert Runs(root)("1") == ["1_one"]
-    monkeypatch.setattr(static, "take_out", refuse)  # as by a version that shows less
-    with pytest.raises(VitcnnError, match="links widgets"):
-        Runs(root)("1")
+    assert not failed.parent.exists()
 
 
 def pretend(task: Task) -> Outcome:

@@ -133,25 +133,26 @@ def _choose(all_sources: list[Path], wanted: Sequence[str]) -> list[Path]:
 
 
 def _is_done(job: _Job) -> bool:
-    """Whether a notebook was executed, nothing that it used has changed, and a page can show it."""
+    """Whether a notebook was executed, and nothing that it used has changed since."""
     if not job.target.exists():
         return False
     notebook = json.loads(job.target.read_text(encoding="utf-8"))
     made = notebook["metadata"].get("vitcnn", {})
-    same = "uses" in made and made["inputs"] == _inputs(job.task, made["uses"])
-    return same and not _fault(notebook, job)
+    return "uses" in made and made["inputs"] == _inputs(job.task, made["uses"])
 
 
 def _inputs(task: Task, uses: dict[str, Any]) -> str:
     return fingerprint.of_chapter(task.name + task.source, task.parameters, uses)
 
 
-def _fault(notebook: dict[str, Any], job: _Job) -> str:
-    """Why a page could not show an executed notebook; '' if it can."""
+def _fault(notebook: str, job: _Job) -> str:
+    """Why a page could not show an executed notebook, its JSON; '' if it can."""
+    if '"application/vnd.' not in notebook:  # neither explorers nor widgets: what follows takes seconds to load
+        return ""
     from vitcnn_utils.explorers import static
 
     try:
-        static.take_out(notebook, f"notebooks/{job.target.name}")
+        static.take_out(json.loads(notebook), f"notebooks/{job.target.name}")
     except VitcnnError as error:
         return str(error)
     return ""
@@ -196,11 +197,11 @@ def _keep(job: _Job, outcome: Outcome) -> str:
     failed.unlink(missing_ok=True)
     if not outcome.notebook:
         return outcome.failure
-    notebook = json.loads(outcome.notebook)
-    failure = outcome.failure or _fault(notebook, job)
+    failure = outcome.failure or _fault(outcome.notebook, job)
     if failure:
         replace_text(failed, outcome.notebook)
         return f"{failure}; see {failed}"
+    notebook = json.loads(outcome.notebook)
     unchanged = fingerprint.of_package() == job.task.package  # else nobody knows which version it has used
     inputs = _inputs(job.task, outcome.uses) if unchanged else ""
     notebook["metadata"]["vitcnn"] = {"inputs": inputs, "uses": outcome.uses}

@@ -135,7 +135,7 @@ def check_parameters() -> None:
     given = _assigned(cells[injected[-1]])
     # The cell of parameters is the last one above that does nothing but assign values.
     above = [_assigned(cell) for index, cell in enumerate(cells[: injected[-1]]) if index not in injected]
-    defaults = next((names for names in reversed(above) if names), {})
+    defaults: dict[str, Any] = next((names for names in reversed(above) if names), {})
     problems = list(_problems(given, defaults, "this notebook has no parameter"))
     if problems:
         raise VitcnnError("\n".join(problems))
