@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from vitcnn_utils.claims.scale import same_blocks
+from vitcnn_utils.measures.cka import same_blocks
 
 KINDS = ("norm", "attention", "norm", "mlp hidden", "mlp", "block")
 

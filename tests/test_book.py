@@ -34,6 +34,9 @@ def pages(root: Path) -> Path:
     (root / "book" / "intro.md").write_text(
         "# Title\n\nThe norm $\\lVert x \\rVert$ of {cite:t}`raghu2021vision`.\n\n```{bibliography}\n```\n"
     )
+    (root / "book" / "course").mkdir(exist_ok=True)
+    (root / "book" / "course" / "slides.md").write_text("# A session")
+    (root / "notebooks" / "course").mkdir()
     (root / "notebooks" / "editions" / "mine.yml").write_text("title: On <my> `models`\nsize: 3  # how *many*\n")
     Runs(root)()
     Runs(root)("1", edition="mine", size=7)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
+from made import subsets_of
 
 from vitcnn_utils.claims import locality as claims
 
@@ -82,27 +83,11 @@ def test_scores_are_worse_from_a_clear_difference_on():
     assert claims.little_data_scores_worse(0.48, 0.50, "a against b").holds is False
 
 
-def subsets_of(distance, cka):
-    """Groups of heads with their CKA (subset, layer), as `attention.head_subset_similarity` gives them."""
-    cka = np.array(cka, dtype=float)
-    variables = dict.fromkeys(("cka", "cka_pooled"), (("subset", "layer"), cka))
-    coords = {"distance": ("subset", np.array(distance, dtype=float)), "layer": ["a", "b"][: cka.shape[1]]}
-    return xr.Dataset(variables, coords, {"size": 4})
-
-
 DISTANCES = [20, 40, 60, 80, 100]
 FALLING = subsets_of(DISTANCES, [[0.6, 0.55], [0.5, 0.5], [0.4, 0.45], [0.35, 0.4], [0.3, 0.35]])
 RISING = subsets_of(DISTANCES, FALLING["cka"].values[::-1])
 NARROW = subsets_of([90, 91, 92, 93, 94], FALLING["cka"].values)
 SHALLOW = subsets_of(DISTANCES, [[0.60], [0.59], [0.58], [0.57], [0.56]])
-
-
-def test_rank_correlations_are_spearmans():
-    rho = claims.rank_correlations(FALLING["distance"], FALLING["cka"])
-    assert rho.values == pytest.approx([-1, -1])
-    # By hand: ranks 0 1 2 3 4 against 1 0 2 4 3, sum of squared differences 4, so 1 - 6 * 4 / (5 * 24).
-    swapped = subsets_of(DISTANCES, [[0.2], [0.1], [0.3], [0.9], [0.8]])
-    assert claims.rank_correlations(swapped["distance"], swapped["cka"]).values == pytest.approx([0.8])
 
 
 def test_local_heads_resemble_cnn_if_similarity_falls_with_distance():

@@ -1,45 +1,14 @@
 """Claims about localisation, on arrays made so that they hold, fail, or cannot be decided."""
 
-from typing import Any
-
-import numpy as np
 import pytest
 import xarray as xr
+from made import elsewhere, layers
+from made import probe_curves as probes
+from made import token_map as similarity
 
 from vitcnn_utils.claims import localization as claims
-from vitcnn_utils.measures.localization import DIMS
 
 # Figures 9 and 10
-
-
-def similarity(own: float = 0.5, others: float = 0.1, grid: int = 5, border: float = 0.0) -> xr.DataArray:
-    """CKA `own` with the own patch, `others` with the rest, and `border` more between cells of the border."""
-    cells = np.arange(grid * grid)
-    values = np.where(cells[:, None] == cells, own, others)
-    row, col = np.divmod(cells, grid)
-    edge = (row % (grid - 1) == 0) | (col % (grid - 1) == 0)
-    values = values + border * (edge[:, None] & edge & (cells[:, None] != cells))
-    at = np.arange(grid)
-    return xr.DataArray(values.reshape([grid] * 4), dims=DIMS, coords=dict.fromkeys(DIMS, at))
-
-
-def layers(*maps: xr.DataArray) -> xr.DataArray:
-    stacked = xr.concat(maps, "layer")
-    return stacked.assign_coords(
-        layer=[f"l{i}" for i in range(len(maps))], depth=("layer", np.linspace(0, 1, len(maps)))
-    )
-
-
-def elsewhere() -> xr.DataArray:
-    """Every token is most like the first patch."""
-    values = similarity()
-    values[:, :, 0, 0] = 0.9
-    return values
-
-
-def test_skill_is_one_where_all_tokens_find_their_patch_and_zero_by_chance() -> None:
-    assert claims.skill(similarity()) == pytest.approx(1)
-    assert claims.skill(elsewhere()) == pytest.approx(0)  # 1 of 25, as by chance
 
 
 def test_interior_tokens_at_their_own_patch() -> None:
@@ -101,23 +70,6 @@ def test_the_readout_matters_in_the_last_block(gap: float, holds: bool | None) -
 
 
 # Figure 11
-
-
-def probes(draws: int = 4, **curves: Any) -> xr.Dataset:
-    """As `probes.layer_probes` gives: readout -> accuracy by layer, a hundredth up or down from draw to draw."""
-    noise = 0.001 * (-1) ** np.arange(draws)
-    accuracy = np.stack([np.asarray(curve)[:, None] + noise for curve in curves.values()], axis=1)
-    L = accuracy.shape[0]
-    names = [name.replace("_", " ") for name in curves]
-    dataset = xr.Dataset(
-        {"accuracy": (("layer", "readout", "draw"), accuracy)},
-        coords={"layer": [f"l{i}" for i in range(L)], "depth": ("layer", np.linspace(0, 1, L)), "readout": names},
-        attrs={"chance": 0.1, "shots": 10},
-    )
-    if "token" in names:
-        dataset["token_accuracy"] = dataset["accuracy"].sel(readout="token", drop=True).expand_dims(row=2, col=2)
-        dataset["token_accuracy"] = dataset["token_accuracy"].transpose("layer", "row", "col", "draw")
-    return dataset
 
 
 @pytest.mark.parametrize(("gap", "holds"), [(0.50, True), (0.25, False), (0.30, None)])

@@ -1,6 +1,8 @@
 """Figures 9, 10 and 11: valid SVG with the paper's panels, axes that say what they show, numbers in the alt text."""
 
-from test_claims_localization import elsewhere, layers, probes, similarity
+from made import elsewhere, layers
+from made import probe_curves as probes
+from made import token_map as similarity
 from test_plots_skips import panels, texts
 
 from vitcnn_utils.plots import localization as plots

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from similarity_maps import curves, probes
 
-from vitcnn_utils.claims.scale import CEILING, FLOOR
+from vitcnn_utils.measures.cka import CEILING, FLOOR
 from vitcnn_utils.plots import scale
 from vitcnn_utils.plots.style import Figure
 from vitcnn_utils.provenance import Provenance

@@ -6,7 +6,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import xarray as xr
-from test_claims_skips import HIGH_THEN_LOW, LOW_THEN_HIGH, cnn_ratios, similarity, vit_ratios
+from made import HIGH_THEN_LOW, LOW_THEN_HIGH, cnn_ratios, vit_ratios
+from made import divided as similarity
 
 from vitcnn_utils.plots import skips
 from vitcnn_utils.plots.style import Figure

@@ -1,13 +1,11 @@
 """What every figure, claim and provenance line of the book shares."""
 
 import re
-import subprocess
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from vitcnn_utils import provenance
 from vitcnn_utils.claims import Claim, table
 from vitcnn_utils.plots.style import CYCLE, figure, heat_map, number, panels, styled
 from vitcnn_utils.provenance import Provenance
@@ -102,29 +100,6 @@ def test_a_claim_table_shows_numbers_rule_and_verdict():
     typeset = table([Claim("a", "-2 to -1.5%, at 3 % of zoo/vit-2", None, "y")])._repr_html_()
     assert "<td>−2 to −1.5\N{NO-BREAK SPACE}%, at 3\N{NO-BREAK SPACE}% of zoo/vit-2</td>" in typeset
     assert repr(table([Claim("a", "b", False, "c")])) == "[does not hold here] a — b (c)"
-
-
-def test_the_commit_is_that_of_the_checkout_and_marks_changes(tmp_path, monkeypatch):
-    package = tmp_path / "package"
-    package.mkdir()
-    source = package / "provenance.py"
-    source.write_text("1")
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-    monkeypatch.setattr(provenance, "__file__", str(source))
-
-    def commit():
-        provenance.commit.cache_clear()
-        return provenance.commit()
-
-    assert commit() == "unknown"
-    subprocess.run([*git, "init", "-q"], check=True)
-    subprocess.run([*git, "add", "."], check=True)
-    subprocess.run([*git, "commit", "-qm", "first"], check=True)
-    clean = commit()
-    assert re.fullmatch("[0-9a-f]{9}", clean)
-    source.write_text("2")
-    assert commit() == clean + "+"
-    provenance.commit.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("--short", action="store_true", help="start from the short recipe")
     tune.set_defaults(command=_tune)
 
+    handout = commands.add_parser("handout", help="write one zip for a class without network: book, exercises, models")
+    handout.add_argument("--out", type=Path, metavar="FILE", help="where to write (default: _build/handout.zip)")
+    handout.add_argument("--check", action="store_true", help="tell whether this machine is ready for the exercises")
+    handout.set_defaults(command=_handout)
+
     zoo = commands.add_parser("zoo", help="list the models that ship with the package")
     zoo.set_defaults(command=_zoo)
     return parser
@@ -177,6 +182,18 @@ def _tune(options: argparse.Namespace) -> None:
     data = options.data or find_cifar10()
     result = tune(options.name, replace(recipe, **changes), data, TUNING, str(find_device(options.device)))
     print(f"{result:.1%} of the 5,000 held-out training images right; added to {TUNING}")
+
+
+def _handout(options: argparse.Namespace) -> None:
+    from vitcnn_utils.course import handout
+    from vitcnn_utils.editions.book import find_root
+
+    if options.check:
+        if not handout.check():
+            raise VitcnnError("this machine is not ready for the exercises: see above")
+        return
+    root = find_root()
+    print(handout.make(root, options.out or root / "_build" / "handout.zip"))
 
 
 def _zoo(options: argparse.Namespace) -> None:

@@ -9,8 +9,12 @@ from typing import Any
 class VitcnnError(ValueError):
     """Something the caller gave cannot be used; the message says what is wrong and what to do.
 
-    The `vitcnn` command prints the message as one line and exits with status 1.
+    The `vitcnn` command prints the message as one line and exits with status 1. What would break that line, or steer
+    the terminal, such as a line break in the name of a file, stands there escaped.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message))
 
 
 def near(name: str, known: Sequence[str]) -> str:
@@ -22,15 +26,15 @@ def near(name: str, known: Sequence[str]) -> str:
 
 
 LARGEST = 2**32 - 1
-"""The largest whole number that can be given: what numpy and torch both take as a seed."""
+"""The largest whole number that an edition can give: what numpy and torch both take as a seed."""
 
 
-def whole_number(what: str, value: Any, least: int = 1, most: int = LARGEST) -> int:
-    """`value`, or VitcnnError, which calls it `what`, where it is not a whole number from `least` to `most`."""
+def whole_number(what: str, value: Any, least: int = 1, most: int = 2**63 - 1) -> int:
+    """`value`; VitcnnError, which calls it `what`, where it is not a whole number from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise VitcnnError(f"{what}={value!r}: it must be a whole number, {least} or more")
     if int(value) > most:
-        raise VitcnnError(f"{what} is too large: it must be a whole number, {most:,} or less")
+        raise VitcnnError(f"{what} is too large: it must be at most {most}")
     return int(value)
 
 

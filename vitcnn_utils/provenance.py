@@ -1,9 +1,55 @@
-"""Which code, seed, images and device made a figure."""
+"""Which models, weights, images, seeds, device and commit made an array: written into its attrs, read by captions."""
 
 import subprocess
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from vitcnn_utils.images import Images
+    from vitcnn_utils.models.facts import Model
+
+
+ROLES = {"model": "weights", "model_b": "weights_b", "cnn": "weights_cnn"}
+"""What attrs call the models of a measure, and the weights of each."""
+
+
+def of(model: "Model | None", images: "Images", seed: int | None = None, **others: "Model") -> dict[str, str | int]:
+    """The attrs that say what made an array; every measure puts them on its result.
+
+    model, weights; images, n_images, and images_seed where their order was drawn; seed, that of the measure, where it
+    draws; device; commit. others: a second model by its role, see `ROLES`. Where there is no model, None.
+    """
+    models = {} if model is None else {"model": model, **others}
+    attrs: dict[str, str | int] = {}
+    for role, one in models.items():
+        attrs |= {role: one.name, ROLES[role]: getattr(one, "weights", "unknown")}
+    attrs |= {"images": images.name, "n_images": len(images)}
+    seeds = {"images_seed": getattr(images, "seed", None), "seed": seed}
+    attrs |= {name: value for name, value in seeds.items() if value is not None}
+    return attrs | {"device": "cpu" if model is None else str(model.device), "commit": commit()}
+
+
+def line(*arrays: "xr.DataArray | xr.Dataset") -> str:
+    """What made some arrays, as a line for a caption: each thing once, in the order of the arrays."""
+    attrs = [array.attrs for array in arrays]
+
+    def every(name: str) -> list[str]:
+        return list(dict.fromkeys(str(a[name]) for a in attrs if name in a))
+
+    models = [f"{a[role].removesuffix(' (untrained)')} ({a[weights]})"
+              for a in attrs for role, weights in ROLES.items() if role in a]  # fmt: skip
+    images = [f"{a['n_images']:,} images of {a['images']}" for a in attrs if "images" in a]
+    of_images, of_measures = every("images_seed"), every("seed")
+    if of_images and of_measures and of_images != of_measures:
+        seeds = [f"{', '.join(of_images)} for the images, {', '.join(of_measures)} for the measure"]
+    else:
+        seeds = of_images or of_measures
+    parts = [("", models), ("", images), ("seed ", seeds), ("", every("device")), ("commit ", every("commit"))]
+    return " · ".join(title + ", ".join(dict.fromkeys(found)) for title, found in parts if found)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
 """What the paper claims, beside what these models show: verdicts computed from the arrays of the figures."""
 
 import html
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -52,30 +51,6 @@ class ClaimTable:
 def table(claims: Sequence[Claim]) -> ClaimTable:
     """The claims as a table that a notebook shows."""
     return ClaimTable(tuple(claims))
-
-
-@dataclass(frozen=True)
-class NumberTable:
-    """Named rows of named values as a table for a notebook; numbers are shown with two decimals."""
-
-    rows: Mapping[str, Mapping[str, str | float]]
-
-    def _cells(self) -> tuple[list[str], list[list[str]]]:
-        columns = list(next(iter(self.rows.values()), {}))
-        return ["", *columns], [[name, *(_text(row[c]) for c in columns)] for name, row in self.rows.items()]
-
-    def _repr_html_(self) -> str:
-        return _html_table("vitcnn-numbers", *self._cells())
-
-    def __repr__(self) -> str:
-        heads, rows = self._cells()
-        return "\n".join(" | ".join(cells) for cells in (heads, *rows))
-
-
-def _text(value: str | float) -> str:
-    if isinstance(value, str):
-        return value
-    return "–" if math.isnan(value) else f"{value:z.2f}"
 
 
 def _cell(text: str) -> str:

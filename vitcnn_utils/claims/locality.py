@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from vitcnn_utils.claims import Claim
+from vitcnn_utils.measures.attention import rank_correlations
 
 LOCAL, GLOBAL = 0.4, 0.6
 """A head is called local up to, and global from, this share of the distance of uniform attention."""
@@ -149,16 +150,6 @@ def _per_block(distances: xr.DataArray) -> str:
 
 
 # --- Fig 5: groups of heads and CNN units -------------------------------------------------------------------
-
-
-def rank_correlations(distance: xr.DataArray, cka: xr.DataArray) -> xr.DataArray:
-    """Spearman's rank correlation of distance (subset) and CKA (subset, layer): (layer). Ties are not averaged."""
-
-    def ranks(values: xr.DataArray) -> xr.DataArray:
-        order = values.argsort(values.get_axis_num("subset")).argsort(values.get_axis_num("subset"))
-        return order.drop_vars("distance", errors="ignore")
-
-    return xr.corr(ranks(distance), ranks(cka), "subset")
 
 
 def local_heads_resemble_cnn(subsets: xr.Dataset, untrained: xr.Dataset) -> Claim:

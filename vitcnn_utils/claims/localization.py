@@ -6,22 +6,12 @@ import numpy as np
 import xarray as xr
 
 from vitcnn_utils.claims import Claim
-from vitcnn_utils.measures.localization import border_similarity, contrast, localization_rate
+from vitcnn_utils.measures.localization import border_lean, border_similarity, contrast, localization_rate, skill
 
 MARGIN = 0.10
 """Two measures of localisation that differ by less than this share of the larger are not told apart."""
 
 # Figures 9 and 10: CKA of single tokens and single patches
-
-
-def skill(similarity: xr.DataArray, region: str = "all") -> float:
-    """How much oftener than by chance tokens are most like their own patch: 1 always, 0 as often as by chance.
-
-    similarity: (row, col, patch_row, patch_col). With it, grids of unlike size can be compared. region: as in
-    `localization.localization_rate`.
-    """
-    rate = localization_rate(similarity).sel(region=region)
-    return float((rate["top1"] - rate["chance_top1"]) / (1 - rate["chance_top1"]))
 
 
 def interior_tokens(similarity: xr.DataArray, controls: Mapping[str, xr.DataArray], block: str = "final") -> Claim:
@@ -42,7 +32,7 @@ def border_tokens(similarity: xr.DataArray, patches: xr.DataArray, controls: Map
 
     patches: the same of raw patches with each other, `localization.patch_patch_similarity`.
     """
-    lean, lean_of_patches = _border_lean(similarity), _border_lean(patches)
+    lean, lean_of_patches = border_lean(similarity), border_lean(patches)
     means = border_similarity(similarity).sel(token="border")
     others = {"raw patches": patches, **controls}
     return Claim(
@@ -52,7 +42,7 @@ def border_tokens(similarity: xr.DataArray, patches: xr.DataArray, controls: Map
         lean > max(0.0, lean_of_patches),
         "lean = (border − interior) / (|border| + |interior|) above 0, and above that of raw patches, which are "
         "alike by themselves",
-        "; ".join(f"{name}: lean {_border_lean(s):+.2f}" for name, s in others.items()),
+        "; ".join(f"{name}: lean {border_lean(s):+.2f}" for name, s in others.items()),
     )
 
 
@@ -118,12 +108,6 @@ def _found(similarity: xr.DataArray) -> float:
 def _higher(a: float, b: float) -> bool | None:
     """Whether a > b, undecided if they differ by less than MARGIN of the larger."""
     return None if abs(a - b) < MARGIN * max(abs(a), abs(b)) else a > b
-
-
-def _border_lean(similarity: xr.DataArray) -> float:
-    means = border_similarity(similarity).sel(token="border")
-    border, interior = float(means.sel(patch="border")), float(means.sel(patch="interior"))
-    return (border - interior) / (abs(border) + abs(interior))
 
 
 def _rates_in_words(maps: Mapping[str, xr.DataArray], region: str) -> str:

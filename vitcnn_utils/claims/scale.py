@@ -4,16 +4,16 @@ Fig 12 takes similarities (model, block) from `same_blocks`; Fig 13 takes `probe
 'mean'. Margins are this project's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from vitcnn_utils.claims import Claim, NumberTable, decide
+from vitcnn_utils.claims import Claim, decide
+from vitcnn_utils.measures.cka import CEILING, FLOOR, lower_third, subsets, upper_half
+from vitcnn_utils.measures.probes import at_depth, average, curve
 
-CEILING, FLOOR = "second seed", "untrained"
-"""Names of the controls among the models of a series: the same recipe from another start, and no training."""
 MARGIN = 0.05
 """Mean CKAs that differ by less are called undecided."""
 STEP = 0.01
@@ -25,44 +25,13 @@ POINTS = 5.0
 # --- Figure 12: similarity to the model that saw all data ---------------------------------------------------
 
 
-def same_blocks(similarities: Mapping[str, xr.DataArray]) -> xr.DataArray:
-    """CKA of block i of each model with block i of the reference: (model, block), coordinate `depth` from 0 to 1.
-
-    similarities: label -> `cka.layer_similarity` of the block outputs of a model (layer_a) with those of the reference
-    (layer_b): as many blocks, in the same order. Labels are parts of the data, smallest first, `CEILING` and `FLOOR`.
-    """
-    first = next(iter(similarities.values()))
-    values = np.stack([np.diagonal(similarity.values) for similarity in similarities.values()])
-    blocks = np.arange(values.shape[1])
-    coords = {
-        "model": list(similarities), "block": blocks, "depth": ("block", blocks / max(len(blocks) - 1, 1)),
-    }  # fmt: skip
-    attrs = first.attrs | {"reference": first.attrs["model_b"]}
-    return xr.DataArray(values, dims=("model", "block"), coords=coords, name="cka", attrs=attrs)
-
-
-def subsets(curves: xr.DataArray) -> list[str]:
-    """The labels of the models that were trained on a part of the data, smallest part first."""
-    return [label for label in curves["model"].values.tolist() if label not in (CEILING, FLOOR)]
-
-
-def low(curves: xr.DataArray) -> xr.DataArray:
-    """Mean over the blocks of the lower third, (model,)."""
-    return curves.sel(block=(curves.depth <= 1 / 3).values).mean("block")
-
-
-def high(curves: xr.DataArray) -> xr.DataArray:
-    """Mean over the blocks of the upper half, (model,)."""
-    return curves.sel(block=(curves.depth > 1 / 2).values).mean("block")
-
-
 def series_claims(curves: xr.DataArray) -> list[Claim]:
     """The claims of Fig 12 on one series of models, from `same_blocks`.
 
     curves: with `FLOOR` and, where there is one, `CEILING` among the models.
     """
     smallest = subsets(curves)[0]
-    bottom, top = low(curves), high(curves)
+    bottom, top = lower_third(curves), upper_half(curves)
     missing_low, missing_high = _ceiling(bottom) - bottom, _ceiling(top) - top
     rise = np.diff(top.sel(model=subsets(curves)).values)
     name, control = curves.attrs["reference"], [label for label in (CEILING, FLOOR) if label in curves["model"]]
@@ -98,7 +67,7 @@ def size_claim(large: xr.DataArray, small: xr.DataArray, equally_long: bool) -> 
 
     equally_long: whether all models of both series were trained for one number of steps, see `equal_steps`.
     """
-    tops = [high(curves) for curves in (large, small)]
+    tops = [upper_half(curves) for curves in (large, small)]
     smallest = [subsets(curves)[0] for curves in (large, small)]
     values = [_at(top, label) for top, label in zip(tops, smallest, strict=True)]
     floors = [_at(top, FLOOR) for top in tops]
@@ -128,79 +97,7 @@ def _numbers(values: xr.DataArray, labels: Sequence[str]) -> str:
 # --- How long the models of a series were trained -----------------------------------------------------------
 
 
-def training_table(cards: Mapping[str, Mapping[str, Any]]) -> NumberTable:
-    """What the cards of zoo models say of their training, a row a model."""
-    return NumberTable({name: _training(card) for name, card in cards.items()})
-
-
-def _training(card: Mapping[str, Any]) -> dict[str, str | float]:
-    seen = card["steps"] * card["recipe"]["batch_size"]
-    return {
-        "training images": f"{card['training_images']:,}", "steps": f"{card['steps']:,}",
-        "each image seen (times)": f"{seen / card['training_images']:.0f}", "seed": str(card["recipe"]["seed"]),
-        "test accuracy (%)": f"{100 * card['test_accuracy']:.1f}",
-    }  # fmt: skip
-
-
-def equal_steps(cards: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether all models were trained for one number of steps."""
-    return len({card["steps"] for card in cards.values()}) == 1
-
-
-def steps_beside(cards: Mapping[str, Mapping[str, Any]], name: str, other: str) -> str:
-    """', 7,812 steps against 2,343' from the cards of two models; '' where one has none."""
-    known = name in cards and other in cards
-    return f", {cards[name]['steps']:,} steps against {cards[other]['steps']:,}" if known else ""
-
-
-def training_note(reference: str, cards: Mapping[str, Mapping[str, Any]]) -> str:
-    """What to keep in mind of the training when a series is compared with `reference`, as sentences."""
-    own, others = cards[reference], {name: card for name, card in cards.items() if name != reference}
-    steps = sorted({card["steps"] for card in others.values()})
-    sentences = []
-    if steps == [own["steps"]]:
-        sentences.append(f"All models beside {reference} were trained for as many steps as it, {own['steps']:,}.")
-    elif len(steps) == 1:
-        longer = "longer" if own["steps"] > steps[0] else "shorter"
-        sentences.append(
-            f"{reference} was trained {longer} than the models it is compared with: {own['steps']:,} steps, they "
-            f"{steps[0]:,}. What sets a curve apart from 1 is therefore the data and the length of training; what sets "
-            "it apart from another curve is not the length."
-        )
-    else:
-        counts = ", ".join(f"{count:,}" for count in steps)
-        sentences.append(
-            f"The models were trained for different numbers of steps ({reference}: {own['steps']:,}; the others: "
-            f"{counts}), so their curves differ by more than the data."
-        )
-    seed = own["recipe"]["seed"]
-    same = [name for name, card in others.items() if card["recipe"]["seed"] == seed]
-    other = [name for name in others if name not in same]
-    if same:
-        sentences.append(f"{', '.join(same)} started from the same random weights as {reference} (seed {seed}).")
-    if same and other:
-        sentences.append(f"{', '.join(other)} did not, and may lie lower for that reason alone.")
-    return " ".join(sentences)
-
-
 # --- Figure 13: linear probes over depth --------------------------------------------------------------------
-
-
-def curve(probes: xr.Dataset) -> xr.DataArray:
-    """Accuracy in percent of probes on token-averaged features: (layer, draw), coordinate `depth`."""
-    return 100 * probes["accuracy"].sel(readout="mean", drop=True)
-
-
-def at_depth(probes: xr.Dataset, depth: float) -> float:
-    """Mean accuracy in percent at a depth (0 to 1), between layers by linear interpolation."""
-    mean = curve(probes).mean("draw")
-    return float(np.interp(depth, mean.depth, mean))
-
-
-def average(probes: xr.Dataset) -> float:
-    """Mean accuracy in percent over depth: the area under the curve, of the depths that are probed."""
-    depths = np.linspace(float(probes.depth[0]), float(probes.depth[-1]), 101)
-    return float(np.mean([at_depth(probes, depth) for depth in depths]))
 
 
 def data_claim(full: xr.Dataset, part: xr.Dataset, untrained: xr.Dataset, who: str) -> Claim:

@@ -1,50 +1,19 @@
 """Section 6 of the paper: what it says of skip connections (Figs 7 and 8), beside what was measured."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
 
 from vitcnn_utils.claims import Claim
-from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.measures.cka import split_contrast
+from vitcnn_utils.measures.residual import by_part, geometric_mean, halves
 
 TIE = 0.05
 """Two ratios that differ by less than this share are not told apart."""
 
-AVERAGES = {"ratio": "mean of ratios", "ratio_of_means": "ratio of mean norms", "median": "median ratio"}
 
 # Figure 7: norm ratios
-
-
-def by_part(ratios: xr.Dataset, statistic: str = "ratio") -> xr.DataArray:
-    """A statistic of `residual.skip_ratios` over (block, branch, part): 'CLS' and 'spatial'.
-
-    Spatial tokens are averaged. A model without a CLS token has only 'spatial'.
-    """
-    values, part = ratios[statistic], ratios["part"].values
-    means = {"spatial": values.isel(token=part == "spatial").mean("token")}
-    if "CLS" in part:
-        means = {"CLS": values.isel(token=part.tolist().index("CLS")).reset_coords(drop=True), **means}
-    return xr.concat(means.values(), "part", coords="minimal").assign_coords(part=list(means))
-
-
-def averages(models: Mapping[str, xr.Dataset]) -> xr.DataArray:
-    """The three averages that the paper's text allows, in each half of the blocks: (tokens, average).
-
-    tokens: 'model, branch, part'. Within a half, blocks are averaged geometrically: ratios of 4 and 1/4 balance.
-    """
-    rows: dict[str, list[float]] = {}
-    for name, ratios in models.items():
-        for branch in ratios["branch"].values:
-            for part in by_part(ratios)["part"].values:
-                rows[f"{name}, {branch}, {part}"] = [
-                    _geometric(by_part(ratios, statistic).sel(branch=branch, part=part)[half])
-                    for half in _halves(ratios)
-                    for statistic in AVERAGES
-                ]
-    columns = [f"{half} half: {title}" for half in ("first", "second") for title in AVERAGES.values()]
-    return xr.DataArray(list(rows.values()), {"tokens": list(rows), "average": columns}, ("tokens", "average"))
 
 
 def phase_transition(ratios: xr.Dataset, controls: Mapping[str, xr.Dataset]) -> Claim:
@@ -59,7 +28,7 @@ def phase_transition(ratios: xr.Dataset, controls: Mapping[str, xr.Dataset]) -> 
     )
     if "CLS" not in by_part(ratios)["part"]:
         return Claim(paper, "this model has no CLS token", None, test)
-    first, second = (_geometric(_advantage(ratios)[half]) for half in _halves(ratios))
+    first, second = (geometric_mean(_advantage(ratios)[half]) for half in halves(ratios))
     clear = min(abs(np.log(first)), abs(np.log(second))) > np.log1p(TIE)
     return Claim(
         paper,
@@ -67,7 +36,7 @@ def phase_transition(ratios: xr.Dataset, controls: Mapping[str, xr.Dataset]) -> 
         bool(first > 1 > second) if clear else None,
         test,
         "; ".join(
-            "{}: {:.2f} and {:.2f}".format(name, *(_geometric(_advantage(c)[half]) for half in _halves(c)))
+            "{}: {:.2f} and {:.2f}".format(name, *(geometric_mean(_advantage(c)[half]) for half in halves(c)))
             for name, c in controls.items()
         ),
     )
@@ -105,8 +74,8 @@ def late_cls_changes(ratios: xr.Dataset, controls: Mapping[str, xr.Dataset]) -> 
         return Claim(paper, "this model has no CLS token", None, test)
 
     def late(r: xr.Dataset) -> tuple[float, float]:
-        cls = by_part(r).sel(part="CLS")[_halves(r)[1]]
-        return _geometric(cls.sel(branch="attention")), _geometric(cls.sel(branch="mlp"))
+        cls = by_part(r).sel(part="CLS")[halves(r)[1]]
+        return geometric_mean(cls.sel(branch="attention")), geometric_mean(cls.sel(branch="mlp"))
 
     attention, mlp = late(ratios)
     return Claim(
@@ -121,36 +90,24 @@ def late_cls_changes(ratios: xr.Dataset, controls: Mapping[str, xr.Dataset]) -> 
 def early_spatial_changes(ratios: xr.Dataset, controls: Mapping[str, xr.Dataset]) -> Claim:
     """Appendix E: spatial tokens change mostly in early blocks."""
 
-    def halves(r: xr.Dataset) -> tuple[float, float]:
+    def both(r: xr.Dataset) -> tuple[float, float]:
         spatial = by_part(r).sel(part="spatial")
-        first, second = (_geometric(spatial[half]) for half in _halves(r))
+        first, second = (geometric_mean(spatial[half]) for half in halves(r))
         return first, second
 
-    first, second = halves(ratios)
+    first, second = both(ratios)
     return Claim(
         "Spatial tokens change mostly in the early layers (appendix E).",
         f"spatial ratio {first:.2f} in the first half of the blocks, {second:.2f} in the second",
         _below(first, second),
         "spatial ratio, both branches, geometric mean: lower in the first half of the blocks than in the second; "
         f"undecided if they are within {TIE:.0%}",
-        "; ".join("{}: {:.2f} and {:.2f}".format(name, *halves(c)) for name, c in controls.items()),
+        "; ".join("{}: {:.2f} and {:.2f}".format(name, *both(c)) for name, c in controls.items()),
     )
 
 
 def _below(low: float, high: float) -> bool | None:
     return low < high if abs(np.log(low / high)) > np.log1p(TIE) else None
-
-
-def _halves(ratios: xr.Dataset) -> tuple[slice, slice]:
-    """The first and the second half of the blocks; a middle one counts as second."""
-    middle = ratios.sizes["block"] // 2
-    return slice(0, middle), slice(middle, None)
-
-
-def _geometric(ratios: xr.DataArray) -> float:
-    """Geometric mean of the finite ratios, NaN if there are none."""
-    logs = np.log(ratios.values[np.isfinite(ratios.values)])
-    return float(np.exp(logs.mean())) if logs.size else float("nan")
 
 
 def _advantage(ratios: xr.Dataset) -> xr.DataArray:
@@ -176,24 +133,6 @@ def _factors(vit: xr.Dataset, cnn: xr.Dataset) -> np.ndarray:
 
 
 # Figure 8: models trained without the skips of one block
-
-
-def split_contrast(similarity: xr.DataArray, block: int) -> float:
-    """How sharply a block divides a model's layers: mean CKA of layers on one side of it less mean CKA across it.
-
-    similarity: (layer_a, layer_b) of one model with itself, from `cka.layer_similarity`. Layers inside the block belong
-    to neither side, and no layer is compared with itself. Near 0 for a model that is alike all through, 1 at most.
-    Raises VitcnnError if the model has no such block.
-    """
-    values, blocks = similarity.values, similarity["block_a"].values
-    inside = np.flatnonzero(blocks == block)
-    if not len(inside):
-        raise VitcnnError(
-            f"there is no block {block} in {similarity.attrs.get('model_a', 'the model')}: the last is {blocks.max()}"
-        )
-    before, after = np.arange(inside[0]), np.arange(inside[-1] + 1, len(blocks))
-    same = [values[np.ix_(side, side)][np.triu_indices(len(side), 1)] for side in (before, after)]
-    return float(np.nanmean(np.concatenate(same)) - np.nanmean(values[np.ix_(before, after)]))
 
 
 def split(intact: xr.DataArray, changed: Mapping[int, xr.DataArray], control: xr.DataArray) -> Claim:
@@ -239,35 +178,3 @@ def accuracy_loss(intact: float, without: Mapping[int, float], n_images: int, of
         f"accuracy falls for the middle block ({', '.join(map(str, middle))}); undecided if the change is within "
         f"{noise:.1f} points, twice the error of a difference on {n_images:,} images; another start may change more",
     )
-
-
-def training(twin: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
-    """What the cards of the zoo say of how fairly the intact twin stands beside the others, in a paragraph.
-
-    twin, others: from `zoo.card`.
-    """
-    steps = {card["steps"] for card in others}
-    length = (
-        f"took {twin['steps']:,} steps, as many as each of the others"
-        if steps == {twin["steps"]}
-        else f"took {twin['steps']:,} steps, the others {', '.join(f'{n:,}' for n in sorted(steps))}: not a fair pair"
-    )
-    seeds = {card["recipe"]["seed"] for card in others}
-    start = (
-        "All started from the same seed."
-        if seeds == {twin["recipe"]["seed"]}
-        else f"It started from seed {twin['recipe']['seed']}, the others from {', '.join(map(str, sorted(seeds)))}: "
-        "a part of any difference is that between two starts of one recipe."
-    )
-    return f"By the cards of the zoo, the intact twin {twin['name']} {length}. {start}"
-
-
-def accuracies(intact: float, trained: Mapping[int, float], cut: Mapping[int, float]) -> xr.DataArray:
-    """Accuracy in percent of the intact model and of those without a block's skips: (skips, experiment).
-
-    All given from 0 to 1. trained: block -> of the model that was trained without, as far as there is one (else NaN);
-    cut: block -> of the intact model that was run without.
-    """
-    rows = {"all there": [intact, intact]} | {f"none in block {b}": [trained.get(b, np.nan), cut[b]] for b in cut}
-    coords = {"skips": list(rows), "experiment": ["trained without", "cut after training"]}
-    return xr.DataArray(100 * np.array(list(rows.values())), coords, ("skips", "experiment"), attrs={"units": "%"})

@@ -40,7 +40,13 @@ def _build(root: Path, report: Callable[[str], None]) -> Path:
     stamp = build / "html.inputs"
     executed = _executed(root)
     own = [edition_file(root, edition) for edition in sorted({path.parent.name for path in executed})]
-    made_of = [*fingerprint.files(root / "book"), *executed, *own, root / "requirements.lock"]
+    folders = [root / "book", root / "notebooks" / "course"]
+    made_of = [
+        *(f for folder in folders for f in fingerprint.files(folder)),
+        *executed,
+        *own,
+        root / "requirements.lock",
+    ]
     inputs = fingerprint.of_files(made_of, root, fingerprint.of_package())
     if index.exists() and stamp.exists() and stamp.read_text() == inputs:
         report("the book is up to date")
@@ -75,9 +81,12 @@ def _stage(root: Path, executed: list[Path], staging: Path) -> None:
     The main edition's notebooks lie at the path of their sources, so that the launch buttons open those. Explorers move
     from the notebooks into _extra/, whose files go into the book as they are.
     """
+    from vitcnn_utils.course import slides
     from vitcnn_utils.explorers import static
 
     _copy(root / "book", staging)
+    # As they are: students run them, the book shows them.
+    _copy(root / "notebooks" / "course", staging / "notebooks" / "course")
     explorers = []
     for path in executed:
         place = _place(path)
@@ -88,6 +97,7 @@ def _stage(root: Path, executed: list[Path], staging: Path) -> None:
     # For the directive `explorer`, which shows the first of each kind.
     own = {e.kind: e.entry() for e in reversed(explorers) if e.place.startswith("notebooks/")}
     _write(staging / "_explorers.json", json.dumps(own))
+    slides.write(root / "book" / "course" / "slides.md", {k: e["html"] for k, e in own.items()}, staging / "_extra")
     toc = yaml.safe_load((staging / "_toc.yml").read_text(encoding="utf-8"))
     toc["parts"][1:1] = [
         _edition_part(root, edition, [path for path in executed if path.parent.name == edition], staging)
@@ -98,7 +108,7 @@ def _stage(root: Path, executed: list[Path], staging: Path) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     try:
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
     except shutil.Error as error:  # it gathers what failed, and does not tell why in a form of its own
         path, _, why = error.args[0][0]
         raise VitcnnError(f"{path} cannot be copied: {why}") from None

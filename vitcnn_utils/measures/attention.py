@@ -11,8 +11,9 @@ import xarray as xr
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from vitcnn_utils import provenance
 from vitcnn_utils.errors import VitcnnError, not_finite
-from vitcnn_utils.measures.cka import HsicSums, Part, centred_gram, image_attrs, minibatches
+from vitcnn_utils.measures.cka import HsicSums, Part, centred_gram, minibatches
 from vitcnn_utils.models.facts import Layer, Model
 from vitcnn_utils.run import Pace, each_batch, prepared, reduce_whole, whole_pace
 from vitcnn_utils.sums import Labels
@@ -93,7 +94,7 @@ def attention_maps(model: Model, images: "Images", batch_size: int | None = None
         weights.numpy(),
         dims=("image", "block", "head", "query", "key"),
         coords={"block": [layer.block for layer in layers], "head": np.arange(weights.shape[2])},
-        attrs={"model": model.name, "images": images.name, "grid": model.grid, "patch_size": model.patch_size,
+        attrs={**provenance.of(model, images), "grid": model.grid, "patch_size": model.patch_size,
                "prefix": model.prefix_names},
     )  # fmt: skip
 
@@ -122,8 +123,8 @@ def distance_sums(model: Model, images: "Images", batch_size: int | None = None)
     assert model.grid is not None and model.patch_size is not None
     coords = {"block": [x.block for x in layers], "layer": [x.name for x in layers], "depth": [x.depth for x in layers]}
     attrs = {
-        "model": model.name, "images": images.name, "n_images": len(images), "grid": model.grid,
-        "patch_size": model.patch_size, "uniform_distance": uniform_distance(model.grid, model.patch_size),
+        **provenance.of(model, images), "grid": model.grid, "patch_size": model.patch_size,
+        "uniform_distance": uniform_distance(model.grid, model.patch_size),
     }  # fmt: skip
 
     def numbers(x: Tensor) -> Tensor:
@@ -235,8 +236,8 @@ def subset_sums(
         )
         stacked = torch.stack([other[x.name] for x in cnn_layers])
         hsic = {name: (HsicSums.of_grams(g, g), HsicSums.of_grams(g, stacked)) for name, g in grams.items()}
-        attrs = {"model": vit.name, "cnn": cnn.name, "block": block, "size": size,
-                 **image_attrs(images, batch_size, seed), "n_images": len(pixels)}  # fmt: skip
+        attrs = {**provenance.of(vit, images, seed, cnn=cnn), "block": block, "size": size, "batch_size": batch_size,
+                 "n_images": len(pixels)}  # fmt: skip
         coords = {"layer": [x.name for x in cnn_layers], "depth": [x.depth for x in cnn_layers]}
         new = SubsetSums(hsic, distances.double().sum(0).numpy(), Labels(coords, attrs))
         total = new if total is None else total + new
@@ -419,3 +420,16 @@ def _weights(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None
         masked = attn_mask.dtype == torch.bool
         logits = logits.masked_fill(~attn_mask, -torch.inf) if masked else logits + attn_mask
     return logits.softmax(-1)
+
+
+# Summaries of groups of heads
+
+
+def rank_correlations(distance: xr.DataArray, cka: xr.DataArray) -> xr.DataArray:
+    """Spearman's rank correlation of distance (subset) and CKA (subset, layer): (layer). Ties are not averaged."""
+
+    def ranks(values: xr.DataArray) -> xr.DataArray:
+        order = values.argsort(values.get_axis_num("subset")).argsort(values.get_axis_num("subset"))
+        return order.drop_vars("distance", errors="ignore")
+
+    return xr.corr(ranks(distance), ranks(cka), "subset")

@@ -14,12 +14,14 @@ from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from numpy.typing import ArrayLike
 from torch import Tensor
 from tqdm import tqdm
 
+from vitcnn_utils import provenance
 from vitcnn_utils.errors import VitcnnError, not_finite
 from vitcnn_utils.images import Images
 from vitcnn_utils.models.facts import Layer, Model
@@ -121,8 +123,9 @@ def similarity_sums(
         )
         count += len(pixels)
     attrs = {
-        "measure": "unbiased minibatch linear CKA", "units": "1", "model_a": a.name, "model_b": b.name,
-        "tokens": tokens, "clip_norms": int(clip_norms), **image_attrs(images, batch_size, seed), "n_images": count,
+        "measure": "unbiased minibatch linear CKA", "units": "1", "model_a": a.name,
+        **provenance.of(a, images, seed, model_b=b), "n_images": count, "batch_size": batch_size, "tokens": tokens,
+        "clip_norms": int(clip_norms),
     }  # fmt: skip
     return SimilaritySums(total, Labels(_layer_coords(layers_a, "a") | _layer_coords(layers_b, "b"), attrs))
 
@@ -161,11 +164,6 @@ def minibatches(images: Images, batch_size: int, seed: int, title: str, part: Pa
     order = np.random.default_rng(seed).permutation(len(images))
     for chosen in tqdm(np.array_split(order, count)[index::of], desc=title, leave=False, disable=None):
         yield torch.from_numpy(images.pixels[chosen])
-
-
-def image_attrs(images: Images, batch_size: int, seed: int) -> dict[str, str | int]:
-    """What to note in a result's attrs of the images it was computed on."""
-    return {"images": images.name, "n_images": len(images), "batch_size": batch_size, "seed": seed}
 
 
 # From features to CKA
@@ -323,13 +321,13 @@ def _of_tokens(model: Model, activation: Tensor, tokens: Tokens) -> Tensor:
     """What `tokens` names of (B, T, D); a map has no tokens and stays whole."""
     if activation.ndim != 3 or tokens == "all":
         return activation
-    return activation[:, model.prefix_tokens :] if tokens == "spatial" else activation[:, :1]
+    return model.spatial(activation) if tokens == "spatial" else activation[:, :1]
 
 
 def _check_tokens(a: Model, b: Model, tokens: Tokens) -> None:
     if tokens not in ("all", "spatial", "cls"):
         raise VitcnnError(f"tokens={tokens!r} is neither 'all', 'spatial' nor 'cls'")
-    without = [model.name for model in (a, b) if model.grid is not None and model.prefix_tokens == 0]
+    without = [model.name for model in (a, b) if model.grid is not None and "CLS" not in model.prefix_names]
     if a.grid is None and b.grid is None:
         without = [a.name, b.name]
     if tokens == "cls" and without:
@@ -344,3 +342,205 @@ def _layer_coords(layers: Sequence[Layer], side: Literal["a", "b"]) -> dict[str,
         f"depth_{side}": (dim, [layer.depth for layer in layers]),
         f"block_{side}": (dim, [-1 if layer.block is None else layer.block for layer in layers]),
     }
+
+
+# Summaries of a map (layer_a, layer_b)
+
+
+def block_outputs(similarity: xr.DataArray) -> xr.DataArray:
+    """The part of a map (layer_a, layer_b) that compares block outputs only."""
+    return similarity[(similarity.kind_a == "block").values, (similarity.kind_b == "block").values]
+
+
+def low_high(similarity: xr.DataArray) -> float:
+    """Mean CKA between layers of the first and of the last third of depth."""
+    first, last = similarity.depth_a.values <= 1 / 3, similarity.depth_b.values >= 2 / 3
+    return float(similarity[first, last].mean())
+
+
+def spread(similarity: xr.DataArray) -> float:
+    """Standard deviation of CKA over all pairs of two different layers."""
+    return float(np.nanstd(_pairs(similarity)[1]))
+
+
+def decay(similarity: xr.DataArray) -> float:
+    """Slope of CKA against the distance in depth of two different layers, by least squares: CKA per whole depth."""
+    distance, cka = _pairs(similarity)
+    known = np.isfinite(cka)
+    return float(np.polyfit(distance[known], cka[known], 1)[0]) if np.ptp(distance[known]) > 0 else float("nan")
+
+
+def stage_contrast(similarity: xr.DataArray, starts: Sequence[float]) -> float:
+    """Mean CKA of different layers of one stage minus that of layers of two stages; NaN without a second stage.
+
+    starts: depths at which stages begin; for a ViT, those of the CNN beside it.
+    """
+    # A depth fraction of one model, written as a float, may miss the layer it names in the other by rounding.
+    stage = np.searchsorted(np.asarray(starts) - 1e-9, similarity.depth_a.values, side="right")
+    row, column = np.triu_indices(len(stage), 1)
+    return _contrast(similarity.values[row, column], stage[row] == stage[column])
+
+
+def grid_contrast(similarity: xr.DataArray) -> float:
+    """Mean CKA of layers of one kind in two different blocks, minus that of layers of two kinds in two blocks.
+
+    Above zero the map looks like a grid: an attention output resembles other attention outputs, and so on. Both means
+    run over the same pairs of blocks, so distance in depth plays no part. NaN for a map of block outputs only.
+    """
+    inside = similarity.block_a.values >= 0
+    inner = similarity[inside, inside]
+    block, kind = inner.block_a.values, inner.kind_a.values
+    row, column = np.triu_indices(len(block), 1)
+    apart = block[row] != block[column]
+    row, column = row[apart], column[apart]
+    return _contrast(inner.values[row, column], kind[row] == kind[column])
+
+
+def _pairs(similarity: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
+    """Distance in depth and CKA of all pairs of two different layers of one model."""
+    row, column = np.triu_indices(len(similarity), 1)
+    depth = similarity.depth_a.values
+    return depth[column] - depth[row], similarity.values[row, column]
+
+
+def _contrast(values: np.ndarray, same: np.ndarray) -> float:
+    known = np.isfinite(values)
+    if not (known & same).any() or not (known & ~same).any():
+        return float("nan")
+    return float(values[known & same].mean() - values[known & ~same].mean())
+
+
+def split_contrast(similarity: xr.DataArray, block: int) -> float:
+    """How sharply a block divides a model's layers: mean CKA of layers on one side of it less mean CKA across it.
+
+    similarity: (layer_a, layer_b) of one model with itself, from `cka.layer_similarity`. Layers inside the block belong
+    to neither side, and no layer is compared with itself. Near 0 for a model that is alike all through, 1 at most.
+    Raises VitcnnError if the model has no such block.
+    """
+    values, blocks = similarity.values, similarity["block_a"].values
+    inside = np.flatnonzero(blocks == block)
+    if not len(inside):
+        raise VitcnnError(
+            f"there is no block {block} in {similarity.attrs.get('model_a', 'the model')}: the last is {blocks.max()}"
+        )
+    before, after = np.arange(inside[0]), np.arange(inside[-1] + 1, len(blocks))
+    same = [values[np.ix_(side, side)][np.triu_indices(len(side), 1)] for side in (before, after)]
+    return float(np.nanmean(np.concatenate(same)) - np.nanmean(values[np.ix_(before, after)]))
+
+
+def matched_depth(similarity: xr.DataArray) -> xr.Dataset:
+    """Where in the ViT (layer_a) each CNN layer (layer_b) finds its like.
+
+    Returns over layer_b: `argmax`, the depth of the most similar ViT layer; `centroid`, the mean depth of all ViT
+    layers, weighted by how far their CKA lies above the lowest of that column (a soft ridge makes the argmax jump; what
+    all layers share would pull every centroid to the middle); and `best`, the highest CKA. NaN for a constant layer.
+    """
+    depth = similarity.depth_a.values[:, None]  # (La, 1)
+    cka = similarity.values  # (La, Lb)
+    known = np.isfinite(cka).any(axis=0)
+    filled = np.where(np.isfinite(cka), cka, -np.inf)
+    weight = np.where(np.isfinite(cka), cka - np.where(np.isfinite(cka), cka, np.inf).min(axis=0), 0)
+    total = weight.sum(axis=0)
+    found = {
+        "argmax": np.where(known, depth[filled.argmax(axis=0), 0], np.nan),
+        "centroid": np.divide((weight * depth).sum(axis=0), total, out=np.full_like(total, np.nan), where=total > 0),
+        "best": np.where(known, filled.max(axis=0), np.nan),
+    }
+    coords = {name: ("layer_b", similarity[name].values) for name in ("layer_b", "kind_b", "depth_b", "block_b")}
+    return xr.Dataset({name: ("layer_b", values) for name, values in found.items()}, coords, attrs=similarity.attrs)
+
+
+def best_match(similarity: xr.DataArray) -> xr.DataArray:
+    """For each ViT layer (layer_a), its highest CKA with any CNN layer."""
+    return similarity.max("layer_b")
+
+
+def halfway(starts: Sequence[float]) -> float:
+    """The depth of a CNN that the paper's 'lower half' ends at: where stage 3 begins, or 0.5 without stages.
+
+    The 'about 60 layers' of the paper's ResNet50 are half of its indexed entries and end just behind stage 2.
+    """
+    return starts[1] if len(starts) > 1 else 0.5
+
+
+def across_summary(similarity: xr.DataArray, half: float) -> dict[str, float]:
+    matched = matched_depth(similarity)
+    lower = matched.depth_b.values < half
+    best = best_match(similarity)
+    last = best.depth_a.values >= 2 / 3
+    found = matched.dropna("layer_b")
+    return {
+        "lower half": float(matched["argmax"][lower].median()),
+        "upper half": float(matched["argmax"][~lower].median()),
+        "lower half, centroid": float(matched["centroid"][lower].median()),
+        "upper half, centroid": float(matched["centroid"][~lower].median()),
+        "ahead": float((found.depth_b > found["argmax"]).mean()),
+        "first two thirds": float(best[~last].mean()),
+        "last third": float(best[last].mean()),
+    }
+
+
+def within_numbers(maps: Mapping[str, tuple[xr.DataArray, xr.DataArray]], starts: Sequence[float]) -> pd.DataFrame:
+    """The summaries of Fig 1 for several ways to measure: a row each, from (ViT map, CNN map)."""
+    columns = {
+        "low–high CKA": low_high, "spread": spread, "CKA per depth": decay,
+        "stage contrast": lambda s: stage_contrast(s, starts),
+    }  # fmt: skip
+    rows = {
+        way: {
+            f"{name}, {kind}": summary(of_model)
+            for name, summary in columns.items()
+            for kind, of_model in zip(("ViT", "CNN"), pair, strict=True)
+        }
+        for way, pair in maps.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def across_numbers(maps: Mapping[str, xr.DataArray], starts: Sequence[float]) -> pd.DataFrame:
+    """The summaries of Fig 2 for several ways to measure: a row each."""
+    half = halfway(starts)
+    names = {
+        "lower half": "matched depth, lower half of CNN", "upper half": "matched depth, upper half of CNN",
+        "ahead": "share of CNN layers deeper than their match", "first two thirds": "best CKA, ViT's first two thirds",
+        "last third": "best CKA, ViT's last third",
+    }  # fmt: skip
+    rows = {way: across_summary(similarity, half) for way, similarity in maps.items()}
+    return pd.DataFrame.from_dict(rows, orient="index")[list(names)].rename(columns=names)
+
+
+# Summaries of models trained on parts of the data (Fig 12)
+
+CEILING, FLOOR = "second seed", "untrained"
+"""Names of the controls among the models of a series: the same recipe from another start, and no training."""
+
+
+def same_blocks(similarities: Mapping[str, xr.DataArray]) -> xr.DataArray:
+    """CKA of block i of each model with block i of the reference: (model, block), coordinate `depth` from 0 to 1.
+
+    similarities: label -> `cka.layer_similarity` of the block outputs of a model (layer_a) with those of the reference
+    (layer_b): as many blocks, in the same order. Labels are parts of the data, smallest first, `CEILING` and `FLOOR`.
+    """
+    first = next(iter(similarities.values()))
+    values = np.stack([np.diagonal(similarity.values) for similarity in similarities.values()])
+    blocks = np.arange(values.shape[1])
+    coords = {
+        "model": list(similarities), "block": blocks, "depth": ("block", blocks / max(len(blocks) - 1, 1)),
+    }  # fmt: skip
+    attrs = first.attrs | {"reference": first.attrs["model_b"]}
+    return xr.DataArray(values, dims=("model", "block"), coords=coords, name="cka", attrs=attrs)
+
+
+def subsets(curves: xr.DataArray) -> list[str]:
+    """The labels of the models that were trained on a part of the data, smallest part first."""
+    return [label for label in curves["model"].values.tolist() if label not in (CEILING, FLOOR)]
+
+
+def lower_third(curves: xr.DataArray) -> xr.DataArray:
+    """Mean over the blocks of the lower third, (model,)."""
+    return curves.sel(block=(curves.depth <= 1 / 3).values).mean("block")
+
+
+def upper_half(curves: xr.DataArray) -> xr.DataArray:
+    """Mean over the blocks of the upper half, (model,)."""
+    return curves.sel(block=(curves.depth > 1 / 2).values).mean("block")

@@ -9,9 +9,10 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from vitcnn_utils import provenance
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.images import Images
-from vitcnn_utils.measures.cka import HsicSums, Part, centred_gram, image_attrs, minibatches
+from vitcnn_utils.measures.cka import HsicSums, Part, centred_gram, minibatches
 from vitcnn_utils.models.facts import Layer, Model
 from vitcnn_utils.run import of_first, reduce_whole, whole_pace
 from vitcnn_utils.sums import Labels
@@ -68,7 +69,7 @@ def patch_sums(
             totals[name] += new
         count += len(pixels)
     coords = {"layer": [x.name for x in layers], "depth": ("layer", [x.depth for x in layers])}
-    attrs = {"model": model.name, **image_attrs(images, batch_size, seed), "n_images": count}
+    attrs = {**provenance.of(model, images, seed), "n_images": count, "batch_size": batch_size}
     labels = _labels("token and patch of raw pixels", attrs, coords)
     return PatchSums(tuple(totals[layer.name] for layer in layers), grid, labels)
 
@@ -99,7 +100,9 @@ def patch_patch_similarity(images: Images, grid: Grid, batch_size: int = 512, se
     for pixels in minibatches(images, batch_size, seed, "patch x patch CKA"):
         grams = _grams(cut(pixels, grid), "patch")
         total += HsicSums.of_grams(grams, grams)
-    labels = _labels("patch and patch of raw pixels", image_attrs(images, batch_size, seed), {})
+    labels = _labels(
+        "patch and patch of raw pixels", {**provenance.of(None, images, seed), "batch_size": batch_size}, {}
+    )
     return _labelled(total.cka().reshape(*grid, *grid), labels)
 
 
@@ -172,6 +175,23 @@ def border_similarity(similarity: xr.DataArray) -> xr.DataArray:
     places = ["interior", "border"]
     table = xr.concat(means, "token").assign_coords(token=places, patch=places)
     return table.transpose(..., "token", "patch").rename("cka").assign_attrs(similarity.attrs)
+
+
+def skill(similarity: xr.DataArray, region: str = "all") -> float:
+    """How much oftener than by chance tokens are most like their own patch: 1 always, 0 as often as by chance.
+
+    similarity: (row, col, patch_row, patch_col). With it, grids of unlike size can be compared. region: as in
+    `localization_rate`.
+    """
+    rate = localization_rate(similarity).sel(region=region)
+    return float((rate["top1"] - rate["chance_top1"]) / (1 - rate["chance_top1"]))
+
+
+def border_lean(similarity: xr.DataArray) -> float:
+    """How much more border tokens are like other border patches than like interior ones: from -1 to 1."""
+    means = border_similarity(similarity).sel(token="border")
+    border, interior = float(means.sel(patch="border")), float(means.sel(patch="interior"))
+    return (border - interior) / (abs(border) + abs(interior))
 
 
 # Cells and Gram matrices

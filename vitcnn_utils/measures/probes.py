@@ -13,6 +13,7 @@ import xarray as xr
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitcnn_utils import provenance
 from vitcnn_utils.errors import VitcnnError, not_finite
 from vitcnn_utils.images import Images
 from vitcnn_utils.models.facts import Layer, Model
@@ -75,8 +76,8 @@ def layer_probes(
     by_cell = [[np.concatenate(found[layer.name, r], axis=-1) for r in readouts] for layer in layers]
     attrs = {
         "measure": f"test accuracy of {shots}-shot linear probes", "units": "1", "chance": 1 / (labels.max() + 1),
-        "model": model.name, "images": images.name, "n_images": len(images), "n_validation": len(split.validation),
-        "n_test": len(split.test), "shots": shots, "seed": seed,
+        **provenance.of(model, images, seed), "n_validation": len(split.validation), "n_test": len(split.test),
+        "shots": shots,
     }  # fmt: skip
     return _label(by_cell, layers, readouts, reader.grid).assign_attrs(attrs)
 
@@ -247,7 +248,7 @@ def split_images(images: Images, shots: int, draws: int, seed: int) -> Split:
 def readouts_of(model: Model, readouts: Sequence[Readout] | None) -> Sequence[Readout]:
     """The read-outs that `layer_probes` takes, None for all of the model's; VitcnnError for one that it lacks."""
     missing = set() if model.grid is not None else {"first token"}
-    missing |= set() if model.prefix_tokens else {"cls", "mean with cls"}
+    missing |= set() if "CLS" in model.prefix_names else {"cls", "mean with cls"}
     if readouts is None:
         return [readout for readout in get_args(Readout) if readout not in missing]
     for readout in readouts:
@@ -293,7 +294,7 @@ class _Reader:
             "first token": cells[:, :1],
             "token": cells,
         }
-        if self.model.prefix_tokens:
+        if "CLS" in self.model.prefix_names:
             views |= {"cls": activation[:, :1], "mean with cls": activation.mean(dim=1, keepdim=True)}
         return {readout: views[readout] for readout in readouts}
 
@@ -367,3 +368,23 @@ def _at_grid(cells: Tensor, rows: int, cols: int, channels: int) -> Tensor:
 def _device(model: Model) -> torch.device:
     """Where to solve: with the model, but for MPS, which has no float64."""
     return torch.device("cpu") if model.device.type == "mps" else model.device
+
+
+# Summaries of read-out 'mean'
+
+
+def curve(probes: xr.Dataset) -> xr.DataArray:
+    """Accuracy in percent of probes on token-averaged features: (layer, draw), coordinate `depth`."""
+    return 100 * probes["accuracy"].sel(readout="mean", drop=True)
+
+
+def at_depth(probes: xr.Dataset, depth: float) -> float:
+    """Mean accuracy in percent at a depth (0 to 1), between layers by linear interpolation."""
+    mean = curve(probes).mean("draw")
+    return float(np.interp(depth, mean.depth, mean))
+
+
+def average(probes: xr.Dataset) -> float:
+    """Mean accuracy in percent over depth: the area under the curve, of the depths that are probed."""
+    depths = np.linspace(float(probes.depth[0]), float(probes.depth[-1]), 101)
+    return float(np.mean([at_depth(probes, depth) for depth in depths]))

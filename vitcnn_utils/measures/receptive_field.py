@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from vitcnn_utils import provenance
 from vitcnn_utils.errors import VitcnnError, not_finite
 from vitcnn_utils.models.facts import Branch, Model
 from vitcnn_utils.models.trace import Layout, Tap
@@ -89,8 +90,8 @@ def field_sums(
     n_channels, centre_y, centre_x = map(list, zip(*facts, strict=True))
     coords = _coords(places) | {"n_channels": n_channels, "centre_y": centre_y, "centre_x": centre_x}
     attrs = {
-        "units": "mean |gradient| per unit of pixel value", "model": model.name, "images": images.name,
-        "n_images": len(images), "before_addition": int(before_addition),
+        "units": "mean |gradient| per unit of pixel value",
+        **provenance.of(model, images, None if channels is None else seed), "before_addition": int(before_addition),
         "channels": "all" if channels is None else f"{channels} of each image, drawn with seed {seed}",
     }  # fmt: skip
     # x = (pixel - mean) / std, so d z / d pixel = d z / d x / std.

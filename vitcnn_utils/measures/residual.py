@@ -1,6 +1,6 @@
 """What skip connections carry: norm ratios (paper, section 6; Figs 7, E.1, E.2), and models without one (Fig 8)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from vitcnn_utils import provenance
 from vitcnn_utils.errors import VitcnnError, not_finite
 from vitcnn_utils.models.facts import Branch, Model, hook
 from vitcnn_utils.run import each_batch
@@ -52,12 +53,14 @@ def skip_ratio_sums(model: Model, images: "Images", batch_size: int | None = Non
     def compare(x: Tensor) -> Tensor:
         with torch.no_grad(), model.reading(taps) as values:
             model.module(x)
-        pairs = zip(branches, values[::2], values[1::2], strict=True)
-        return torch.stack([_compare(z, f, model.grid is not None, f"{b.name} of {model.name}") for b, z, f in pairs])
+        by_token = model.grid is not None
+        z_and_f = [value if by_token else model.spatial(value) for value in values]
+        pairs = zip(branches, z_and_f[::2], z_and_f[1::2], strict=True)
+        return torch.stack([_compare(z, f, by_token, f"{b.name} of {model.name}") for b, z, f in pairs])
 
     total: SkipRatioSums | None = None
     for values in each_batch(model, images, batch_size, compare):
-        attrs = {"model": model.name, "images": images.name, "n_images": values.shape[2]}
+        attrs = {**provenance.of(model, images), "n_images": values.shape[2]}
         ratios = values[:, 2].transpose(0, 1).numpy().copy()
         new = SkipRatioSums(values.double().sum(2).numpy(), (ratios,), Labels(labels, attrs))
         total = new if total is None else total + new
@@ -66,13 +69,15 @@ def skip_ratio_sums(model: Model, images: "Images", batch_size: int | None = Non
 
 
 def _compare(z: Tensor, f: Tensor, by_token: bool, name: str) -> Tensor:
-    """|z|, |f|, |z| / |f|, cos(z, f) and cos(z, z + f), by token or as a mean over tokens or places: (5, B, T)."""
-    over = 1 if z.ndim == 4 else -1
+    """|z|, |f|, |z| / |f|, cos(z, f) and cos(z, z + f), by token or as a mean over places: (5, B, T).
+
+    z, f: (B, T, D), or else (B, rows, columns, D).
+    """
     s = z + f
-    z_norm, f_norm, s_norm = (v.norm(dim=over) for v in (z, f, s))
+    z_norm, f_norm, s_norm = (v.norm(dim=-1) for v in (z, f, s))
     if not (torch.isfinite(z_norm).all() and torch.isfinite(f_norm).all()):
         raise not_finite(f"the skip or the branch of {name}")
-    cosines = (z * f).sum(over) / (z_norm * f_norm), (z * s).sum(over) / (z_norm * s_norm)
+    cosines = (z * f).sum(-1) / (z_norm * f_norm), (z * s).sum(-1) / (z_norm * s_norm)
     values = torch.stack([z_norm, f_norm, z_norm / f_norm, *cosines])
     # A place whose channels are all 0 after a ReLU has no direction: it is left out of the mean cosine.
     return (values if by_token else values.flatten(2).nanmean(-1, keepdim=True)).cpu()
@@ -180,3 +185,50 @@ def _undo(model: Model, branch: Branch, stack: ExitStack) -> None:
     held: list[Tensor] = []
     stack.enter_context(hook(model.module, branch.skip, lambda z: held.append(z)))
     stack.enter_context(hook(model.module, branch.branch, lambda f: f - held.pop()))
+
+
+# Summaries of the ratios
+
+AVERAGES = {"ratio": "mean of ratios", "ratio_of_means": "ratio of mean norms", "median": "median ratio"}
+
+
+def by_part(ratios: xr.Dataset, statistic: str = "ratio") -> xr.DataArray:
+    """A statistic of `skip_ratios` over (block, branch, part): 'CLS' and 'spatial'.
+
+    Spatial tokens are averaged. A model without a CLS token has only 'spatial'.
+    """
+    values, part = ratios[statistic], ratios["part"].values
+    means = {"spatial": values.isel(token=part == "spatial").mean("token")}
+    if "CLS" in part:
+        means = {"CLS": values.isel(token=part.tolist().index("CLS")).reset_coords(drop=True), **means}
+    return xr.concat(means.values(), "part", coords="minimal").assign_coords(part=list(means))
+
+
+def averages(models: Mapping[str, xr.Dataset]) -> xr.DataArray:
+    """The three averages that the paper's text allows, in each half of the blocks: (tokens, average).
+
+    tokens: 'model, branch, part'. Within a half, blocks are averaged geometrically: ratios of 4 and 1/4 balance.
+    """
+    rows: dict[str, list[float]] = {}
+    for name, ratios in models.items():
+        for branch in ratios["branch"].values:
+            for part in by_part(ratios)["part"].values:
+                rows[f"{name}, {branch}, {part}"] = [
+                    geometric_mean(by_part(ratios, statistic).sel(branch=branch, part=part)[half])
+                    for half in halves(ratios)
+                    for statistic in AVERAGES
+                ]
+    columns = [f"{half} half: {title}" for half in ("first", "second") for title in AVERAGES.values()]
+    return xr.DataArray(list(rows.values()), {"tokens": list(rows), "average": columns}, ("tokens", "average"))
+
+
+def halves(ratios: xr.Dataset) -> tuple[slice, slice]:
+    """The first and the second half of the blocks; a middle one counts as second."""
+    middle = ratios.sizes["block"] // 2
+    return slice(0, middle), slice(middle, None)
+
+
+def geometric_mean(ratios: xr.DataArray) -> float:
+    """Geometric mean of the finite ratios, NaN if there are none."""
+    logs = np.log(ratios.values[np.isfinite(ratios.values)])
+    return float(np.exp(logs.mean())) if logs.size else float("nan")

@@ -1,5 +1,6 @@
 """Models by name: those of the zoo, of timm, of the hub, and checkpoints of one's own; only safetensors are read."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -38,21 +39,22 @@ def load_model(
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
         if name.startswith("zoo/"):
-            module, facts = _load_zoo(name, weights)
+            module, facts, file = _load_zoo(name, weights)
         else:
-            module, facts = _load_timm(name, weights, image_size)
+            module, facts, file = _load_timm(name, weights, image_size)
     natural = facts["image_size"]
     if image_size is not None:
         facts["image_size"] = (image_size, image_size)
-    trained = weights != "untrained"
-    title = name if trained else f"{name} (untrained)"
-    model = Model(name=title, module=module.to(target).eval(), device=target, trained=trained, **facts)
+    title = name if file else f"{name} (untrained)"
+    origin = _sha256(file)[:12] if file else f"untrained, seed {seed}"
+    model = Model(name=title, module=module.to(target).eval(), device=target, weights=origin, **facts)
     try:
         describe(model)
     except (RuntimeError, AssertionError) as error:
         if model.image_size == natural:
             raise
-        problem = f"{name} takes no images of image_size={image_size} ({' '.join(str(error).split())})"
+        problem = " ".join(str(error).split()) or "it fails where it is run"
+        problem = f"{name} takes no images of image_size={image_size} ({problem})"
         raise VitcnnError(f"{problem}: the model was made for {natural[0]}") from error
     return model
 
@@ -68,7 +70,12 @@ def find_device(name: str) -> torch.device:
         raise VitcnnError(f"device {name!r} cannot be used ({reason}); 'auto' takes the best there is") from None
 
 
-def _load_zoo(name: str, weights: str | Path | None) -> tuple[nn.Module, dict[str, Any]]:
+def _sha256(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _load_zoo(name: str, weights: str | Path | None) -> tuple[nn.Module, dict[str, Any], Path | None]:
     from safetensors.torch import load_file
 
     from vitcnn_utils import zoo
@@ -76,10 +83,11 @@ def _load_zoo(name: str, weights: str | Path | None) -> tuple[nn.Module, dict[st
     from vitcnn_utils.zoo.recipes import find_recipe
 
     module = build(find_recipe(name))
+    path = None
     if weights != "untrained":
         path = zoo.weights_path(name) if weights is None else Path(weights)
         _fit(module, load_file(path), name, path)
-    return module, {"image_size": (IMAGE_SIZE, IMAGE_SIZE), "mean": MEAN, "std": STD, "num_classes": CLASSES}
+    return module, {"image_size": (IMAGE_SIZE, IMAGE_SIZE), "mean": MEAN, "std": STD, "num_classes": CLASSES}, path
 
 
 def _fit(module: nn.Module, state: dict[str, Tensor], name: str, path: Path) -> None:
@@ -90,12 +98,15 @@ def _fit(module: nn.Module, state: dict[str, Tensor], name: str, path: Path) -> 
         raise VitcnnError(f"the weights in {path} do not fit {name}: {problem}") from error
 
 
-def _load_timm(name: str, weights: str | Path | None, image_size: int | None) -> tuple[nn.Module, dict[str, Any]]:
+def _load_timm(
+    name: str, weights: str | Path | None, image_size: int | None
+) -> tuple[nn.Module, dict[str, Any], Path | None]:
     from timm.data import resolve_model_data_config
 
     repository = repository_of(name)
     if name.startswith("hf-hub:"):
         _check_config(name, fetch_file(name, repository, "config.json"))
+    path = None
     if weights == "untrained":
         module = _create(name, image_size, pretrained=False)
     else:
@@ -113,7 +124,7 @@ def _load_timm(name: str, weights: str | Path | None, image_size: int | None) ->
     # A configuration from the hub has lists.
     facts = {"image_size": tuple(config["input_size"][1:]), "mean": tuple(config["mean"]), "std": tuple(config["std"]),
              "num_classes": module.num_classes}  # fmt: skip
-    return module, facts
+    return module, facts, path
 
 
 def _create(name: str, image_size: int | None, **options: Any) -> nn.Module:

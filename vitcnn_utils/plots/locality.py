@@ -9,7 +9,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure as MplFigure
 from matplotlib.patches import Rectangle
 
-from vitcnn_utils.claims.locality import rank_correlations
+from vitcnn_utils.measures.attention import rank_correlations
 from vitcnn_utils.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Figure, figure, panels, styled
 from vitcnn_utils.provenance import Provenance
 

@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MplFigure
 from matplotlib.ticker import MaxNLocator
 
-from vitcnn_utils.claims.scale import CEILING, FLOOR, at_depth, curve, high, low, subsets
+from vitcnn_utils.measures.cka import CEILING, FLOOR, lower_third, subsets, upper_half
+from vitcnn_utils.measures.probes import at_depth, curve
 from vitcnn_utils.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, Figure, figure, panels, styled
 from vitcnn_utils.provenance import Provenance
 
@@ -23,7 +24,7 @@ _CONTROLS = {CEILING: ("--", "second seed, all data"), FLOOR: (":", "untrained")
 def similarity_by_data(series: Sequence[xr.DataArray], provenance: Provenance) -> Figure:
     """Fig 12: CKA of block i of models that saw part of the data with block i of the one that saw all.
 
-    series: of `claims.scale.same_blocks`, a panel each.
+    series: of `cka.same_blocks`, a panel each.
     """
     alt = "Line plots of CKA with the model trained on all data, against block number. " + " ".join(map(_alt, series))
     caption = (
@@ -35,7 +36,7 @@ def similarity_by_data(series: Sequence[xr.DataArray], provenance: Provenance) -
 
 
 def _alt(curves: xr.DataArray) -> str:
-    bottom, top = low(curves), high(curves)
+    bottom, top = lower_third(curves), upper_half(curves)
     parts = (f"{label} {float(bottom.sel(model=label)):.2f} and {float(top.sel(model=label)):.2f}"
              for label in curves["model"].values)  # fmt: skip
     return f"{curves.attrs['reference']}, means of the lower third and of the upper half: {', '.join(parts)}."

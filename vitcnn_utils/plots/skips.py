@@ -8,7 +8,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from vitcnn_utils.claims.skips import by_part, split_contrast
+from vitcnn_utils.measures.cka import split_contrast
+from vitcnn_utils.measures.residual import by_part
 from vitcnn_utils.plots.style import (
     BLUE,
     GREEN,

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MplFigure
 from matplotlib.ticker import MaxNLocator
 
-from vitcnn_utils.claims.structure import best_match, low_high, matched_depth
+from vitcnn_utils.measures.cka import best_match, low_high, matched_depth
 from vitcnn_utils.plots.style import BLUE, GREY, ORANGE, Figure, figure, heat_map, panels, styled
 from vitcnn_utils.provenance import Provenance
 

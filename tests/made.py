@@ -1,0 +1,98 @@
+"""Arrays as the measures give them, made so that their answer is known."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from vitcnn_utils.measures.localization import DIMS
+from vitcnn_utils.measures.residual import AVERAGES
+
+SPATIAL = 4
+HIGH_THEN_LOW = [8.0] * 4 + [2.0] * 4
+LOW_THEN_HIGH = HIGH_THEN_LOW[::-1]
+
+
+def vit_ratios(cls: Any, spatial: Any, prefix: int = 1) -> xr.Dataset:
+    """As `residual.skip_ratios` gives; cls, spatial: ratio by block, (block,) or (block, branch)."""
+    cls, spatial = (np.broadcast_to(np.reshape(v, (len(v), -1)), (len(v), 2)) for v in (cls, spatial))
+    values = np.stack([cls] * prefix + [spatial] * SPATIAL, axis=-1)
+    return ratios(values, ["attention", "mlp"], prefix, [False] * len(cls))
+
+
+def cnn_ratios(values: Any, projected: Any) -> xr.Dataset:
+    return ratios(np.reshape(values, (-1, 1, 1)), ["residual"], 0, projected)
+
+
+def ratios(values: np.ndarray, branches: list[str], prefix: int, projected: Any) -> xr.Dataset:
+    L, _, T = values.shape
+    names = (*AVERAGES, "cosine_branch", "cosine_sum")
+    return xr.Dataset(
+        {name: (("block", "branch", "token"), values.copy()) for name in names},
+        coords={
+            "block": np.arange(L), "branch": branches, "token": np.arange(T),
+            "part": ("token", ["CLS", "register 0", "register 1"][:prefix] + ["spatial"] * (T - prefix)),
+            "depth": ("block", np.linspace(0.1, 1, L)), "projected": ("block", list(projected)),
+        },
+        attrs={"model": "a model"},
+    )  # fmt: skip
+
+
+def divided(across: float, within: float = 0.9, block: int = 1) -> xr.DataArray:
+    """CKA of stem, three blocks of two layers, norm: `within` on one side of `block`, `across` between the sides."""
+    blocks = np.array([-1, 0, 0, 1, 1, 2, 2, -1])
+    side = np.array([0, 0, 0, 2, 2, 1, 1, 1]) if block == 1 else np.array([0, 2, 2, 1, 1, 1, 1, 1])
+    values = np.where(side[:, None] == side, within, across)
+    values[side == 2] = values[:, side == 2] = 0.123  # layers inside the block count for nothing
+    np.fill_diagonal(values, 1)
+    return xr.DataArray(values, dims=("layer_a", "layer_b"), coords={"block_a": ("layer_a", blocks)})
+
+
+def subsets_of(distance, cka):
+    """Groups of heads with their CKA (subset, layer), as `attention.head_subset_similarity` gives them."""
+    cka = np.array(cka, dtype=float)
+    variables = dict.fromkeys(("cka", "cka_pooled"), (("subset", "layer"), cka))
+    coords = {"distance": ("subset", np.array(distance, dtype=float)), "layer": ["a", "b"][: cka.shape[1]]}
+    return xr.Dataset(variables, coords, {"size": 4})
+
+
+def token_map(own: float = 0.5, others: float = 0.1, grid: int = 5, border: float = 0.0) -> xr.DataArray:
+    """CKA `own` with the own patch, `others` with the rest, and `border` more between cells of the border."""
+    cells = np.arange(grid * grid)
+    values = np.where(cells[:, None] == cells, own, others)
+    row, col = np.divmod(cells, grid)
+    edge = (row % (grid - 1) == 0) | (col % (grid - 1) == 0)
+    values = values + border * (edge[:, None] & edge & (cells[:, None] != cells))
+    at = np.arange(grid)
+    return xr.DataArray(values.reshape([grid] * 4), dims=DIMS, coords=dict.fromkeys(DIMS, at))
+
+
+def layers(*maps: xr.DataArray) -> xr.DataArray:
+    stacked = xr.concat(maps, "layer")
+    return stacked.assign_coords(
+        layer=[f"l{i}" for i in range(len(maps))], depth=("layer", np.linspace(0, 1, len(maps)))
+    )
+
+
+def elsewhere() -> xr.DataArray:
+    """Every token is most like the first patch."""
+    values = token_map()
+    values[:, :, 0, 0] = 0.9
+    return values
+
+
+def probe_curves(draws: int = 4, **curves: Any) -> xr.Dataset:
+    """As `probes.layer_probes` gives: readout -> accuracy by layer, a hundredth up or down from draw to draw."""
+    noise = 0.001 * (-1) ** np.arange(draws)
+    accuracy = np.stack([np.asarray(curve)[:, None] + noise for curve in curves.values()], axis=1)
+    L = accuracy.shape[0]
+    names = [name.replace("_", " ") for name in curves]
+    dataset = xr.Dataset(
+        {"accuracy": (("layer", "readout", "draw"), accuracy)},
+        coords={"layer": [f"l{i}" for i in range(L)], "depth": ("layer", np.linspace(0, 1, L)), "readout": names},
+        attrs={"chance": 0.1, "shots": 10},
+    )
+    if "token" in names:
+        dataset["token_accuracy"] = dataset["accuracy"].sel(readout="token", drop=True).expand_dims(row=2, col=2)
+        dataset["token_accuracy"] = dataset["token_accuracy"].transpose("layer", "row", "col", "draw")
+    return dataset

@@ -1,0 +1,61 @@
+"""What is said of the training of zoo models, from made-up cards."""
+
+from typing import Any
+
+import pytest
+
+from vitcnn_utils.zoo import cards
+
+
+def card(steps: int = 100, training_images: int = 5000, seed: int = 1, name: str = "zoo/x") -> dict[str, Any]:
+    return {
+        "name": name, "steps": steps, "training_images": training_images, "test_accuracy": 0.5123,
+        "recipe": {"batch_size": 50, "seed": seed},
+    }  # fmt: skip
+
+
+def test_the_training_table_counts_how_often_an_image_was_seen() -> None:
+    table = cards.training_table({"zoo/x": card(2000)})
+    assert table.data.loc["zoo/x"].to_dict() == {
+        "training images": "5,000", "steps": "2,000", "each image seen (times)": "20", "seed": "1",
+        "test accuracy (%)": "51.2",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("reference", "others", "said"),
+    [
+        (2000, (2000, 2000), "as many steps as it, 2,000"),
+        (6000, (2000, 2000), "trained longer than the models it is compared with: 6,000 steps, they 2,000"),
+        (1000, (2000, 2000), "trained shorter"),
+        (2000, (2000, 3000), "different numbers of steps (full: 2,000; the others: 2,000, 3,000)"),
+    ],
+)
+def test_the_note_on_training_follows_the_cards(reference: int, others: tuple[int, int], said: str) -> None:
+    of_models = {"full": card(reference), "part": card(others[0]), "other": card(others[1], seed=2)}
+    note = cards.training_note("full", of_models)
+    assert said in note
+    assert "part started from the same random weights as full (seed 1). other did not" in note
+    assert cards.equal_steps(of_models) is (len({reference, *others}) == 1)
+
+
+def test_no_word_on_shared_starts_where_there_are_none() -> None:
+    assert "random weights" not in cards.training_note("full", {"full": card(10), "other": card(10, seed=2)})
+
+
+def test_steps_are_told_where_cards_are_known() -> None:
+    of_models = {"a": card(7812), "b": card(2343)}
+    assert cards.steps_beside(of_models, "a", "b") == ", 7,812 steps against 2,343"
+    assert cards.steps_beside(of_models, "a", "some timm model") == ""
+
+
+def test_training_says_when_twins_are_alike() -> None:
+    words = cards.twins_note(card(name="twin"), [card(name="a"), card(name="b")])
+    assert "twin took 100 steps, as many as each of the others" in words
+    assert "same seed" in words
+
+
+def test_training_says_when_they_are_not() -> None:
+    words = cards.twins_note(card(1000, seed=2, name="twin"), [card(name="a"), card(200, name="b")])
+    assert "1,000 steps, the others 100, 200: not a fair pair" in words
+    assert "seed 2, the others from 1" in words

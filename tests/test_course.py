@@ -1,0 +1,244 @@
+"""The exercises of the session: right answers pass, and each typical wrong one gets a message of its own."""
+
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from vitcnn_utils.course import check, handout, slides
+from vitcnn_utils.course.notebook import exercises
+from vitcnn_utils.errors import VitcnnError
+
+COURSE = Path(__file__).parents[1] / "notebooks" / "course"
+
+
+def refused(capsys: pytest.CaptureFixture[str], answers: list[Any], check_answer: Any) -> None:
+    """Each wrong answer is refused, with a message that no other of them gets."""
+    messages = []
+    for answer in answers:
+        assert check_answer(answer) is False
+        printed = capsys.readouterr().out
+        assert printed.startswith("✗ ") and printed.count("\n") == 1
+        messages.append(printed)
+    assert len(messages) >= 5
+    assert len(set(messages)) == len(messages), messages
+
+
+def gram_ratio(x: np.ndarray, y: np.ndarray) -> float:
+    K, L = x @ x.T, y @ y.T
+    return (K * L).sum() / np.sqrt((K * K).sum() * (L * L).sum())
+
+
+def centred(x: np.ndarray) -> np.ndarray:
+    return x - x.mean(0)
+
+
+def test_cka_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+    def by_features(x: np.ndarray, y: np.ndarray) -> float:  # the same number from the other side
+        x, y = centred(x), centred(y)
+        return np.linalg.norm(x.T @ y) ** 2 / np.linalg.norm(x.T @ x) / np.linalg.norm(y.T @ y)
+
+    assert check.cka_by_hand(lambda x, y: gram_ratio(centred(x), centred(y)))
+    assert check.cka_by_hand(by_features)
+    capsys.readouterr()
+    wrong = [
+        lambda x, y: ...,
+        gram_ratio,
+        lambda x, y: gram_ratio(x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)),
+        lambda x, y: gram_ratio(centred(x), centred(y)) ** 2,
+        lambda x, y: (centred(x) @ centred(x).T * (centred(y) @ centred(y).T)).sum(),
+        lambda x, y: centred(x).T @ centred(y),
+        lambda x, y: 0.5,
+        lambda x, y: x @ y,
+    ]
+    refused(capsys, wrong, check.cka_by_hand)
+
+
+def test_cka_breaks(capsys: pytest.CaptureFixture[str]) -> None:
+    from vitcnn_utils.measures.cka import linear_cka
+
+    a, b = np.random.default_rng(0).normal(size=(2, 32, 2000))
+    biased, unbiased = gram_ratio(centred(a), centred(b)), linear_cka(a, b)
+    assert check.cka_breaks(biased, unbiased, 1, noise=(a, b))
+    assert check.cka_breaks(round(biased, 2), round(unbiased, 2), 1, noise=(a, b))
+    capsys.readouterr()
+    wrong = [(unbiased, biased, 1), (1.0, unbiased, 1), (0.3, unbiased, 1), (biased, biased, 1), (biased, 0.5, 1),
+             (biased, unbiased, 0.2), ("much", unbiased, 1), (biased, ..., 1)]  # fmt: skip
+    refused(capsys, wrong, lambda answer: check.cka_breaks(*answer, noise=(a, b)))
+
+
+def heads(distances: np.ndarray) -> xr.Dataset:
+    return xr.Dataset({"distance": (("block", "head"), distances)})
+
+
+def test_most_local_head(capsys: pytest.CaptureFixture[str]) -> None:
+    distances = np.random.default_rng(0).uniform(10, 16, (6, 4))
+    distances[2, 3], distances[5, 1] = 5, 20
+    of = heads(distances)
+    assert check.most_local_head((2, 3), heads=of)
+    assert check.most_local_head(np.unravel_index(distances.argmin(), distances.shape), heads=of)
+    capsys.readouterr()
+    wrong = [11, 3, (5, 1), (3, 4), (3, 2), (2, 0), (9, 9), (0, 1), (4, 2), "blocks", ...]
+    refused(capsys, wrong, lambda answer: check.most_local_head(answer, heads=of))
+
+
+def test_what_a_distance_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.what_a_distance_says("c")
+    capsys.readouterr()
+    refused(capsys, ["A", "B", "D", "F", ...], check.what_a_distance_says)
+
+
+def test_missing_skip(capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(0)
+    maps = [xr.DataArray(random.uniform(0.2, 1, (6, 6)), dims=("layer_a", "layer_b")) for _ in range(2)]
+    first, second = (m.values for m in maps)
+    right = first[:3, 3:].mean(), second[:3, 3:].mean()
+    assert check.missing_skip("lower", *right, maps=maps, block=3)
+    assert check.missing_skip("the same", *right, maps=maps, block=3), "a prediction may be wrong"
+    capsys.readouterr()
+    parts = [lambda v: v.mean(), lambda v: v[:3, :3].mean(), lambda v: v[3:, 3:].mean(),
+             lambda v: v[:4, 4:].mean(), lambda v: v[2, 3], lambda v: 7.0]  # fmt: skip
+    wrong = [("lower", part(first), part(second)) for part in parts]
+    wrong += [("lower", *right[::-1]), ("no idea", *right), ("lower", ..., right[1])]
+    refused(capsys, wrong, lambda answer: check.missing_skip(*answer, maps=maps, block=3))
+
+
+def test_places(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.places("b", (0, 0), grid=(8, 8))
+    capsys.readouterr()
+    wrong = [("A", (0, 0)), ("C", (0, 0)), ("D", (0, 0)), ("B", (4, 4)), ("B", (7, 0)), ("B", (0, 1)), ("B", (3, 2)),
+             ("B", 0), ("B", ...)]  # fmt: skip
+    refused(capsys, wrong, lambda answer: check.places(*answer, grid=(8, 8)))
+
+
+def probes(**accuracies: float) -> xr.Dataset:
+    values = np.array([[[v, v] for v in accuracies.values()]])
+    return xr.Dataset({"accuracy": (("layer", "readout", "draw"), values)}, {"readout": list(accuracies)})
+
+
+def test_token_or_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    both = probes(mean=0.7, token=0.4, cls=0.85), probes(mean=0.8, token=0.76)
+    assert check.token_or_mean(30, 4, probes=both)
+    assert check.token_or_mean(30.2, 3.9, probes=both)
+    capsys.readouterr()
+    wrong = [(0.30, 0.04), (-30, -4), (4, 30), (45, 4), (70, 80), (12, 12), ("a", 4)]
+    refused(capsys, wrong, lambda answer: check.token_or_mean(*answer, probes=both))
+
+
+def test_against_the_ceiling(capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(0)
+    little, ceiling = (xr.DataArray(random.uniform(0.3, 1, (4, 4))) for _ in range(2))
+    a, c = np.diagonal(little.values), np.diagonal(ceiling.values)
+    assert check.against_the_ceiling(a / c, little=little, ceiling=ceiling)
+    assert check.against_the_ceiling(list(np.round(a / c, 2)), little=little, ceiling=ceiling)
+    capsys.readouterr()
+    wrong = [c - a, c / a, a, 100 * a / c, little.values, 0.5, (a / c)[:2], np.zeros(4), "all"]
+    refused(capsys, wrong, lambda answer: check.against_the_ceiling(answer, little=little, ceiling=ceiling))
+
+
+def test_what_makes_heads_local(capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(0)
+    of = {name: heads(random.uniform(10, 16, (5, 8))) for name in ("a", "b")}
+    for d in of.values():
+        d.distance.values[[0, 1, 2, 4], [3, 4, 5, 6]] = 6, 4, 3, 2
+    values = {name: d.distance.values for name, d in of.items()}
+    assert check.what_makes_heads_local({name: v[:2].min() for name, v in values.items()}, heads=of)
+    capsys.readouterr()
+    parts = [lambda v: v[:2].mean(), lambda v: v.min(), lambda v: v[0].min(), lambda v: v[:2].max(),
+             lambda v: v[1:3].min(), lambda v: 99.0]  # fmt: skip
+    wrong: list[Any] = [{name: part(v) for name, v in values.items()} for part in parts]
+    wrong += [[1, 2], {"a": 4, "b": ...}]
+    refused(capsys, wrong, lambda answer: check.what_makes_heads_local(answer, heads=of))
+
+
+def test_the_exercises_are_the_solutions_without_the_answers() -> None:
+    solutions, students = (
+        json.loads((COURSE / f"{name}.ipynb").read_text(encoding="utf-8")) for name in ("solutions", "exercises")
+    )
+    assert exercises(solutions) == students, "run python -m vitcnn_utils.course.notebook"
+    code = "".join("".join(cell["source"]) for cell in students["cells"] if cell["cell_type"] == "code")
+    assert "SOLUTION" not in code
+    assert code.count("= ...") + code.count("return ...") >= 9
+
+
+@pytest.mark.parametrize(("name", "mark"), [("solutions", "✓"), ("exercises", "✗")])
+def test_the_solutions_pass_every_check_and_the_empty_notebook_fails_each(
+    name: str, mark: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from papermill import execute_notebook
+
+    source, target = COURSE / f"{name}.ipynb", tmp_path / "out.ipynb"
+    execute_notebook(source, target, progress_bar=False, kernel_name="python3", cwd=tmp_path)
+    lines = [
+        line
+        for cell in json.loads(target.read_text(encoding="utf-8"))["cells"]
+        for output in cell.get("outputs", [])
+        if output["output_type"] == "stream" and output["name"] == "stdout"
+        for line in "".join(output["text"]).splitlines()
+        if line[:1] in ("✓", "✗")
+    ]
+    assert [line[0] for line in lines] == [mark] * 9
+
+
+def test_slides_have_their_notes_and_their_explorers(tmp_path: Path) -> None:
+    source = tmp_path / "slides.md"
+    source.write_text(
+        "# A & B\n\n<b>raw</b>\n\n---\n\n## Two\n\n{explorer} probes\n\nNote:\nSay *this*.\n", encoding="utf-8"
+    )
+    figure = '<figure class="vx-static" id="explore-probes">still</figure><script src="_x/run.js" defer></script>'
+    slides.write(source, {"probes": figure}, tmp_path)
+    page = (tmp_path / "slides.html").read_text(encoding="utf-8")
+    assert page.count("<section>") == 2
+    assert "<title>A &amp; B</title>" in page and "<b>raw</b>" not in page
+    assert '<aside class="notes"><p>Say <em>this</em>.</p>' in page
+    assert page.count('id="explore-probes"') == 1 and '<script src="_x/run.js"' not in page and "['_x/run.js']" in page
+    assert "http" not in page
+    for name in ("reveal.js", "reveal.css", "notes.js", "LICENSE"):
+        assert (tmp_path / "reveal" / name).stat().st_size > 500
+    with pytest.raises(VitcnnError, match="probes"):
+        slides.write(source, {"attention": figure}, tmp_path)
+
+
+def test_the_slides_of_the_course_name_explorers_and_pictures_that_there_are() -> None:
+    text = (COURSE.parents[1] / "book" / "course" / "slides.md").read_text(encoding="utf-8")
+    pictures = {path.name for path in (COURSE.parents[1] / "book" / "images").rglob("*.svg")}
+    assert set(re.findall(r"\(_images/([^)]+)\)", text)) <= pictures
+    kinds = {path.stem for path in (COURSE.parents[1] / "vitcnn_utils" / "explorers").glob("*.js")}
+    assert set(re.findall(r"^\{explorer\} (\w+)$", text, flags=re.MULTILINE)) <= kinds
+
+
+def test_the_handout_has_the_book_the_exercises_and_the_package(tmp_path: Path) -> None:
+    root = tmp_path / "clone"
+    pages, course = root / "_build" / "html", root / "notebooks" / "course"
+    with pytest.raises(VitcnnError, match="vitcnn run zoo && vitcnn book"):
+        handout.make(root, tmp_path / "handout.zip")
+    for folder in (pages, course, root / "vitcnn_utils"):
+        folder.mkdir(parents=True)
+    (pages / "index.html").write_text("book")
+    for name in ("exercises.ipynb", "solutions.ipynb"):
+        (course / name).write_text("{}")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        (root / name).write_bytes((COURSE.parents[1] / name).read_bytes())
+    (root / "vitcnn_utils" / "__init__.py").write_text("")
+    with zipfile.ZipFile(handout.make(root, tmp_path / "handout.zip")) as made:
+        names = set(made.namelist())
+        readme = made.read("README.txt").decode()
+    (wheel,) = (name for name in names if name.endswith(".whl"))
+    assert {"README.txt", "exercises.ipynb", "solutions.ipynb", "book/index.html"} < names
+    assert wheel in readme and readme.count("\n") <= 12
+    assert not (root / "build").exists()
+
+
+def test_a_machine_that_lacks_a_package_is_not_ready(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(handout.metadata, "requires", lambda name: ["numpy>=1", "no-such-package>=2", "torch>=999"])
+    assert not handout.check()
+    assert '✗ packages missing: pip install "no-such-package>=2" "torch>=999"' in capsys.readouterr().out
+    monkeypatch.setattr(handout.metadata, "requires", lambda name: ["numpy>=1", "later>=1; extra == 'test'"])
+    assert handout.check()
