@@ -240,9 +240,9 @@ def _classes(state: State, architecture: str) -> int | None:
     """How many classes the weights are for, 0 without a classifier; None where their names are not timm's."""
     import timm
 
-    config: Any = timm.get_pretrained_cfg(architecture)
-    classifier, first = (getattr(config, key, None) for key in ("classifier", "first_conv"))
-    classifier, first = (one[0] if isinstance(one, list | tuple) else one for one in (classifier, first))
+    config = timm.get_pretrained_cfg(architecture)
+    names = [getattr(config, key, None) for key in ("classifier", "first_conv")]
+    classifier, first = (str(name[0] if isinstance(name, list | tuple) else name) for name in names)
     return _rows(state, classifier) if f"{first}.weight" in state else None
 
 
