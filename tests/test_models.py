@@ -631,7 +631,7 @@ def test_zoo_weights_are_checked_against_their_card(monkeypatch, tmp_path):
     monkeypatch.setattr(zoo, "FOLDER", tmp_path)
     zoo.weights_path.cache_clear()
     name = "zoo/vit-small-data-3"
-    with pytest.raises(VitcnnError, match=f"{name} is not trained yet: run `vitcnn train {name} --short`"):
+    with pytest.raises(VitcnnError, match=f"{name} is not trained yet: run `vitcnn train {name}`"):
         load_model(name, device="cpu")
     source = load_model(name, "untrained", "cpu", seed=5)
     half = {key: value.half() for key, value in source.module.state_dict().items()}
