@@ -94,10 +94,15 @@ def _mathml(node: nodes.Element, as_block: bool) -> str:
     if as_block and "\\\\" in tex and not tex.startswith("\\begin"):
         tex = f"\\begin{{aligned}}{tex}\\end{{aligned}}"
     try:
-        return tex2mathml(tex, as_block=as_block)
+        formula = tex2mathml(tex, as_block=as_block)
     except MathError as error:
         logger.warning("formula is not understood: %s: %s", error, tex, location=node)
         return f"<code>{html.escape(tex)}</code>"
+    if "\\left" in tex:
+        return formula
+    # The bars of a norm would grow to the height of the whole row.
+    formula = formula.replace('<mo class="mathopen">‖</mo>', '<mo form="prefix" stretchy="false">‖</mo>')
+    return formula.replace("<mo>‖</mo>", '<mo form="postfix" stretchy="false">‖</mo>')
 
 
 def _plain_text(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
