@@ -16,8 +16,8 @@ import pytest
 
 from vitcnn_utils import cli, zoo
 from vitcnn_utils.editions import book, fingerprint
-from vitcnn_utils.zoo import trainer
-from vitcnn_utils.zoo.recipes import RECIPES, SHORT
+from vitcnn_utils.zoo import queue, trainer
+from vitcnn_utils.zoo.recipes import RECIPES
 
 
 def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -138,17 +138,17 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 
 def test_train_passes_all_on(trained: list[tuple[Any, ...]], tmp_path: Path) -> None:
-    options = ["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--device", "cpu"]
-    assert cli.main(["train", "zoo/vit-cls", *options]) == 0
-    assert cli.main(["train", "zoo/vit-cls", "--short", *options]) == 0
-    rest = (tmp_path, tmp_path / "out", "cpu")
-    assert trained == [("zoo/vit-cls", recipes["zoo/vit-cls"], *rest) for recipes in (RECIPES, SHORT)]
+    options = ["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
+    assert cli.main(["train", "zoo/vit-cls", *options, "--device", "cpu"]) == 0
+    rest = (tmp_path, tmp_path / "out", tmp_path / "runs", "cpu")
+    assert trained == [("zoo/vit-cls", RECIPES["zoo/vit-cls"], *rest)]
 
 
-def test_train_all_writes_into_the_package(trained: list[tuple[Any, ...]], tmp_path: Path) -> None:
-    assert cli.main(["train", "--all", "--data", str(tmp_path), "--device", "cpu"]) == 0
-    assert {call[0]: call[1] for call in trained} == RECIPES
-    assert {call[3:] for call in trained} == {(zoo.FOLDER, "cpu")}
+def test_train_all_writes_into_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(queue, "train_all", lambda *arguments: calls.append(arguments))
+    assert cli.main(["train", "--all", "--jobs", "2", "--data", str(tmp_path), "--device", "cpu"]) == 0
+    assert calls == [(tmp_path, zoo.FOLDER, Path("runs/zoo"), "cpu", 2)]
 
 
 def test_tune_changes_the_recipe(
@@ -156,11 +156,11 @@ def test_tune_changes_the_recipe(
 ) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(trainer, "tune", lambda *arguments: seen.append(arguments) or 0.5)
-    changes = ["-p", "learning_rate", "1e-3", "-p", "epochs", "1", "-p", "three_augment", "true"]
-    options = ["--data", str(tmp_path), "--device", "cpu", "--short"]
+    changes = ["-p", "learning_rate", "1e-3", "-p", "epochs", "1", "-p", "mimetic", "true"]
+    options = ["--data", str(tmp_path), "--device", "cpu"]
     assert cli.main(["tune", "zoo/resnet", *changes, *options]) == 0
-    recipe = replace(SHORT["zoo/resnet"], learning_rate=1e-3, epochs=1, three_augment=True)
-    assert seen == [("zoo/resnet", recipe, tmp_path, zoo.TUNING, "cpu")]
+    recipe = replace(RECIPES["zoo/resnet"], learning_rate=1e-3, epochs=1, mimetic=True)
+    assert seen == [("zoo/resnet", recipe, tmp_path, Path("runs/zoo/tuning.jsonl"), "cpu")]
     assert "50.0% of the 5,000 held-out" in capsys.readouterr().out
     assert "a recipe has no 'rate'" in fails(["tune", "zoo/resnet", "-p", "rate", "1"], capsys)
     assert "epochs must be of the kind int, not 'x'" in fails(["tune", "zoo/resnet", "-p", "epochs", "x"], capsys)
@@ -179,13 +179,14 @@ def test_train_finds_the_images(
     monkeypatch.setenv("VITCNN_DATA", str(tmp_path / "elsewhere"))
     cli.main(["train", "zoo/vit-cls"])
     assert [call[2] for call in trained] == [Path("data/cifar10"), tmp_path / "elsewhere"]
-    assert {call[4] for call in trained} <= {"cpu", "cuda", "mps"}
+    assert {call[5] for call in trained} <= {"cpu", "cuda", "mps"}
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["zoo/vit-clss"], "no zoo model 'zoo/vit-clss'; did you mean zoo/vit-cls"),
+        (["--all", "--jobs", "0", "--data", "."], "jobs=0: give 1 or more"),
         (["zoo/vit-cls", "--device", "abacus"], "device 'abacus' cannot be used"),
     ],
 )

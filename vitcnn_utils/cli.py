@@ -75,7 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train models of the zoo; goes on where it was interrupted")
     which = train.add_mutually_exclusive_group(required=True)
     which.add_argument("name", nargs="?", metavar="NAME", help="such as zoo/vit-cls; `vitcnn zoo` lists them")
-    which.add_argument("--all", action="store_true", help="all models of the zoo")
+    which.add_argument(
+        "--all", action="store_true", help="all that have no weights by their recipe yet, at the lowest priority"
+    )
+    train.add_argument("--jobs", type=int, default=1, metavar="N", help="with --all: so many at a time (default: 1)")
     train.add_argument(
         "--data",
         type=Path,
@@ -84,7 +87,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the weights of the package)")
     train.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
-    train.add_argument("--short", action="store_true", help="the short recipes, for a CPU, of the weights that ship")
+    train.add_argument(
+        "--runs", type=Path, default=Path("runs/zoo"), metavar="DIR",
+        help="where trainings that have not ended are kept (default: runs/zoo)",
+    )  # fmt: skip
     train.set_defaults(command=_train)
 
     tune = commands.add_parser("tune", help="try a recipe: train without 5,000 training images, and test on these")
@@ -95,7 +101,10 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     tune.add_argument("--data", type=Path, metavar="DIR", help="as for train")
     tune.add_argument("--device", default="auto", help="as for train")
-    tune.add_argument("--short", action="store_true", help="start from the short recipe")
+    tune.add_argument(
+        "--runs", type=Path, default=Path("runs/zoo"), metavar="DIR",
+        help="where to add what was measured, to tuning.jsonl (default: runs/zoo)",
+    )  # fmt: skip
     tune.set_defaults(command=_tune)
 
     handout = commands.add_parser("handout", help="write one zip for a class without network: book, exercises, models")
@@ -132,26 +141,28 @@ def _book(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from vitcnn_utils.models.load import find_device
     from vitcnn_utils.zoo import FOLDER
-    from vitcnn_utils.zoo.recipes import RECIPES, find_recipe
+    from vitcnn_utils.zoo.queue import train_all
+    from vitcnn_utils.zoo.recipes import find_recipe
     from vitcnn_utils.zoo.trainer import find_cifar10, train
 
-    names = list(RECIPES) if options.all else [options.name]
-    recipes = [find_recipe(name, options.short) for name in names]
+    recipe = None if options.all else find_recipe(options.name)
     device = str(find_device(options.device))
     data = options.data or find_cifar10()
-    for name, recipe in zip(names, recipes, strict=True):
-        print(train(name, recipe, data, options.out or FOLDER, device))
+    out = options.out or FOLDER
+    if recipe is None:
+        train_all(data, out, options.runs, device, options.jobs)
+    else:
+        print(train(options.name, recipe, data, out, options.runs, device))
 
 
 def _tune(options: argparse.Namespace) -> None:
     from dataclasses import fields, replace
 
     from vitcnn_utils.models.load import find_device
-    from vitcnn_utils.zoo import TUNING
     from vitcnn_utils.zoo.recipes import find_recipe
     from vitcnn_utils.zoo.trainer import find_cifar10, tune
 
-    recipe = find_recipe(options.name, options.short)
+    recipe = find_recipe(options.name)
     types = {field.name: type(getattr(recipe, field.name)) for field in fields(recipe)}
     changes = _parameters(options)
     for name, value in changes.items():
@@ -163,8 +174,9 @@ def _tune(options: argparse.Namespace) -> None:
         except (TypeError, ValueError):
             raise VitcnnError(f"{name} must be of the kind {types[name].__name__}, not {value!r}") from None
     data = options.data or find_cifar10()
-    result = tune(options.name, replace(recipe, **changes), data, TUNING, str(find_device(options.device)))
-    print(f"{result:.1%} of the 5,000 held-out training images right; added to {TUNING}")
+    record = options.runs / "tuning.jsonl"
+    result = tune(options.name, replace(recipe, **changes), data, record, str(find_device(options.device)))
+    print(f"{result:.1%} of the 5,000 held-out training images right; added to {record}")
 
 
 def _handout(options: argparse.Namespace) -> None:

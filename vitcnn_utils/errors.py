@@ -25,12 +25,12 @@ def near(name: str, known: Sequence[str]) -> str:
     return f"; there are: {', '.join(known)}" if len(known) <= 20 else ""
 
 
-def whole_number(what: str, value: Any, least: int = 1, most: int = 2**63 - 1) -> int:
-    """`value`; VitcnnError, which calls it `what`, where it is not a whole number from `least` to `most`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise VitcnnError(f"{what}={value!r}: it must be a whole number, {least} or more")
-    if int(value) > most:
-        raise VitcnnError(f"{what} is too large: it must be at most {most}")
+def whole_number(what: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """`value`, or VitcnnError, which calls it `what`, where it is no whole number from `least` to `most`."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        until = "or more" if most is None else f"to {most}"
+        raise VitcnnError(f"{what}={value!r}: it must be a whole number, {least} {until}")
     return int(value)
 
 

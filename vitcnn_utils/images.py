@@ -194,23 +194,27 @@ class Source(NamedTuple):
 
 def find_images(name: str, request: Request) -> Source:
     """What `load_images` will decode; raises the VitcnnError that it would raise."""
-    path = Path(os.path.expanduser(name))  # Path.expanduser has an error of its own for ~nobody
+    with _one_line(f"{name} cannot be read"):
+        return _find(name, request)
+
+
+def _find(name: str, request: Request) -> Source:
     if name in SAMPLES:
         request.refuse(f"the sample {name}", "split", "image_column", "label_column")
         return _source(_parquet([SAMPLES[name]]), name, request)
     if not name.strip():
         raise VitcnnError("the name of the images is empty: pass a folder, a .parquet file, a hub id or 'cifar10'")
-    with _one_line(f"{name} cannot be read"):
-        if path.is_dir() and (files := _tables_in(path)):
-            return _source(_parquet(_of_split(files, request.split, name)), path.name, request)
-        if path.is_dir():
-            request.refuse(f"the folder {name}", "image_column", "label_column")
-            return _folder(path, request)
-        if path.suffix == ".parquet":
-            request.refuse(f"the file {name}", "split")
-            return _source(_parquet([path]), path.name, request)
-        if path.exists():
-            raise VitcnnError(f"{name} is neither a folder of pictures nor a .parquet file: give one of these")
+    path = Path(os.path.expanduser(name))  # Path.expanduser has an error of its own for ~nobody
+    if path.is_dir() and (files := _tables_in(path)):
+        return _source(_parquet(_of_split(files, request.split, name)), path.name, request)
+    if path.is_dir():
+        request.refuse(f"the folder {name}", "image_column", "label_column")
+        return _folder(path, request)
+    if path.suffix == ".parquet":
+        request.refuse(f"the file {name}", "split")
+        return _source(_parquet([path]), path.name, request)
+    if path.exists():
+        raise VitcnnError(f"{name} is neither a folder of pictures nor a .parquet file: give one of these")
     return _hub(name, request)
 
 

@@ -32,6 +32,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", _plain_text)
     app.add_directive("zoo-table", ZooTable)
     app.add_directive("zoo-curves", ZooCurves)
+    app.add_directive("zoo-distances", ZooDistances)
     app.add_directive("zoo-tuning", ZooTuning)
     app.add_directive("api", Api)
     app.add_directive("families-table", FamiliesTable)
@@ -93,10 +94,15 @@ def _mathml(node: nodes.Element, as_block: bool) -> str:
     if as_block and "\\\\" in tex and not tex.startswith("\\begin"):
         tex = f"\\begin{{aligned}}{tex}\\end{{aligned}}"
     try:
-        return tex2mathml(tex, as_block=as_block)
+        formula = tex2mathml(tex, as_block=as_block)
     except MathError as error:
         logger.warning("formula is not understood: %s: %s", error, tex, location=node)
         return f"<code>{html.escape(tex)}</code>"
+    if "\\left" in tex:
+        return formula
+    # The bars of a norm would grow to the height of the whole row.
+    formula = formula.replace('<mo class="mathopen">‖</mo>', '<mo form="prefix" stretchy="false">‖</mo>')
+    return formula.replace("<mo>‖</mo>", '<mo form="postfix" stretchy="false">‖</mo>')
 
 
 def _plain_text(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
@@ -129,9 +135,9 @@ class ZooTable(SphinxDirective):
 
         cards = sorted((zoo.card(name) for name in zoo.names()), key=self.order)
         if self.arguments[0] == "models":
-            heads = ["Model", "What it is", "Parameters", "Training images", "Steps", "Test accuracy"]
-            return [scrolling_table(heads, [self.model(card) for card in cards])]
-        heads = ["Model", "Minutes", "Images/s", "Share of the device's speed", "Device", "sha256"]
+            heads = ["Model", "What it is", "Training", "Parameters", "Training images", "Test accuracy"]
+            return [scrolling_table(heads, [self.model(card, zoo.trainings()) for card in cards])]
+        heads = ["Model", "Steps", "Batch", "Minutes", "Images/s", "Device", "Commit", "sha256"]
         return [scrolling_table(heads, [self.training(card) for card in cards])]
 
     @staticmethod
@@ -140,28 +146,32 @@ class ZooTable(SphinxDirective):
         recipe = card["recipe"]
         family = ["vit", "vit-small", "resnet"].index(recipe["family"])
         skipless = -1 if recipe["skipless_block"] is None else recipe["skipless_block"]
-        return family, recipe["readout"] == "avg", skipless, -recipe["data_fraction"], recipe["seed"]
+        return family, recipe["readout"] == "avg", skipless, -recipe["data_fraction"], recipe["seed"], card["name"]
 
     @staticmethod
-    def model(card: dict[str, Any]) -> list[str]:
+    def model(card: dict[str, Any], trainings: dict[str, str]) -> list[str]:
+        from vitcnn_utils.zoo.trainer import wilson_interval
+
+        low, high = wilson_interval(card["test_accuracy"], 10_000)
         return [
             f"<code>{card['name']}</code>",
             what_differs(card["recipe"]),
+            trainings[card["name"]],
             f"{card['parameters']:,}",
             f"{card['training_images']:,}",
-            f"{card['steps']:,}",
-            f"{100 * card['test_accuracy']:.1f}&nbsp;%",
+            f"{100 * card['test_accuracy']:.1f}&nbsp;% ({100 * low:.1f} to {100 * high:.1f})",
         ]
 
     @staticmethod
     def training(card: dict[str, Any]) -> list[str]:
-        measured = "flops" in card
         return [
             f"<code>{card['name']}</code>",
+            f"{card['steps']:,}",
+            f"{card['recipe']['batch_size']}",
             f"{card['minutes']:g}",
             f"{card['images_per_second']:,}",
-            f"{100 * card['flops'] / card['flops_of_a_product']:.0f}&nbsp;%" if measured else "not measured",
             html.escape(card["device"]),
+            f"<code>{card.get('commit', 'not noted')}</code>",
             f'<code title="{card["sha256"]}">{card["sha256"][:8]}</code>',
         ]
 
@@ -175,28 +185,33 @@ def scrolling_table(heads: list[str], rows: list[list[str]]) -> nodes.Node:
 
 
 class ZooTuning(SphinxDirective):
-    """What `vitcnn tune` measured, and in which values of the recipe the runs of a model differ."""
+    """What `vitcnn tune` measured, from tuning.jsonl, and in which values of the recipe the runs of a model differ."""
 
     def run(self) -> list[nodes.Node]:
-        from vitcnn_utils import zoo
-
-        runs = [json.loads(line) for line in zoo.TUNING.read_text(encoding="utf-8").splitlines()]
-        keys = [key for key in runs[0]["recipe"] if self.tried(key, runs)]
+        record = Path(self.env.srcdir) / "tuning.jsonl"
+        runs = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+        keys = [key for key in runs[-1]["recipe"] if self.tried(key, runs)]
         tried = [key.replace("_", " ").capitalize() for key in keys]
-        heads = ["Model", "Epochs", *tried, "Held-out accuracy", "Minutes"]
+        heads = ["Model", "Epochs", *tried, "Held-out accuracy", "Nearest heads of blocks 0 to 2, px", "Minutes"]
         rows = [
-            [f"<code>{run['name']}</code>", *(str(run["recipe"][key]) for key in ("epochs", *keys)),
-             f"{100 * run['held_out_accuracy']:.1f}&nbsp;%", f"{run['minutes']:g}"]
+            [f"<code>{run['name']}</code>", *(str(run["recipe"].get(key, "")) for key in ("epochs", *keys)),
+             f"{100 * run['held_out_accuracy']:.1f}&nbsp;%", self.nearest(run), f"{run['minutes']:g}"]
             for run in runs
         ]  # fmt: skip
         return [scrolling_table(heads, rows)]
+
+    @staticmethod
+    def nearest(run: dict[str, Any]) -> str:
+        """The least mean distance in each of the first blocks at the end; nothing for older runs and ResNets."""
+        distances = run["log"][-1].get("head_distances", []) if "log" in run else []
+        return ", ".join(f"{min(heads):.1f}" for heads in distances[:3])
 
     @staticmethod
     def tried(key: str, runs: list[dict[str, Any]]) -> bool:
         """Whether runs of one model differ in this value, which is not just what tells the models apart."""
         values: dict[str, set[Any]] = {}
         for run in runs:
-            values.setdefault(run["name"], set()).add(run["recipe"][key])
+            values.setdefault(run["name"], set()).add(run["recipe"].get(key))
         return key != "epochs" and max(map(len, values.values())) > 1
 
 
@@ -208,6 +223,8 @@ def what_differs(recipe: dict[str, Any]) -> str:
         marks.append({"token": "CLS read-out", "avg": "GAP read-out"}[recipe["readout"]])
     if recipe["skipless_block"] is not None:
         marks.append(f"no skips in block {recipe['skipless_block']}")
+    if recipe.get("mimetic"):
+        marks.append("mimetic start")
     if recipe["data_fraction"] < 1:
         marks.append(f"{100 * recipe['data_fraction']:.0f}&nbsp;% of the training images")
     if recipe["seed"] != 1:
@@ -216,24 +233,39 @@ def what_differs(recipe: dict[str, Any]) -> str:
 
 
 class ZooCurves(SphinxDirective):
-    """Training accuracy of all zoo models by step, a panel a family, from their logs."""
+    """Accuracy of all zoo models over their training, from their logs, a panel a question."""
 
     def run(self) -> list[nodes.Node]:
         from vitcnn_utils import zoo
-        from vitcnn_utils.plots.style import Figure, figure
+        from vitcnn_utils.plots.training import learning_curves
 
-        logs = {name: zoo.log(name) for name in zoo.names()}
-        ends = ", ".join(f"{name} {log[-1]['train_accuracy']:.2f}" for name, log in logs.items())
-        picture: Figure = figure(
-            learning_curves(logs),
-            ids=[],
-            alt="Three panels of curves that rise with the training step: vision transformers, smaller vision "
-            f"transformers and ResNets. Training accuracy at the end: {ends}.",
-            caption="Training accuracy (share of the augmented training images that are named rightly) against steps, "
-            "on a logarithmic axis; a point after each epoch.",
-            provenance=Logs(),
-        )
-        return [nodes.raw("", picture._repr_html_(), format="html")]
+        groups: dict[str, dict[str, Any]] = {}
+        for name in zoo.names():
+            recipe = zoo.card(name)["recipe"]
+            title = {"vit": "ViT", "vit-small": "smaller ViT", "resnet": "ResNet"}[recipe["family"]]
+            if title == "ViT" and recipe["skipless_block"] is not None:
+                title = "ViT, one block without skips"
+            elif title == "ViT" and recipe["data_fraction"] < 1:
+                title = "ViT, part of the images"
+            groups.setdefault(title, {})[name] = zoo.log(name)
+        return [nodes.raw("", learning_curves(groups, Logs())._repr_html_(), format="html")]
+
+
+class ZooDistances(SphinxDirective):
+    """How far the heads of a zoo model look over its training, from its log, if that has it."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        from vitcnn_utils import zoo
+        from vitcnn_utils.plots.training import distances_over_training
+
+        (name,) = self.arguments
+        log = zoo.log(name)
+        if "head_distances" not in log[0]:
+            text = f"The log of {name} is of a training that did not note them: it is to be trained again."
+            return [nodes.paragraph("", text)]
+        return [nodes.raw("", distances_over_training(name, log, Logs())._repr_html_(), format="html")]
 
 
 class Logs:
@@ -244,31 +276,6 @@ class Logs:
         from vitcnn_utils.provenance import commit
 
         return f"From the training logs that ship with the package · commit {commit()}"
-
-
-def learning_curves(logs: dict[str, list[dict[str, float]]]) -> Any:
-    from vitcnn_utils.plots.style import panels, styled
-
-    return styled(_draw_curves)(logs, panels)
-
-
-def _draw_curves(logs: dict[str, list[dict[str, float]]], panels: Any) -> Any:
-    families = {"zoo/vit-small": "smaller ViT", "zoo/vit": "ViT", "zoo/resnet": "ResNet"}
-    grouped: dict[str, list[str]] = {title: [] for title in sorted(families.values(), reverse=True)}
-    for name in logs:
-        grouped[next(title for prefix, title in families.items() if name.startswith(prefix))].append(name)
-    drawing, axes = panels(1, len(grouped), height=3.4, sharex=True, sharey=True)
-    for ax, (title, names) in zip(axes[0], grouped.items(), strict=True):
-        for index, name in enumerate(names):
-            steps = [row["step"] for row in logs[name]]
-            style = (".-", ".--", ".:")[index // 6]
-            ax.plot(steps, [row["train_accuracy"] for row in logs[name]], style, label=name.removeprefix("zoo/"))
-        ax.set(title=title, xlabel="steps", xscale="log", ylim=(0, 1))
-        ax.set_xticks([1000, 3000, 10000], ["1,000", "3,000", "10,000"])
-        ax.minorticks_off()
-        ax.legend(fontsize=6.5)
-    axes[0, 0].set_ylabel("training accuracy")
-    return drawing
 
 
 class Api(SphinxDirective):

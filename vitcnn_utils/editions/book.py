@@ -410,7 +410,8 @@ def _for_page(notebook: dict[str, Any]) -> dict[str, Any]:
     """An executed notebook without what differs from run to run, and without cells that a reader has no use for."""
     for key in ("papermill", "vitcnn"):
         notebook["metadata"].pop(key, None)
-    for cell in notebook["cells"]:
+    for index, cell in enumerate(notebook["cells"]):
+        cell["id"] = f"cell-{index}"  # papermill draws that of the cell which it adds
         tags = cell["metadata"].get("tags", [])
         if "injected-parameters" in tags or "install" in tags:
             tags = [*tags, "remove-cell"]
