@@ -67,6 +67,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     toc = {"format": "jb-book", "root": "intro", "parts": [{"caption": "One", "chapters": [{"glob": "notebooks/*"}]}]}
     (root / "book" / "_toc.yml").write_text(yaml.safe_dump(toc))
     (root / "book" / "intro.md").write_text("# Title\n\n```{bibliography}\n```\n")
+    (root / "book" / "course").mkdir(exist_ok=True)
+    (root / "book" / "course" / "slides.md").write_text("# Slides\n")
     (root / "requirements.lock").write_text("")
     for folder in ("editions", "course"):
         (root / "notebooks" / folder).mkdir(parents=True)
