@@ -21,9 +21,8 @@ from vitcnn_utils.images import Images
 from vitcnn_utils.tables import number_table
 
 ROOT = Path(__file__).parents[2]
-CHAPTER = "2_local_and_global.ipynb"
-FEW = {"n_images": 16, "n_attention_images": 16, "n_erf_images": 1, "erf_channels": 1, "vit_small_data": None,
-       "vit_seed_2": None, "small_series": None, "device": "cpu"}  # fmt: skip
+CHAPTER = "1_representation_structure.ipynb"
+FEW = {"n_images": 16, "n_control_images": 16, "cka_batch_size": 8, "device": "cpu"}
 RUN = "document.documentElement.dataset.ran=1"
 NAME = f"\"'><svg onload={RUN}><img src=x onerror={RUN}>``` [x](javascript:{RUN}) $\\unsafe$ {{{{x}}}} & é"  # of a file
 TITLE = (
