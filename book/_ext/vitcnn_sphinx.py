@@ -250,7 +250,7 @@ class ZooCurves(SphinxDirective):
             elif title == "ViT" and recipe["data_fraction"] < 1:
                 title = "ViT, part of the images"
             groups.setdefault(title, {})[name] = zoo.log(name)
-        return [nodes.raw("", learning_curves(groups, Logs())._repr_html_(), format="html")]
+        return [nodes.raw("", learning_curves(groups)._repr_html_(), format="html")]
 
 
 class ZooDistances(SphinxDirective):
@@ -267,17 +267,7 @@ class ZooDistances(SphinxDirective):
         if "head_distances" not in log[0]:
             text = f"The log of {name} is of a training that did not note them: it is to be trained again."
             return [nodes.paragraph("", text)]
-        return [nodes.raw("", distances_over_training(name, log, Logs())._repr_html_(), format="html")]
-
-
-class Logs:
-    """Where the learning curves come from."""
-
-    @property
-    def line(self) -> str:
-        from vitcnn_utils.provenance import commit
-
-        return f"From the training logs that ship with the package · commit {commit()}"
+        return [nodes.raw("", distances_over_training(name, log)._repr_html_(), format="html")]
 
 
 class Api(SphinxDirective):
@@ -464,12 +454,6 @@ def machine_facts(measured: dict[str, Any]) -> nodes.Node:
     return nodes.raw("", f"<dl>{items}</dl>", format="html")
 
 
-class Measured(NamedTuple):
-    """Where the plot of speeds comes from."""
-
-    line: str
-
-
 def speed_plot(measured: dict[str, Any]) -> nodes.Node:
     from vitcnn_utils.plots.style import figure, panels, styled
 
@@ -478,13 +462,13 @@ def speed_plot(measured: dict[str, Any]) -> nodes.Node:
     said = "; ".join(f"{pair.measure}, {pair.name}: {pair.ratio:.2g}" for pair in pairs)
     picture = figure(
         styled(_draw_speed)(pairs, panels),
-        ids=[],
+        name="",
         alt=f"Dots on a logarithmic axis: how many times as long as this package another way takes. {said}.",
         caption="How many times as long as this package another way takes for the same work. Large dots are medians, "
         "small ones single rounds; right of the line this package is faster.",
-        provenance=Measured(f"{measured['date']} · {machine['cpu']}, threads: {machine['threads']} · "
-                            f"commit {measured['commit']}"),
-    )  # fmt: skip
+        provenance=f"{measured['date']} · {machine['cpu']}, threads: {machine['threads']} · "
+        f"commit {measured['commit']}",
+    )
     return nodes.raw("", picture._repr_html_(), format="html")
 
 
