@@ -10,7 +10,7 @@ from PIL import Image
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers.base import Explorer, Quantized, Still, quantize
 from vitcnn_utils.images import Images
-from vitcnn_utils.measures.attention import attention_maps, head_distances, patch_distances
+from vitcnn_utils.measures.attention import attention_maps, head_distances, query_distance
 from vitcnn_utils.models.facts import Model
 
 _OF_HEADS = ("distance", "distance_renormalized", "prefix_mass")
@@ -118,9 +118,9 @@ def _stored(models: list[xr.Dataset], room: int) -> dict[str, Quantized]:
     weights = np.stack([one.attention.values for one in models])
     on_patches = weights[..., P:]
     peak = on_patches.max(-1)
-    far = patch_distances(tuple(models[0].attrs["grid"]), models[0].attrs["patch_size"]).numpy()
-    with np.errstate(invalid="ignore"):  # no attention to patches at all: no distance, no shares
-        distance = np.einsum("...ij,ij->...i", on_patches[..., P:, :], far) / on_patches[..., P:, :].sum(-1)
+    distance = query_distance(weights, models[0].attrs["grid"], models[0].attrs["patch_size"], P, renormalize=True)
+    distance = np.where(peak[..., P:] > 0, distance, np.nan)  # no attention to patches at all: no distance, no shares
+    with np.errstate(invalid="ignore"):
         relative = np.nan_to_num(on_patches / peak[..., None])
     small = {
         "peak": quantize(peak, 0, 1, bits=16),
