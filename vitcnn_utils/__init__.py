@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["claims", "explorers", "measures", "models", "plots", "zoo"],
     submod_attrs={
+        "editions.parameters": ["check_parameters"],
         "errors": ["VitcnnError"],
         "explorers": [
             "explore_attention", "explore_localization", "explore_probes", "explore_receptive_field",
