@@ -180,7 +180,9 @@ def test_a_notebook_whose_parameters_cannot_be_read(tmp_path: Path, source: str 
         ({"name": "a\0b"}, "name must be a text"),
         ({"name": "\ud800"}, "name must be a text"),
         ({"name": {"name": "deit", "weights": "mine.safetensors"}}, None),  # a model with weights of one's own
-        ({"name": {"name": "deit"}}, "name must be a text"),
+        ({"name": {"name": "deit", "image_size": 96}}, None),
+        ({"name": {"name": "deit", "size": 96}}, "name must be a text"),
+        ({"name": {"weights": "mine.safetensors"}}, "name must be a text"),
         ({"name": {"name": "deit", "weights": 5}}, "name must be a text"),
         ({"names": "a"}, 'names must be a list of texts, such as ["a"], not "a"'),
         ({"names": "[a, b]"}, "not \"[a, b]\": with papermill, give it as -y 'names: [a, b]'"),

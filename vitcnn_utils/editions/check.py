@@ -46,7 +46,7 @@ def check_edition(
             if _stands_in(parameters, parameter):
                 report(f"Figure {figure} ({parameter}) shows models of the zoo, on the zoo's images")
     if problems:
-        raise VitcnnError("\n".join(dict.fromkeys(problems)))
+        raise VitcnnError(*dict.fromkeys(problems))
     report("nothing is missing: `vitcnn run` can begin")
 
 
@@ -60,11 +60,13 @@ def _models(parameters: dict[str, Any], problems: list[str], report: Callable[[s
     for parameter, name in _named(parameters):
         key = json.dumps(name)
         if key not in shapes:
+            size = 0
             try:
                 shapes[key] = model = _shape(name, parameters)
                 size = _bytes_to_fetch(name)
             except VitcnnError as error:
                 problems.append(f"{parameter}: {error}")
+            if key not in shapes:
                 continue
             total += size
             count = sum(weight.numel() for weight in model.module.parameters())
