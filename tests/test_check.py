@@ -139,4 +139,4 @@ def test_what_does_not_fit(root: Path, values: dict[str, Any], problem: str) -> 
 def test_a_checkpoint_of_ones_own(root: Path, cached: Path) -> None:
     weights = next((cached / "hub" / "models--small--vit" / "snapshots").rglob("model.safetensors"))
     said = check(root, **ALONE | OURS | {"vit": {"name": "hf-hub:small/vit", "weights": str(weights)}})
-    assert any(line.startswith(f"hf-hub:small/vit ({weights}): transformer with 4 blocks") for line in said)
+    assert any(line.startswith(f"hf-hub:small/vit, {weights}: transformer with 4 blocks") for line in said)
