@@ -38,7 +38,9 @@ def whole_number(what: str, value: Any, least: int = 1, most: int | None = None)
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):
         until = "or more" if most is None else f"to {most}"
-        raise VitcnnError(f"{what}={value!r}: it must be a whole number, {least} {until}")
+        # Python refuses to print numbers of thousands of digits.
+        given = "a huge number" if isinstance(value, int) and abs(value) >= 2**64 else repr(value)
+        raise VitcnnError(f"{what}={given}: it must be a whole number, {least} {until}")
     return int(value)
 
 

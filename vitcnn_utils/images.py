@@ -467,7 +467,7 @@ def _hub(name: str, request: Request) -> Source:
         met, expected = len(np.unique(source.labels)), min(request.n, len(source.classes))
         if 2 * met < expected:
             found = f"{met} of {len(source.classes)} classes among the images drawn from {name}"
-            warnings.warn(f"{found}: it seems to be sorted by class: {DOWNLOAD}", stacklevel=4)
+            warnings.warn(f"{found}: it seems to be sorted by class: {DOWNLOAD}", stacklevel=5)
     return source
 
 
