@@ -5,9 +5,9 @@ is true), and the same numbers of a control. The rule that is printed is made fr
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -24,6 +24,30 @@ HOLDS_TOO, CLOSE, CANNOT = "holds, untrained too", "too close to call", "cannot 
 VERDICTS = (HOLDS, HOLDS_TOO, FAILS, CLOSE, CANNOT)
 
 NOTHING = "there is nothing to count"
+
+
+UNTRAINED = "untrained"
+"""The name of the control that every claim should have; a further one is a second training by the same recipe."""
+
+
+class Controls(NamedTuple):
+    """The same arrays of the untrained twin and of a second training, where there are such, and what the second is."""
+
+    untrained: Any
+    second: Any
+    second_name: str
+
+    @classmethod
+    def of(cls, named: Mapping[str, Any]) -> "Controls":
+        """From name -> arrays, one of them `UNTRAINED`."""
+        second = {name: arrays for name, arrays in named.items() if name != UNTRAINED}
+        name = next(iter(second), "")
+        return cls(named.get(UNTRAINED), second.get(name), name)
+
+    def with_others(self, *others: Any) -> dict[str, Any]:
+        """Both as arguments of `Part.of`, followed by arrays that are the same for all."""
+        both = {"control": self.untrained, "again": self.second}
+        return {what: None if arrays is None else (arrays, *others) for what, arrays in both.items()}
 
 
 def all_of(verdicts: Iterable[str]) -> str:
@@ -147,8 +171,9 @@ class Claim:
     id: made of figure and subject, the same in all editions. paper: what the paper says, a sentence. of: which models
     here, where a chapter asks a claim of several. parts: see `Part`.
     together: 'all' parts must hold, or they are ways to measure one thing and must 'agree'.
-    caveat: when the measure misleads. control: what the control is. missing: why the claim cannot be asked here.
-    note: further numbers. made_of: models, images and seeds, from `provenance.line`.
+    caveat: when the measure misleads. control, second: what the control and the second training are.
+    missing: why the claim cannot be asked here, or ''. note: further numbers.
+    made_of: models, images and seeds, from `provenance.line`.
     """
 
     id: str
@@ -159,7 +184,8 @@ class Claim:
     caveat: str
     of: str = ""
     together: Literal["all", "agree"] = "all"
-    control: str = "untrained"
+    control: str = UNTRAINED
+    second: str = ""
     missing: str = ""
     note: str = ""
     made_of: str = ""
@@ -178,7 +204,7 @@ class Claim:
         if self.verdict != CLOSE:
             return ""
         if self._turned(self.parts):
-            return "two trainings of one recipe say the reverse of each other"
+            return f"another training says the reverse ({self.second})"
         if UNDECIDED not in (said := [part.says(part.estimate) for part in self.parts]) and len(set(said)) > 1:
             return "the ways to measure it do not agree"
         return "the interval crosses the threshold: " + "; ".join(

@@ -46,8 +46,8 @@ Statistic = Callable[[xr.Dataset], float]
 # Figures 3 and 4: attention distance. All take `attention.head_distances`.
 
 _CLS_MASS = (
-    "Attention that goes to the CLS token counts as distance 0, as in the public code for this measure; a head that rests "
-    "there looks nearer than it is. Uniform attention counts as global, though it picks nothing."
+    "Attention that goes to the CLS token counts as distance 0, as in the public code for this measure: a head that "
+    "rests there looks nearer than it is. Uniform attention counts as global, though it picks nothing."
 )
 
 
@@ -141,7 +141,7 @@ def small_model_keeps_locality(little: xr.Dataset, full: xr.Dataset) -> Claim:
     )
 
 
-def little_data_scores_worse(little: float, full: float, n_images: int, who: str) -> Claim:
+def little_data_scores_worse(little: float, full: float, who: str, n_images: int) -> Claim:
     """Fig 4: the model without local heads is also the worse one. little, full: accuracies from 0 to 1."""
     return Claim(
         id="fig-4-accuracy",

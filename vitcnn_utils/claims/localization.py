@@ -1,12 +1,11 @@
 """Section 7 of the paper: what it says of localisation (Figs 9, 10 and 11), beside what was measured."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
 
-from vitcnn_utils.claims.ledger import Arrays, Claim, Estimate, Part, over_draws
+from vitcnn_utils.claims.ledger import UNTRAINED, Arrays, Claim, Controls, Estimate, Part, over_draws
 from vitcnn_utils.measures.localization import border_lean, contrast, localization_rate, skill
 from vitcnn_utils.provenance import line
 
@@ -21,21 +20,20 @@ NEAR = 3.0
 BEHIND = 5.0
 """Percentage points of probe accuracy that count as far behind."""
 
-Side = Literal["above", "below"]
+Maps = Mapping[str, xr.DataArray]
 
 # Figures 9 and 10: CKA of single tokens and single patches. Every row uses one number, the skill.
 
 _SKILL = (
-    "Skill is the share of tokens that are most like their own patch, as percent of the way from chance (0) to all (100, "
-    "which raw patches reach by definition): it can be compared across grids, layers and models. It says where the "
-    "similarity is largest, not by how much. Neighbouring patches are alike in photographs."
+    "Skill is the share of tokens that are most like their own patch, as percent of the way from chance (0) to all "
+    "(100, which raw patches reach by definition): it can be compared across grids, layers and models. It says where "
+    "the similarity is largest, not by how much. Neighbouring patches are alike in photographs."
 )
 
 
-def interior_tokens(
-    similarity: xr.DataArray, untrained: xr.DataArray, second: xr.DataArray | None, block: str = "last"
-) -> Claim:
+def interior_tokens(similarity: xr.DataArray, controls: Maps, block: str = "last") -> Claim:
     """The interior tokens of a ViT are most like the patch that they stand on (Fig 9, D.2)."""
+    others = Controls.of(controls)
     rate = localization_rate(similarity).sel(region="interior")
     return Claim(
         id=f"fig-9-interior-{block.replace(' ', '-')}",
@@ -45,10 +43,10 @@ def interior_tokens(
         of=f"{block} block",
         parts=(
             Part.of("skill of the interior tokens", lambda s: 100 * skill(s, "interior"), (similarity,), "above", MOST,
-                    "'Most similar' must be true of most of them.", unit="%", control=(untrained,),
-                    again=None if second is None else (second,)),
+                    "'Most similar' must be true of most of them.", unit="%", **others.with_others()),
         ),
         caveat=_SKILL,
+        second=others.second_name,
         missing="" if rate["tokens"] > 0 else "this grid has no interior tokens",
         note=f"{float(rate['top1']):.0%} of {int(rate['tokens'])} tokens are most like their own patch, "
         f"{float(rate['within_one']):.0%} like one at most one patch away; by chance {float(rate['chance_top1']):.0%}"
@@ -57,9 +55,7 @@ def interior_tokens(
     )  # fmt: skip
 
 
-def border_tokens(
-    similarity: xr.DataArray, patches: xr.DataArray, untrained: xr.DataArray, second: xr.DataArray | None
-) -> Claim:
+def border_tokens(similarity: xr.DataArray, patches: xr.DataArray, controls: Maps) -> Claim:
     """The border tokens of a ViT are also like other patches of the border, more than the patches are by themselves.
 
     patches: the same of raw patches with each other, `localization.patch_patch_similarity`.
@@ -68,6 +64,7 @@ def border_tokens(
     def beyond(of_tokens: xr.DataArray, of_patches: xr.DataArray) -> float:
         return border_lean(of_tokens) - border_lean(of_patches)
 
+    others = Controls.of(controls)
     lean = "lean to the border of the border tokens"
     return Claim(
         id="fig-9-border",
@@ -76,11 +73,11 @@ def border_tokens(
         paper="Tokens at the border are also similar to other positions at the border.",
         parts=(
             Part.of(lean, border_lean, (similarity,), "above", 0, "Above 0 they are more like the border.",
-                    control=(untrained,), again=None if second is None else (second,)),
+                    **others.with_others()),
             Part.of(f"{lean} − that of raw patches", beyond, (similarity, patches), "above", 0,
-                    "Patches of the border may be alike by themselves.", control=(untrained, patches),
-                    again=None if second is None else (second, patches)),
+                    "Patches of the border may be alike by themselves.", **others.with_others(patches)),
         ),
+        second=others.second_name,
         caveat="Lean: (border − interior) / (|border| + |interior|) of the mean CKA with other border patches and with "
         "interior ones, from −1 to 1. Where both are near 0 it is noisy.",
         missing="" if np.isfinite(border_lean(similarity)) else "this grid has no interior",
@@ -88,22 +85,21 @@ def border_tokens(
     )  # fmt: skip
 
 
-def vit_over_cnn(
-    vit: xr.DataArray, cnn: xr.DataArray, untrained: xr.DataArray, second: xr.DataArray | None,
-    others: Mapping[str, xr.DataArray] | None = None,
-) -> Claim:  # fmt: skip
-    """A ViT's last block localises better than a CNN's last unit. others: further units, for the note."""
-    further = {"ViT": vit, "CNN, last unit": cnn, **(others or {})}
+def vit_over_cnn(vit: xr.DataArray, cnn: Maps, controls: Maps) -> Claim:
+    """A ViT's last block localises better than a CNN's last unit. cnn: name -> that of units; the first decides."""
+    first, others = next(iter(cnn.values())), Controls.of(controls)
+    words = f"the ViT's last block − {next(iter(cnn))}"
     return Claim(
         id="fig-9-vit-above-cnn",
         figure="9",
         section="7",
         paper="The ResNet localises much less well than the ViT.",
-        parts=(_ahead("the ViT's last block − the CNN's last unit", (vit, cnn), (untrained, cnn), _with(second, cnn)),),
+        parts=(_ahead(words, (vit, first), **others.with_others(first)),),
+        second=others.second_name,
         caveat=_SKILL + " The grids of both may differ in size.",
         control="untrained ViT beside the trained CNN",
-        note="skill: " + ", ".join(f"{name} {100 * skill(s):.0f} %" for name, s in further.items()),
-        made_of=line(vit, cnn),
+        note="skill: " + ", ".join(f"{name} {100 * skill(s):.0f} %" for name, s in {"ViT": vit, **cnn}.items()),
+        made_of=line(vit, first),
     )
 
 
@@ -118,8 +114,7 @@ def last_stage(vit: xr.DataArray, units: xr.DataArray) -> Claim:
         id="fig-d3-last-stage",
         figure="D.3",
         section="7, D",
-        paper="In the last stage of the ResNet the first unit localises better than the last one, yet less well than the "
-        "ViT.",
+        paper="In the ResNet's last stage the first unit localises better than the last, yet less well than the ViT.",
         parts=(
             _ahead("the first unit − the last unit", (each[0], each[-1])),
             _ahead("the ViT's last block − the best unit", (vit, best)),
@@ -131,14 +126,18 @@ def last_stage(vit: xr.DataArray, units: xr.DataArray) -> Claim:
     )
 
 
-def readout_matters(cls: xr.DataArray, gap: xr.DataArray, second: xr.DataArray | None) -> Claim:
+def readout_matters(cls: xr.DataArray, gap: xr.DataArray, controls: Maps) -> Claim:
     """A ViT trained with global average pooling localises less well in its last block than one trained with CLS.
 
-    cls, gap: (layer, row, col, patch_row, patch_col) of the blocks of both, as many. second: of the last block of a
-    second model trained with CLS.
+    cls, gap: (layer, row, col, patch_row, patch_col) of the blocks of both, as many. controls: of a second model
+    trained with CLS. An untrained model has no read-out that it was trained with, and is not a control here.
     """
+    second = {name: of.isel(layer=-1) for name, of in controls.items() if name != UNTRAINED}
+    others = Controls.of(second)
     last = cls.isel(layer=-1), gap.isel(layer=-1)
-    by_block = (f"{100 * (skill(cls.isel(layer=i)) - skill(gap.isel(layer=i))):+.0f}" for i in range(cls.sizes["layer"]))
+    by_block = (
+        f"{100 * (skill(cls.isel(layer=i)) - skill(gap.isel(layer=i))):+.0f}" for i in range(cls.sizes["layer"])
+    )
     heights = (f"{name} {float(contrast(s)['difference'].mean()):.3f}"
                for name, s in zip(("CLS", "GAP"), last, strict=True))  # fmt: skip
     return Claim(
@@ -146,7 +145,8 @@ def readout_matters(cls: xr.DataArray, gap: xr.DataArray, second: xr.DataArray |
         figure="10",
         section="7",
         paper="Trained with global average pooling, a ViT localises much less well in its last block.",
-        parts=(_ahead("last block, trained with CLS − with GAP", last, None, _with(second, gap.isel(layer=-1))),),
+        parts=(_ahead("last block, trained with CLS − with GAP", last, **others.with_others(last[1])),),
+        second=others.second_name,
         caveat=_SKILL + " One training each: where there is a second one with CLS, it must agree.",
         note=f"by block: {', '.join(by_block)} points; CKA with the own patch − mean CKA with the others, last block: "
         + ", ".join(heights),
@@ -156,11 +156,8 @@ def readout_matters(cls: xr.DataArray, gap: xr.DataArray, second: xr.DataArray |
 
 def _ahead(words: str, pair: Arrays, control: Arrays | None = None, again: Arrays | None = None) -> Part:
     return Part.of(f"skill, {words}", lambda a, b: 100 * (skill(a) - skill(b)), pair, "above", TENTH,
-                   "A tenth of the way from chance to all tokens.", unit="points", control=control, again=again)  # fmt: skip
-
-
-def _with(second: xr.DataArray | None, other: xr.DataArray) -> Arrays | None:
-    return None if second is None else (second, other)
+                   "A tenth of the way from chance to all tokens.", unit="points", control=control,
+                   again=again)  # fmt: skip
 
 
 # Figure 11: linear probes. All claims take `probes.layer_probes`; intervals are over draws of the shots.
@@ -168,7 +165,7 @@ def _with(second: xr.DataArray | None, other: xr.DataArray) -> Arrays | None:
 _DRAWS = "The interval is over draws of the shots, on one set of test images and for one training of each model."
 
 
-def single_tokens(cls: xr.Dataset, others: Mapping[str, xr.Dataset], untrained: xr.Dataset) -> Claim:
+def single_tokens(cls: xr.Dataset, others: Mapping[str, xr.Dataset], controls: Mapping[str, xr.Dataset]) -> Claim:
     """In the last layer a probe on one token does well for GAP and the CNN, and badly for the CLS-trained ViT.
 
     All with the read-out 'token'.
@@ -177,17 +174,18 @@ def single_tokens(cls: xr.Dataset, others: Mapping[str, xr.Dataset], untrained: 
 
     def part(name: str, other: xr.Dataset) -> Part:
         good = _last(other, "token") - other.attrs["chance"]
-        return Part(f"single tokens in the last layer, {name}: accuracy above chance, minus {TWICE:g} times that of CLS",
-                    _points(good - TWICE * poor), "above", 0,
-                    "The paper's colour bars give a factor of 5 or more; twice is a low bar.", unit="points")  # fmt: skip
+        words = f"single tokens in the last layer, {name}: accuracy above chance, minus {TWICE:g} times that of CLS"
+        return Part(words, _points(good - TWICE * poor), "above", 0,
+                    "The paper's colour bars give a factor of 5 or more: twice is a low bar.",
+                    unit="points")  # fmt: skip
 
-    models = {"CLS": cls, **others, "untrained": untrained}
+    models = {"CLS": cls, **others, **controls}
     return Claim(
         id="fig-11-single-tokens",
         figure="11",
         section="7",
-        paper="In the last layer a probe on a single token does well for the GAP-trained ViT and the ResNet, and badly for "
-        "the CLS-trained ViT.",
+        paper="In the last layer a probe on a single token does well for the GAP-trained ViT and the ResNet, and badly "
+        "for the CLS-trained ViT.",
         parts=tuple(part(name, other) for name, other in others.items()),
         caveat=_DRAWS,
         note="; ".join(f"{name} {_percent(_last(probes, 'token'))}" for name, probes in models.items())
@@ -239,13 +237,14 @@ def pooled_plateau(cls: xr.Dataset) -> Claim:
         id="fig-11-plateau",
         figure="11",
         section="7",
-        paper="In the CLS-trained ViT the pooled tokens are as good as the CLS token until the last several layers, then "
-        "stop improving.",
+        paper="In the CLS-trained ViT the pooled tokens are as good as the CLS token until the last several layers, "
+        "then stop improving.",
         parts=(
             Part(f"pooled − CLS token at {token['layer'].values[onset]}, a quarter of the blocks before the end",
                  _points(before), "above", -NEAR, "A little behind still counts as good as.", unit="points"),
-            Part("gain of the CLS token − gain of the pooled tokens, from there to the end", _points(gain - pooled_gain),
-                 "above", 0, "Pooled tokens that stop improving gain less.", unit="points"),
+            Part("gain of the CLS token − gain of the pooled tokens, from there to the end",
+                 _points(gain - pooled_gain), "above", 0, "Pooled tokens that stop improving gain less.",
+                 unit="points"),
         ),
         caveat=_DRAWS,
         note=f"from there on CLS gains {100 * float(gain.mean()):+.1f} points, pooled tokens "

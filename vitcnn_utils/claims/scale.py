@@ -1,11 +1,13 @@
 """Figures 12 and 13: what more training data and larger models change (paper, section 8)."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
-from vitcnn_utils.claims.ledger import Claim, Part, over_draws
+from vitcnn_utils.claims.ledger import Claim, Estimate, Part, over_draws
 from vitcnn_utils.measures.cka import CEILING, FLOOR, lower_third, subsets, upper_half
 from vitcnn_utils.measures.probes import at_depth, average
 from vitcnn_utils.provenance import line
@@ -114,7 +116,7 @@ _LABELS = (
 
 def data_claim(full: xr.Dataset, part: xr.Dataset, untrained: xr.Dataset, who: str) -> Claim:
     """Fig 13, left: by how much a model that saw all data is ahead. who: of what model, for the reader."""
-    end = _at(full, 1.0, "mean") - _at(part, 1.0, "mean")
+    three = {"untrained": untrained, "part of the data": part, "all data": full}
     return Claim(
         id="fig-13-data",
         figure="13",
@@ -122,41 +124,40 @@ def data_claim(full: xr.Dataset, part: xr.Dataset, untrained: xr.Dataset, who: s
         paper="More training data makes features much better, in middle layers already (in the paper, by 30 points).",
         of=f"{who}, {full.attrs['images']}",
         parts=(
-            Part("probe accuracy at depth ½, all data − part of them",
-                 over_draws(_at(full, 0.5, "mean") - _at(part, 0.5, "mean")), "above", AHEAD,
-                 "The paper's factor between the data sets is above two hundred: less is expected here.", unit="points"),
+            Part("probe accuracy at depth ½, all data − part of them", _lead(full, part, _middle), "above", AHEAD,
+                 "The paper's data sets differ by a factor of two hundred: less is expected here.", unit="points"),
         ),
         caveat=_LABELS,
-        note=f"{float(end.mean()):+.1f} points at the end; at depth ½ untrained {at_depth(untrained, 0.5):.1f} %, with all "
-        f"data {at_depth(full, 0.5):.1f} %",
+        note="at depth ½ and at the end: " + "; ".join(
+            f"{name} {at_depth(p, 0.5):.1f} and {at_depth(p, 1):.1f} %" for name, p in three.items()),
         made_of=line(full, part),
     )  # fmt: skip
 
 
-def architecture_claim(
+def architecture_claims(
     vit: xr.Dataset, cnn: xr.Dataset, untrained_vit: xr.Dataset, untrained_cnn: xr.Dataset,
     gap: xr.Dataset | None = None,
 ) -> list[Claim]:  # fmt: skip
     """Fig 13, right: whether a ViT's intermediate features are better than a CNN's, a claim for each way to read it.
 
-    The patch means of the ViT, its CLS token where that was probed, and the patch means of a GAP-trained ViT.
+    The patch means of the ViT, its CLS token where that was probed, and the patch means of a GAP-trained ViT; the CNN
+    and the untrained twins by the mean of all places.
     """
     read = {"patch means": (vit, "mean"), "CLS token": (vit, "cls"), "trained with GAP, patch means": (gap, "mean")}
-    there = {name: pair for name, pair in read.items() if pair[0] is not None and pair[1] in pair[0]["readout"]}
-    control = {"untrained_vit": untrained_vit, "untrained_cnn": untrained_cnn}
-    return [_architecture(name, probes, readout, cnn, **control) for name, (probes, readout) in there.items()]
+    control = untrained_vit, untrained_cnn
+    return [
+        _architecture(name, probes, readout, cnn, control)
+        for name, (probes, readout) in read.items()
+        if probes is not None and readout in probes["readout"]
+    ]
 
 
 def _architecture(
-    name: str, vit: xr.Dataset, readout: str, cnn: xr.Dataset, untrained_vit: xr.Dataset, untrained_cnn: xr.Dataset
+    name: str, vit: xr.Dataset, readout: str, cnn: xr.Dataset, control: tuple[xr.Dataset, xr.Dataset]
 ) -> Claim:
-    """readout: of the ViT; the CNN, and the untrained twins, are read by the mean."""
-    pairs = ((vit, readout, cnn), (untrained_vit, readout if readout in untrained_vit["readout"] else "mean", untrained_cnn))
-
-    def part(words: str, curve: Callable[[xr.Dataset, str], xr.DataArray]) -> Part:
-        own, control = (over_draws(curve(a, of_a) - curve(b, "mean")) for a, of_a, b in pairs)
-        return Part(f"probe accuracy {words}, ViT − CNN", own, "above", AHEAD, "Less is hard to see in the figure.",
-                    unit="points", control=control)  # fmt: skip
+    def part(words: str, summary: Summary) -> Part:
+        return Part(f"probe accuracy {words}, ViT − CNN", _lead(vit, cnn, summary, readout), "above", AHEAD,
+                    "Less is hard to see in the figure.", unit="points", control=_lead(*control, summary))  # fmt: skip
 
     return Claim(
         id=f"fig-13-architecture-{name.split(',')[0].replace(' ', '-').lower()}",
@@ -164,8 +165,21 @@ def _architecture(
         section="8",
         paper="Large ViTs have much stronger intermediate features than ResNets.",
         of=f"{name}, {vit.attrs['images']}",
-        parts=(part("at depth ½", lambda p, r: _at(p, 0.5, r)), part("on average over depth", average_by_draw)),
+        parts=(part("at depth ½", _middle), part("on average over depth", average)),
         together="agree",
         caveat=_LABELS,
         made_of=line(vit, cnn),
     )
+
+
+Summary = Callable[[xr.Dataset, str], float]
+
+
+def _middle(probes: xr.Dataset, readout: str) -> float:
+    return at_depth(probes, 0.5, readout)
+
+
+def _lead(a: xr.Dataset, b: xr.Dataset, summary: Summary, readout: str = "mean") -> Estimate:
+    """By how many points `a`, read by `readout`, is ahead of `b`, read by the mean, draw by draw."""
+    draws = ((a.isel(draw=[i]), b.isel(draw=[i])) for i in range(a.sizes["draw"]))
+    return over_draws(np.array([summary(one, readout) - summary(other, "mean") for one, other in draws]))

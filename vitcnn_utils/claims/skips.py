@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from vitcnn_utils.claims.ledger import Arrays, Claim, Part, difference_of_shares
+from vitcnn_utils.claims.ledger import Claim, Controls, Part, difference_of_shares
 from vitcnn_utils.measures.cka import split_contrast
 from vitcnn_utils.measures.residual import by_part, geometric_mean, halves
 from vitcnn_utils.provenance import line
@@ -24,7 +24,10 @@ _RATIO = (
 )
 
 
-def phase_transition(ratios: xr.Dataset, untrained: xr.Dataset, second: xr.Dataset | None) -> Claim:
+Ratios = Mapping[str, xr.Dataset]
+
+
+def phase_transition(ratios: xr.Dataset, controls: Ratios) -> Claim:
     """The CLS token lives on its skips in the first half of the blocks, the spatial tokens in the second."""
 
     def part(words: str, half: int, side: Any) -> Part:
@@ -32,7 +35,7 @@ def phase_transition(ratios: xr.Dataset, untrained: xr.Dataset, second: xr.Datas
             return geometric_mean(_advantage(r)[halves(r)[half]])
 
         statistic = f"CLS ratio / spatial ratio, both branches, geometric mean over the {words} half of the blocks"
-        return _by_cls(statistic, advantage, side, ratios, untrained, second)
+        return _part(statistic, _of_cls(advantage), side, ratios, controls)
 
     return _claim(
         "fig-7-transition",
@@ -40,54 +43,59 @@ def phase_transition(ratios: xr.Dataset, untrained: xr.Dataset, second: xr.Datas
         "branches; in the second half it is the other way round.",
         (part("first", 0, "above"), part("second", 1, "below")),
         ratios,
+        controls,
+        missing=_without_cls(ratios),
         note="" if _without_cls(ratios) else _crossings(ratios),
     )
 
 
-def vit_above_cnn(vit: xr.Dataset, cnn: xr.Dataset, untrained: xr.Dataset, second: xr.Dataset | None) -> Claim:
-    """Skips carry more in the ViT than in the CNN at every depth. untrained, second: ViTs beside the same CNN."""
+def vit_above_cnn(vit: xr.Dataset, cnn: xr.Dataset, controls: Ratios) -> Claim:
+    """Skips carry more in the ViT than in the CNN at every depth. controls: of ViTs, beside the same CNN."""
 
     def least(a: xr.Dataset, b: xr.Dataset) -> float:
-        return float(_factors(a, b).min(initial=np.inf)) if _factors(a, b).size else np.nan
+        factors = _factors(a, b)
+        return float(factors.min()) if factors.size else np.nan
 
     factors = _factors(vit, cnn)
-    return Claim(
-        id="fig-7-vit-above-cnn",
-        figure="7",
-        section="6",
-        paper="The ratios are much higher in the ViT than in the ResNet, throughout.",
-        parts=(
-            Part.of("ratio of the ViT / that of the CNN, mean over tokens, the least over all CNN units with an "
-                    "identity skip and both branches of the ViT at their depth",
-                    least, (vit, cnn), "above", EVEN, "'Throughout' means at every depth.", unit="times",
-                    control=(untrained, cnn), again=None if second is None else (second, cnn)),
-        ),
-        caveat="Units that open a stage have a projected skip and are left out. " + _RATIO,
+    words = (
+        "ratio of the ViT / that of the CNN, mean over tokens, the least over all CNN units with an identity skip and "
+        "both branches of the ViT at their depth"
+    )
+    part = Part.of(words, least, (vit, cnn), "above", EVEN, "'Throughout' means at every depth.", unit="times",
+                   **Controls.of(controls).with_others(cnn))  # fmt: skip
+    return _claim(
+        "fig-7-vit-above-cnn",
+        "The ratios are much higher in the ViT than in the ResNet, throughout.",
+        (part,),
+        vit,
+        controls,
         control="untrained ViT beside the trained CNN",
         missing="" if factors.size else "the branches of this CNN give 0: it was not trained",
-        note=f"on geometric average {np.exp(np.log(factors).mean()):.2f} times the CNN's" if factors.size else "",
-        made_of=line(vit, cnn),
+        note=f"on geometric average {np.exp(np.log(factors).mean()):.2f} times the CNN's; units that open a stage have "
+        "a projected skip and are left out" if factors.size else "",
     )  # fmt: skip
 
 
-def late_cls_changes(ratios: xr.Dataset, untrained: xr.Dataset, second: xr.Dataset | None) -> Claim:
+def late_cls_changes(ratios: xr.Dataset, controls: Ratios) -> Claim:
     """Appendix E: late in the network the MLPs change the CLS token, more than attention does."""
 
     def late(r: xr.Dataset) -> float:
         cls = by_part(r).sel(part="CLS")[halves(r)[1]]
         return geometric_mean(cls.sel(branch="mlp")) / geometric_mean(cls.sel(branch="attention"))
 
+    statistic = "CLS ratio of the MLPs / of attention, geometric mean over the second half of the blocks"
     return _claim(
         "fig-7-late-cls",
         "Late in the network the CLS token is changed mostly by the MLPs.",
-        (_by_cls("CLS ratio of the MLPs / of attention, geometric mean over the second half of the blocks", late,
-                 "below", ratios, untrained, second),),
+        (_part(statistic, _of_cls(late), "below", ratios, controls),),
         ratios,
-        section="E",
-    )  # fmt: skip
+        controls,
+        section="6, E",
+        missing=_without_cls(ratios),
+    )
 
 
-def early_spatial_changes(ratios: xr.Dataset, untrained: xr.Dataset, second: xr.Dataset | None) -> Claim:
+def early_spatial_changes(ratios: xr.Dataset, controls: Ratios) -> Claim:
     """Appendix E: spatial tokens change mostly in early blocks."""
 
     def early(r: xr.Dataset) -> float:
@@ -95,39 +103,39 @@ def early_spatial_changes(ratios: xr.Dataset, untrained: xr.Dataset, second: xr.
         first, later = (geometric_mean(spatial[half]) for half in halves(r))
         return first / later
 
-    part = Part.of("spatial ratio, both branches, geometric mean: first / second half of the blocks", early, (ratios,),
-                   "below", EVEN, "A lower ratio means that branches change tokens more.", unit="times",
-                   control=(untrained,), again=_again(second))  # fmt: skip
-    return _claim("fig-7-early-spatial", "Spatial tokens change mostly in the early layers.", (part,), None, "E",
-                  line(ratios))  # fmt: skip
+    statistic = "spatial ratio, both branches, geometric mean: first / second half of the blocks"
+    return _claim(
+        "fig-7-early-spatial",
+        "Spatial tokens change mostly in the early layers.",
+        (_part(statistic, early, "below", ratios, controls),),
+        ratios,
+        controls,
+        section="6, E",
+    )
 
 
-def _by_cls(
-    words: str, number: Callable[[xr.Dataset], float], side: Any, ratios: xr.Dataset, untrained: xr.Dataset,
-    second: xr.Dataset | None,
-) -> Part:  # fmt: skip
-    """A part that needs a CLS token; not a number without one."""
-
-    def checked(r: xr.Dataset) -> float:
-        return np.nan if _without_cls(r) else number(r)
-
-    return Part.of(words, checked, (ratios,), side, EVEN, "The paper only says which is the higher.", unit="times",
-                   whose="the paper", control=(untrained,), again=_again(second))  # fmt: skip
+def _part(words: str, number: Callable[[xr.Dataset], float], side: Any, ratios: xr.Dataset, controls: Ratios) -> Part:
+    return Part.of(words, number, (ratios,), side, EVEN, "The paper only says which is the higher.", unit="times",
+                   whose="the paper", **Controls.of(controls).with_others())  # fmt: skip
 
 
 def _claim(
-    name: str, paper: str, parts: tuple[Part, ...], of_cls: xr.Dataset | None, section: str = "6", made_of: str = "",
-    note: str = "",
-) -> Claim:  # fmt: skip
-    """A claim on the ratios of one ViT. of_cls: its ratios, where the claim is about the CLS token."""
-    return Claim(
-        id=name, figure="7", section=section, paper=paper, parts=parts, caveat=_RATIO, note=note,
-        missing="" if of_cls is None else _without_cls(of_cls), made_of=made_of or (line(of_cls) if of_cls else ""),
-    )  # fmt: skip
+    name: str,
+    paper: str,
+    parts: tuple[Part, ...],
+    ratios: xr.Dataset,
+    controls: Ratios,
+    section: str = "6",
+    **more: str,
+) -> Claim:
+    """A claim on the ratios of one ViT."""
+    return Claim(id=name, figure="7", section=section, paper=paper, parts=parts, caveat=_RATIO, made_of=line(ratios),
+                 second=Controls.of(controls).second_name, **more)  # type: ignore[arg-type]  # fmt: skip
 
 
-def _again(second: xr.Dataset | None) -> Arrays | None:
-    return None if second is None else (second,)
+def _of_cls(number: Callable[[xr.Dataset], float]) -> Callable[[xr.Dataset], float]:
+    """NaN for a model without a CLS token."""
+    return lambda ratios: np.nan if _without_cls(ratios) else number(ratios)
 
 
 def _without_cls(ratios: xr.Dataset) -> str:

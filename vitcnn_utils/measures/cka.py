@@ -489,7 +489,7 @@ def across_summary(similarity: xr.DataArray) -> dict[str, float]:
         "upper half": float(matched["argmax"][upper].median()),
         "lower half, centroid": float(matched["centroid"][lower].median()),
         "upper half, centroid": float(matched["centroid"][upper].median()),
-        "ahead": float((found.depth_b > found["argmax"]).mean()),
+        "ahead": float((found.depth_b > found["argmax"]).astype(float).mean()),
         "first two thirds": float(best[~last].mean()),
         "last third": float(best[last].mean()),
     }
