@@ -87,7 +87,7 @@ def forward_pass(model: Model, images: Images, batch_size: int = 256, aim: float
 
     def run() -> None:
         with torch.no_grad():
-            for pixels in images.batches(batch_size):
+            for pixels in torch.from_numpy(images.pixels).split(batch_size):
                 model.module(model.prepare(pixels))
         _wait(model)
 

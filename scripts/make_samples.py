@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from vitcnn_utils.images import SAMPLES, balanced_order, read_parquet
+from vitcnn_utils.zoo.architectures import CLASS_NAMES
 
 SEED = 0
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("cifar10", type=Path)
     parser.add_argument("fashion_mnist", type=Path)
     arguments = parser.parse_args()
-    write_sample(SAMPLES["cifar10"], *read_parquet(arguments.cifar10), CIFAR10, n=2500)
+    write_sample(SAMPLES["cifar10"], *read_parquet(arguments.cifar10), CLASS_NAMES, n=2500)
     write_sample(SAMPLES["fashion-mnist"], *read_idx(arguments.fashion_mnist), CLOTHES, n=1500)
 
 

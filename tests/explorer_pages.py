@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ipywidgets.embed import embed_data
+import numpy as np
 
 from vitcnn_utils.explorers import static
 from vitcnn_utils.explorers.base import Explorer
@@ -24,19 +24,29 @@ html[data-theme="dark"] { --pst-color-text-base: #ced6dd; --pst-color-text-muted
 body { background: var(--pst-color-background); color: var(--pst-color-text-base); font: 16px/1.65 sans-serif;
   margin: 0 auto; max-width: 46rem; padding: 1rem; }
 """
-HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Explorers</title>
+PUBLISHED = "https://example.org/book/index.html"
+HEAD = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Explorers</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
+<link rel="canonical" href="{PUBLISHED}">
 <script>document.documentElement.dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"
 </script>"""
 
 
+def unpacked(explorer: Explorer, name: str) -> np.ndarray:
+    """An array as the script reads it: what `arrays(model)` of kit.js does."""
+    at = explorer.header["arrays"][name]
+    dtype, size = np.dtype(f"<{at['type']}"), int(np.prod(at["shape"]))
+    codes = np.frombuffer(explorer.data, dtype, size, at["offset"]).reshape(at["shape"])
+    if "step" not in at:
+        return codes
+    return np.where(codes == np.iinfo(dtype).max, np.nan, at["low"] + at["step"] * codes.astype(float))
+
+
 def notebook(*explorers: Explorer) -> dict[str, Any]:
     """What an executed notebook is that shows these explorers, one a cell."""
-    state = embed_data(views=list(explorers), drop_defaults=False)["manager_state"]["state"]
     outputs = [{"output_type": "display_data", "metadata": {}, "data": e._repr_mimebundle_()[0]} for e in explorers]
     cells = [{"cell_type": "code", "metadata": {}, "source": "", "outputs": [output]} for output in outputs]
-    widgets = {"application/vnd.jupyter.widget-state+json": {"state": state}}
-    return {"metadata": {"widgets": widgets}, "cells": cells}
+    return {"metadata": {}, "cells": cells}
 
 
 def page(explorers: Sequence[Explorer], folder: Path, between: str = "") -> Path:

@@ -1,6 +1,7 @@
 """An explorer of each kind over small made-up arrays, for the tests in a browser."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import xarray as xr
@@ -9,15 +10,20 @@ from vitcnn_utils import explorers
 from vitcnn_utils.explorers.base import Explorer
 from vitcnn_utils.images import Images
 from vitcnn_utils.measures.localization import DIMS
-from vitcnn_utils.plots.locality import DARKEST
 
+STILL = SimpleNamespace(
+    svg='<svg viewBox="0 0 9 9" role="img" aria-label="A figure"><rect width="9" height="9"/></svg>'
+)
+DARKEST = 1e-3
 # What was given to an explorer, by the name under which the page has it.
 Given = dict[str, np.ndarray]
 
 
 def similarity() -> tuple[Explorer, Given]:
     maps = {"ViT with itself": _map("vit", 12, "vit", 12), "ViT with CNN": _map("vit", 12, "cnn", 17)}
-    return explorers.explore_similarity(maps), {f"map{i}": one.values for i, one in enumerate(maps.values())}
+    return explorers.explore_similarity(maps, still=STILL), {
+        f"map{i}": one.values for i, one in enumerate(maps.values())
+    }
 
 
 def _map(a: str, rows: int, b: str, columns: int) -> xr.DataArray:
@@ -41,7 +47,7 @@ def localization() -> tuple[Explorer, Given]:
     models = {"CLS": _places(4, 5, 0.6), "GAP": _places(4, 5, 0.2), "CNN": _places(2, 3, 0.4)}
     given = {f"map{i}": one.values for i, one in enumerate(models.values())}
     own = {f"own{i}": np.einsum("lrcrc->lrc", one.values) for i, one in enumerate(models.values())}
-    return explorers.explore_localization(models), given | own
+    return explorers.explore_localization(models, still=STILL), given | own
 
 
 def _places(layers: int, grid: int, own: float) -> xr.DataArray:
@@ -61,7 +67,7 @@ def receptive_field() -> tuple[Explorer, Given]:
         for side, fields in (("after", after), ("before", before))
         for i, one in enumerate(fields.values())
     }
-    return explorers.explore_receptive_field(after, before=before), given
+    return explorers.explore_receptive_field(after, before=before, still=STILL), given
 
 
 def _fields(layers: int, size: int, kinds: tuple[str, ...]) -> xr.DataArray:
@@ -86,7 +92,9 @@ def probes() -> tuple[Explorer, Given]:
         f"accuracy{i}": one["accuracy"].sel(readout=[r for r in order if r in one["readout"]]).mean("draw").values.T
         for i, one in enumerate(models.values())
     }
-    return explorers.explore_probes(models), given | {"by_token0": models["ViT"]["token_accuracy"].mean("draw").values}
+    return explorers.explore_probes(models, still=STILL), given | {
+        "by_token0": models["ViT"]["token_accuracy"].mean("draw").values
+    }
 
 
 def _probes(layers: int, readouts: list[str], grid: int) -> xr.Dataset:
@@ -109,7 +117,9 @@ def _probes(layers: int, readouts: list[str], grid: int) -> xr.Dataset:
 def skip_ratios() -> tuple[Explorer, Given]:
     models = {"ViT": _ratios(4, 1 + 9), "GAP": _ratios(3, 9), "CNN": _ratios(5, 1)}
     given = {f"ratio{i}": models[label]["ratio"].values for i, label in enumerate(("ViT", "GAP"))}
-    return explorers.explore_skip_ratios(models), given | {"unit_ratio0": models["CNN"]["ratio"].values[:, 0, 0]}
+    return explorers.explore_skip_ratios(models, still=STILL), given | {
+        "unit_ratio0": models["CNN"]["ratio"].values[:, 0, 0]
+    }
 
 
 def _ratios(blocks: int, tokens: int) -> xr.Dataset:
@@ -135,7 +145,7 @@ def attention() -> tuple[Explorer, Given]:
     weights = np.stack([one["attention"].values for one in models])[..., 1:]
     given = {"pixels": images.pixels, "distance": np.stack([one["distance"].values for one in models])}
     given |= {"peak": weights.max(-1), "relative": weights / weights.max(-1, keepdims=True)}
-    return explorers.explore_attention(models[0], images, models[1]), given
+    return explorers.explore_attention(models[0], images, models[1], still=STILL), given
 
 
 def _heads(model: str, seed: int, blocks: int = 3, heads: int = 4, side: int = 4) -> xr.Dataset:

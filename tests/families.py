@@ -57,7 +57,7 @@ FAMILIES = [
     Family("SigLIP", "vit_base_patch16_siglip_224", 64, TINY, 0, (4, 4)),
     Family("FlexiViT", "flexivit_small", 64, TINY, 1, (4, 4)),
     Family("CaiT", "cait_xxs24_224", 64, TINY, 0, (4, 4)),
-    Family("XCiT", "xcit_nano_12_p16_224", 64, {"depth": 2}),
+    Family("XCiT", "xcit_nano_12_p16_224", 64, {"depth": 2}, 0, (4, 4)),
     Family("Swin", "swin_tiny_patch4_window7_224", 112, SWIN),
     Family("Swin v2", "swinv2_tiny_window8_256", 128, SWIN),
     Family("PoolFormer", "poolformer_s12", 64),

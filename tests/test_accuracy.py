@@ -1,12 +1,15 @@
 """Accuracy, on a classifier whose guesses are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from timm.data import ImageNetInfo
 from torch import nn
 
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.images import Images
+from vitcnn_utils.images import Images, load_images
 from vitcnn_utils.measures.accuracy import accuracy, knows_classes
 from vitcnn_utils.models.facts import Model
 
@@ -47,5 +50,54 @@ def test_classes_are_the_models_if_there_are_as_many() -> None:
     # Two of a thousand classes in folders are numbered anew, and a head of 21,843 is not that of ImageNet-1k.
     some = Images("reds", PIXELS, labels, ("blue", "green", "red"))
     assert not knows_classes(MODEL, some)
-    with pytest.raises(VitcnnError, match="has 2 classes and reds has 3: accuracy needs"):
+    with pytest.raises(VitcnnError, match="has 2 classes and reds has 3, the first of them 'blue': accuracy needs"):
         accuracy(MODEL, some)
+
+
+class Ordered(nn.Module):
+    """Class 10 r + g of a first pixel of the colour (r, g)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        number = (x[:, 0, 0, 0] * 2550 + x[:, 1, 0, 0] * 255).round().long()
+        return nn.functional.one_hot(number, 1000).float()
+
+
+def of_classes(numbers: list[int], classes: tuple[str, ...]) -> Images:
+    """An image of each of ImageNet's classes of these numbers, with the names that a folder or data set gives them."""
+    pixels = np.zeros((len(numbers), 2, 2, 3), np.uint8)
+    pixels[:, 0, 0, 0], pixels[:, 0, 0, 1] = np.divmod(numbers, 10)
+    return Images("some", pixels, np.arange(len(numbers)), classes)
+
+
+IMAGENET = replace(MODEL, module=Ordered(), num_classes=1000)
+WNIDS = ImageNetInfo("imagenet-1k").label_names()
+NAMES = ImageNetInfo("imagenet-1k").label_descriptions()
+
+
+def test_folders_of_all_of_imagenet_are_matched_by_their_names() -> None:
+    by_alphabet = sorted(range(1000), key=lambda number: NAMES[number] + WNIDS[number])
+    folders = tuple(f"{NAMES[number].partition(',')[0]} {WNIDS[number]}" for number in by_alphabet)
+    assert not knows_classes(IMAGENET, of_classes(by_alphabet, folders))
+    assert accuracy(IMAGENET, of_classes(by_alphabet, tuple(WNIDS[number] for number in by_alphabet))) == 1
+    unambiguous = [number for number in by_alphabet if NAMES.count(NAMES[number]) == 1]
+    assert accuracy(IMAGENET, of_classes(unambiguous, tuple(NAMES[number] for number in unambiguous))) == 1
+
+
+def test_a_data_set_in_the_order_of_imagenet_may_spell_a_few_names_otherwise() -> None:
+    names = tuple("spelt otherwise" if number % 7 == 0 else name for number, name in enumerate(NAMES))
+    assert accuracy(IMAGENET, of_classes(list(range(1000)), names)) == 1
+
+
+def test_ten_classes_of_imagenet() -> None:
+    imagenette = {0: "tench", 217: "English_springer", 482: "cassette player", 491: "chain saw", 571: "gas pump"}
+    assert accuracy(IMAGENET, of_classes(list(imagenette), tuple(imagenette.values()))) == 1
+    with pytest.raises(VitcnnError, match="has 1000 classes and some has 2, the first of them 'tench'"):
+        accuracy(IMAGENET, of_classes([0, 1], ("tench", "unicorn")))
+    with pytest.raises(VitcnnError, match="accuracy needs the classes"):  # a bird and a machine are called so
+        accuracy(IMAGENET, of_classes([0, 134], ("tench", "crane")))
+
+
+def test_clothes_are_not_classes_of_a_model_of_cifar10() -> None:
+    zoo = replace(MODEL, name="zoo/vit-cls", num_classes=10)
+    assert knows_classes(zoo, load_images("cifar10", n=20))
+    assert not knows_classes(zoo, load_images("fashion-mnist", n=20))

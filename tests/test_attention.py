@@ -275,7 +275,7 @@ def subset_by_hand(vit, resnet, images, heads, layer, pooled):
     weights, values = attention_in(vit, vit.prepare(torch.from_numpy(images.pixels)), 0)
     features = (weights @ values)[:, heads]
     features = features.mean(2) if pooled else features
-    other = torch.cat([acts[layer.name] for acts in resnet.activations(images, [layer])])
+    other = resnet.record(resnet.prepare(torch.from_numpy(images.pixels)), [layer])[layer.name]
     return linear_cka(features.flatten(1).numpy(), other.flatten(1).numpy())
 
 

@@ -1,6 +1,8 @@
 """The exercises of the session: right answers pass, and each typical wrong one gets a message of its own."""
 
 import json
+import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from vitcnn_utils.course import check
+from vitcnn_utils.course import check, handout, slides
 from vitcnn_utils.course.notebook import exercises
+from vitcnn_utils.errors import VitcnnError
 
 COURSE = Path(__file__).parents[1] / "notebooks" / "course"
 
@@ -180,3 +183,62 @@ def test_the_solutions_pass_every_check_and_the_empty_notebook_fails_each(
         if line[:1] in ("✓", "✗")
     ]
     assert [line[0] for line in lines] == [mark] * 9
+
+
+def test_slides_have_their_notes_and_their_explorers(tmp_path: Path) -> None:
+    source = tmp_path / "slides.md"
+    source.write_text(
+        "# A & B\n\n<b>raw</b>\n\n---\n\n## Two\n\n{explorer} probes\n\nNote:\nSay *this*.\n", encoding="utf-8"
+    )
+    figure = '<figure class="vx-static" id="explore-probes">still</figure><script src="_x/run.js" defer></script>'
+    slides.write(source, {"probes": figure}, tmp_path)
+    page = (tmp_path / "slides.html").read_text(encoding="utf-8")
+    assert page.count("<section>") == 2
+    assert "<title>A &amp; B</title>" in page and "<b>raw</b>" not in page
+    assert '<aside class="notes"><p>Say <em>this</em>.</p>' in page
+    assert page.count('id="explore-probes"') == 1 and '<script src="_x/run.js"' not in page and "['_x/run.js']" in page
+    assert "http" not in page
+    for name in ("reveal.js", "reveal.css", "notes.js", "LICENSE"):
+        assert (tmp_path / "reveal" / name).stat().st_size > 500
+    with pytest.raises(VitcnnError, match="probes"):
+        slides.write(source, {"attention": figure}, tmp_path)
+
+
+def test_the_slides_of_the_course_name_explorers_and_pictures_that_there_are() -> None:
+    text = (COURSE.parents[1] / "book" / "course" / "slides.md").read_text(encoding="utf-8")
+    pictures = {path.name for path in (COURSE.parents[1] / "book" / "images").rglob("*.svg")}
+    assert set(re.findall(r"\(_images/([^)]+)\)", text)) <= pictures
+    kinds = {path.stem for path in (COURSE.parents[1] / "vitcnn_utils" / "explorers").glob("*.js")}
+    assert set(re.findall(r"^\{explorer\} (\w+)$", text, flags=re.MULTILINE)) <= kinds
+
+
+def test_the_handout_has_the_book_the_exercises_and_the_package(tmp_path: Path) -> None:
+    root = tmp_path / "clone"
+    pages, course = root / "_build" / "html", root / "notebooks" / "course"
+    with pytest.raises(VitcnnError, match="vitcnn run zoo && vitcnn book"):
+        handout.make(root, tmp_path / "handout.zip")
+    for folder in (pages, course, root / "vitcnn_utils"):
+        folder.mkdir(parents=True)
+    (pages / "index.html").write_text("book")
+    for name in ("exercises.ipynb", "solutions.ipynb"):
+        (course / name).write_text("{}")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        (root / name).write_bytes((COURSE.parents[1] / name).read_bytes())
+    (root / "vitcnn_utils" / "__init__.py").write_text("")
+    with zipfile.ZipFile(handout.make(root, tmp_path / "handout.zip")) as made:
+        names = set(made.namelist())
+        readme = made.read("README.txt").decode()
+    (wheel,) = (name for name in names if name.endswith(".whl"))
+    assert {"README.txt", "exercises.ipynb", "solutions.ipynb", "book/index.html"} < names
+    assert wheel in readme and readme.count("\n") <= 12
+    assert not (root / "build").exists()
+
+
+def test_a_machine_that_lacks_a_package_is_not_ready(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(handout.metadata, "requires", lambda name: ["numpy>=1", "no-such-package>=2", "torch>=999"])
+    assert not handout.check()
+    assert '✗ packages missing: pip install "no-such-package>=2" "torch>=999"' in capsys.readouterr().out
+    monkeypatch.setattr(handout.metadata, "requires", lambda name: ["numpy>=1", "later>=1; extra == 'test'"])
+    assert handout.check()

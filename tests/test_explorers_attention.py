@@ -1,16 +1,15 @@
-"""The explorer of Figures 3 and 4: what it keeps of the arrays, what it says, what it refuses."""
+"""The explorer of Figures 3 and 4: what it keeps of the arrays, what it refuses."""
 
 import gzip
-import re
 
 import numpy as np
 import pytest
 import torch
 import traitlets
 import xarray as xr
+from explorer_pages import unpacked
 from small_models import described, small_vit
 from test_attention import random_weights
-from test_explorers_localization import unpacked
 from textbook import noise_images
 
 from vitcnn_utils.errors import VitcnnError
@@ -77,44 +76,7 @@ def test_a_query_that_sees_no_patch() -> None:
     given.attention[0, 1, 2, 3] = np.eye(21)[0]
     explorer = explore_attention(given, noise_images(1))
     assert (shown_weights(explorer)[0, 0, 1, 2, 3] == 0).all()
-    explorer.block, explorer.head, explorer.token = 1, 2, 3
-    assert "CLS gets 100.0 %. This query's mean distance is none px." in explorer.sentence()
-
-
-def test_it_says_where_the_query_looks_and_how_far() -> None:
-    given = measured(2, prefix=("CLS", "register 0"))
-    explorer = explore_attention(given, noise_images(2))
-    explorer.image, explorer.block, explorer.head, explorer.token = 1, 2, 3, 2 + 3 * 5 + 1
-    row = given.attention.values[1, 2, 3, 18].astype(np.float64)
-    most = row[2:].argmax()
-    of_head = given.isel(block=2, head=3)
-    distance = row[2:] @ patch_distances((4, 5), 8).numpy()[16]
-    found = explorer.sentence()
-    assert found.startswith(
-        f"made up, block 2, head 3: from token (3, 1) of image 1, the patch that gets most is token ({most // 5}, "
-        f"{most % 5}), {100 * row[2:].max():.1f} % of the attention; CLS gets {100 * row[0]:.1f} %; register 0 gets "
-        f"{100 * row[1]:.1f} %. This query's mean distance is "
-    )
-    assert found.endswith(
-        f" The head's mean distance is {of_head.distance:.1f} px ({of_head.distance_renormalized:.1f} px without the "
-        f"share of CLS and 1 more token, which is {100 * of_head.prefix_mass:.1f} %), over 2 images."
-    )
-    said = re.search(r"This query's mean distance is ([\d.]+) px", found)
-    assert said and float(said[1]) == pytest.approx(distance, abs=0.15)
-
-
-def test_a_token_without_a_place_has_no_distance() -> None:
-    explorer = explore_attention(measured(), noise_images(2))
-    explorer.token = 0
-    assert "from CLS of image 0" in explorer.sentence()
-    assert "This query's mean distance" not in explorer.sentence()
-
-
-def test_it_says_what_is_left_out() -> None:
-    explorer = explore_attention(measured(), noise_images(2))
-    both = explorer.sentence()
-    explorer.view = "picture"
-    assert explorer.sentence() == f"{both} Shown: the picture without the attention."
+    assert np.isnan(unpacked(explorer, "query_distance")[0, 0, 1, 2, 2])
 
 
 def test_it_starts_at_the_head_that_looks_nearest() -> None:
@@ -122,7 +84,7 @@ def test_it_starts_at_the_head_that_looks_nearest() -> None:
     explorer = explore_attention(given, noise_images(2))
     assert given.distance.values[explorer.block, explorer.head] == given.distance.values.min()
     assert explorer.token == 2 * 5 + 2
-    assert "CLS" not in explorer.sentence()
+    assert explorer.scale == "same"
 
 
 def test_models_and_images(vit, noise) -> None:
@@ -134,15 +96,13 @@ def test_models_and_images(vit, noise) -> None:
         maps = attention_maps(model, noise[:3]).values
         np.testing.assert_allclose(shown_weights(explorer)[i], maps[..., 1:], atol=0.005)
         np.testing.assert_allclose(unpacked(explorer, "distance")[i], head_distances(model, noise).distance, rtol=1e-6)
-    assert explorer.sentence().endswith("over 10 images.")
-    explorer.model = 1
-    assert explorer.sentence().startswith("little data, ")
+    assert explorer.header["n_images"] == 10
+    assert explorer.header["models"] == [vit.name, "little data"]
 
 
 def test_some_blocks_keep_their_numbers() -> None:
     explorer = explore_attention(measured(blocks=6).isel(block=[0, 1, -2, -1]), noise_images(2))
-    explorer.block = 2
-    assert ", block 4, head " in explorer.sentence()
+    assert explorer.header["blocks"] == [0, 1, 4, 5]
     with pytest.raises(VitcnnError, match="block must be from 0 to 3, not 4"):
         explorer.block = 4
 
@@ -190,15 +150,6 @@ def test_large_pictures_become_small_and_keep_their_form() -> None:
     assert kept[:, :, 0].max() == 0
     assert kept[:, :, -1].min() == 200
     assert explorer.header["pictures"] == ["image 0 (cat)", "image 1 (dog)"]
-
-
-def test_without_scripts_it_shows_the_same() -> None:
-    explorer = explore_attention(measured(), noise_images(2))
-    for token in (0, 7):
-        explorer.token = token
-        page = explorer.fallback()
-        assert page.count("<image") >= 2
-        assert explorer.sentence().split(": ")[0] in page
 
 
 def test_four_images_of_the_zoo_s_size_fit_into_a_megabyte() -> None:

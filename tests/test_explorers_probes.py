@@ -1,4 +1,4 @@
-"""The explorer of Figures 11 and 13: what it keeps of the arrays, what it says, what it refuses."""
+"""The explorer of Figures 11 and 13: what it keeps of the arrays, what it refuses."""
 
 import gzip
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import similarity_maps
 import xarray as xr
-from test_explorers_localization import unpacked
+from explorer_pages import unpacked
 from textbook import noise_images
 
 from vitcnn_utils.errors import VitcnnError
@@ -34,10 +34,6 @@ def probes(
     return xr.Dataset(data, coords, {"chance": 0.1, "shots": 10, "images": "cifar10", "n_test": 1000})
 
 
-def percent(values: xr.DataArray) -> str:
-    return f"{100 * float(values.mean()):.1f} ± {100 * float(values.std(ddof=1)):.1f} %"
-
-
 def test_the_arrays_are_those_of_the_figures() -> None:
     measured = probes()
     explorer = explore_probes({"ViT": measured})
@@ -51,44 +47,10 @@ def test_the_arrays_are_those_of_the_figures() -> None:
     np.testing.assert_allclose(unpacked(explorer, "token_spread0"), spread, atol=error)
 
 
-def test_it_says_the_accuracy_of_each_model_and_of_the_token() -> None:
-    vit, cnn = probes(), probes(("mean", "token"), grid=2, seed=1)
-    explorer = explore_probes({"ViT": vit, "CNN": cnn})
-    explorer.readout, explorer.layer, explorer.row, explorer.column = "mean", 1, 3, 0
-    by_token = 100 * vit["token_accuracy"].mean("draw")[1]
-    assert explorer.sentence() == (
-        f"Mean of tokens, near depth 0.60: ViT (b1) {percent(vit['accuracy'].sel(readout='mean')[1])}; "
-        f"CNN (b1) {percent(cnn['accuracy'].sel(readout='mean')[1])}. Chance: 10.0 %. "
-        f"Beside: ViT (b1), token (3, 0) of 4 × 4: {percent(vit['token_accuracy'][1, 3, 0])}, "
-        f"all tokens {float(by_token.min()):.1f} to {float(by_token.max()):.1f} %; each map its own scale."
-    )
-    explorer.model = 1
-    assert f"Beside: CNN (b1), token (1, 0) of 2 × 2: {percent(cnn['token_accuracy'][1, 1, 0])}" in explorer.sentence()
-
-
-def test_a_token_of_the_map_is_a_read_out_too() -> None:
-    vit, cnn = probes(), probes(("mean", "token"), grid=2, seed=1)
-    explorer = explore_probes({"ViT": vit, "CNN": cnn})
-    explorer.readout, explorer.row, explorer.column = "chosen", 0, 3
-    assert explorer.sentence().startswith(
-        f"Token chosen on the map (0, 3) of 4 × 4, near depth 1.00: ViT (b2) {percent(vit['token_accuracy'][2, 0, 3])};"
-        f" CNN (b2) {percent(cnn['token_accuracy'][2, 0, 1])}."
-    )
-
-
-def test_models_are_shown_or_not_and_say_what_they_lack() -> None:
+def test_it_starts_with_all_models_and_the_read_out_that_most_have() -> None:
     explorer = explore_probes({"ViT": probes(), "GAP": probes(("mean", "token")), "CNN": probes(("mean",))})
-    assert (explorer.readout, explorer.shown) == ("mean", 7), "the read-out that most have, and all models"
-    explorer.readout = "cls"
-    assert "GAP not measured; CNN not measured. Chance" in explorer.sentence()
-    explorer.shown = 0b101
-    assert "GAP not" not in explorer.sentence() and "CNN not" in explorer.sentence()
-    explorer.shown = 0
-    assert "near depth 1.00: no model is shown. Chance" in explorer.sentence()
-    assert explorer.still().axes
-    explorer.model = 2
-    assert explorer.sentence().endswith("Beside: CNN, single tokens not measured.")
-    assert len(explorer.still().axes) == 1
+    assert (explorer.readout, explorer.shown) == ("mean", 7)
+    assert explorer.header["readouts"] == [["cls", "mean", "token", "chosen"], ["mean", "token", "chosen"], ["mean"]]
 
 
 def test_one_read_out_of_many_models_is_a_plot_alone() -> None:
@@ -97,16 +59,11 @@ def test_one_read_out_of_many_models_is_a_plot_alone() -> None:
     assert explorer.header["choices"] | {"layer": 0} == {
         "readout": ["mean"], "layer": 0, "shown": 256, "model": 8, "row": 1, "column": 1, "scale": ["own", "common"],
     }  # fmt: skip
-    assert explorer.sentence().endswith("m7 (blocks.4) 85.0 ± 0.0 %. Chance: 10.0 %.")
-    assert explorer.header["top"] == pytest.approx(0.9)
-    assert len(explorer.still().axes) == 1
 
 
 def test_one_draw_has_no_spread() -> None:
     explorer = explore_probes({"ViT": probes(draws=1)})
-    assert "±" not in explorer.sentence()
     assert np.isnan(unpacked(explorer, "spread0")).all()
-    assert explorer.still().axes
 
 
 def test_models_of_unlike_grids_are_probed_on_images(vit: Model, resnet: Model) -> None:
@@ -131,9 +88,9 @@ def test_a_state_that_is_not_there_is_refused(name: str, value: int | str, messa
 def test_what_cannot_be_shown_is_refused(vit: Model) -> None:
     with pytest.raises(VitcnnError, match="nothing to explore"):
         explore_probes({})
-    with pytest.raises(VitcnnError, match="need labelled images"):
+    with pytest.raises(VitcnnError, match="need images"):
         explore_probes({"ViT": vit})
-    with pytest.raises(VitcnnError, match=r"ViT has x, not those of `probes.layer_probes`"):
+    with pytest.raises(VitcnnError, match=r"'ViT' has x, not those of `layer_probes`"):
         explore_probes({"ViT": xr.Dataset({"x": 1})})
     with pytest.raises(VitcnnError, match=r"differ in chance \(a 10.0 %, b 50.0 %\)"):
         explore_probes({"a": probes(), "b": probes().assign_attrs(chance=0.5)})

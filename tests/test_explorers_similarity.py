@@ -5,7 +5,7 @@ import gzip
 import numpy as np
 import pytest
 import xarray as xr
-from test_explorers import unpack
+from explorer_pages import unpacked
 
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers import explore_similarity
@@ -31,35 +31,15 @@ def similarity(rows, columns, values=None, names=("one", "other")):
 def test_arrays_are_those_that_were_given():
     maps = {"first": similarity(12, 12), "second": similarity(12, 7)}
     explorer = explore_similarity(maps)
-    found = unpack(explorer.header["arrays"], explorer.data)
     assert explorer.header["titles"] == ["first", "second"]
     for i, given in enumerate(maps.values()):
-        assert np.abs(found[f"map{i}"] - given.values).max() <= explorer.header["error"] * 1.0001
+        assert np.abs(unpacked(explorer, f"map{i}") - given.values).max() <= explorer.header["error"] * 1.0001
     assert explorer.header["error"] < 0.002
-
-
-def test_the_sentence_names_both_layers_and_the_value():
-    values = np.zeros((12, 7))
-    values[4, 2] = 1
-    explorer = explore_similarity({"pair": similarity(12, 7, values)})
-    explorer.row, explorer.column = 4, 2
-    said = "CKA of layer 5 of 12 in one, a4 (mlp) and layer 3 of 7 in other, b2 (norm): 1.00."
-    assert explorer.sentence() == f"{said} Shown: all layers, by number."
-    explorer.layers = "block"  # the nearest of that kind: a5 and b5
-    said = "CKA of layer 6 of 12 in one, a5 (block) and layer 6 of 7 in other, b5 (block): 0.00."
-    assert explorer.sentence() == f"{said} Shown: block layers, by number."
-
-
-def test_a_layer_without_a_value_is_said_to_have_none():
-    values = np.full((6, 6), np.nan)
-    assert ": none." in explore_similarity({"constant": similarity(6, 6, values)}).sentence()
 
 
 def test_a_map_may_be_smaller_than_the_chosen_cell():
     explorer = explore_similarity({"large": similarity(12, 12), "small": similarity(3, 3)})
     explorer.row = 11
-    explorer.pair = 1
-    assert "layer 3 of 3" in explorer.sentence()
     with pytest.raises(VitcnnError, match="row must be from 0 to 11, not 12"):
         explorer.row = 12
 
@@ -71,9 +51,8 @@ def test_two_models_are_measured():
     assert explorer.header["titles"] == [
         f"{vit.name} with itself", f"{cnn.name} with itself", f"{vit.name} with {cnn.name}"
     ]  # fmt: skip
-    found = unpack(explorer.header["arrays"], explorer.data)
     expected = cka.layer_similarity(vit, cnn, images)
-    np.testing.assert_allclose(found["map2"], np.clip(expected, 0, 1), atol=0.003)
+    np.testing.assert_allclose(unpacked(explorer, "map2"), np.clip(expected, 0, 1), atol=0.003)
     with pytest.raises(VitcnnError, match="need images"):
         explore_similarity((vit, cnn))
 

@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 from explorer_pages import notebook
 from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 from similarity_maps import staged
 
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers import SimilarityExplorer, explore_similarity, static
+from vitcnn_utils.explorers.base import MIME
 
+VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
 MAP = staged(0.9, 0.25)
 PLACE = "notebooks/1_chapter.ipynb"
@@ -45,10 +48,10 @@ def test_a_figure_stands_where_the_widget_was(explorer: SimilarityExplorer) -> N
     html = figures(page)
     assert html == found.placeholder("../")
     assert 'id="explore-mine"' in html and 'data-kind="similarity"' in html
-    assert explorer.fallback() in html  # the picture and the sentence
+    assert explorer.fallback() in html
     assert f'<script src="../explorers/{static._runtime_name()}" defer></script>' in html
-    # Nothing is left that would make the page load a widget manager.
-    assert "widget" not in json.dumps(page)
+    # Nothing is left that would make the page load a widget manager, nor any data.
+    assert "widget" not in json.dumps(page) and MIME not in json.dumps(page)
 
 
 def test_the_files_hold_all_that_the_widget_is(explorer: SimilarityExplorer) -> None:
@@ -57,8 +60,8 @@ def test_the_files_hold_all_that_the_widget_is(explorer: SimilarityExplorer) -> 
     traits, data = unpacked(found.payload)
     assert data == explorer.data
     assert traits == {
-        "name": "mine", "state_names": explorer.state_names, "header": explorer.header, "pair": 0, "layers": "all",
-        "axes": "number", "row": 2, "column": explorer.column,
+        "name": "mine", "state_names": explorer.state_names, "pair": 0, "layers": "all", "axes": "number", "row": 2,
+        "column": explorer.column, "header": {**explorer.header, "start": {**explorer.header["start"], "row": 2}},
     }  # fmt: skip
     assert json.loads(found.script) == {"esm": explorer._esm, "css": explorer._css}
 
@@ -107,53 +110,86 @@ def test_what_is_no_widget_stays_as_it_is(explorer: SimilarityExplorer) -> None:
 
 @pytest.fixture(scope="module")
 def executed() -> dict[str, Any]:
-    """A notebook as papermill leaves it: each cell after the first shows a widget."""
+    """A notebook as papermill leaves it: cells with explorers, and with widgets as libraries show them."""
     cells = [
         "import ipywidgets\nfrom similarity_maps import staged\nfrom vitcnn_utils.explorers import explore_similarity",
         "explorer = explore_similarity({'a map': staged(0.9, 0.25)})\nexplorer.row = 3\nexplorer",
-        "ipywidgets.IntSlider()",
-        "ipywidgets.HBox([explorer])",
+        # What huggingface_hub shows of a download.
+        "bar = ipywidgets.FloatProgress(max=2)\nipywidgets.HBox([ipywidgets.HTML('fetching'), bar])",
+        "ipywidgets.jslink((ipywidgets.IntSlider(), 'value'), (bar, 'value'))\nprint('said')",
         "explorer",
+        "ipywidgets.jslink((ipywidgets.IntSlider(), 'value'), (explorer, 'row'))\nipywidgets.HBox([explorer])",
     ]
+    return run(cells)
+
+
+def run(cells: list[str]) -> dict[str, Any]:
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     NotebookClient(book, kernel_name="python3", resources={"metadata": {"path": str(Path(__file__).parent)}}).execute()
     return json.loads(nbformat.writes(book))
 
 
+def chosen(executed: dict[str, Any], *cells: int) -> dict[str, Any]:
+    return {**executed, "cells": [executed["cells"][i] for i in cells]}
+
+
 def test_a_notebook_that_was_executed(executed: dict[str, Any]) -> None:
-    page, (found,) = static.take_out({**executed, "cells": executed["cells"][:2]}, PLACE)
+    (output,) = executed["cells"][1]["outputs"]
+    assert VIEW not in output["data"]  # nobody was there to see a widget
+    executed = {**executed, "metadata": {}}
+    page, (found,) = static.take_out(chosen(executed, 0, 1), PLACE)
     traits, data = unpacked(found.payload)
     assert traits["row"] == 3
     place = traits["header"]["arrays"]["map0"]
     codes = np.frombuffer(data, np.uint8)[: MAP.size].reshape(place["shape"])
     assert np.abs(place["low"] + place["step"] * codes - MAP.values).max() <= place["step"] / 2 + 1e-12
     assert figures(page).startswith('<figure class="vx-static" id="explore-similarity"')
-    assert "widget" not in json.dumps(page["cells"][1]) and "widgets" not in page["metadata"]
 
 
-@pytest.mark.parametrize(
-    ("shown", "message"),
-    [
-        ([2], f"{PLACE} shows IntSlider, which would be dead in the static book"),
-        ([1, 3], f"{PLACE} shows HBox, which would be dead"),
-        ([1, 4], f"{PLACE} shows two explorers named 'similarity': give one of them another name="),
-    ],
-)
-def test_what_would_be_dead_or_taken_for_another_is_refused(
-    executed: dict[str, Any], shown: list[int], message: str
-) -> None:
-    with pytest.raises(VitcnnError, match=re.escape(message)) as error:
-        static.take_out({**executed, "cells": [executed["cells"][i] for i in shown]}, PLACE)
-    assert "\n" not in str(error.value)
+def test_nothing_that_a_library_shows_blocks_the_book(executed: dict[str, Any]) -> None:
+    shown = chosen(executed, 1, 2, 3)
+    for cell in shown["cells"][1:]:
+        assert cell["outputs"]
+    widgets = executed["metadata"]["widgets"][STATE]["state"]
+    ours = {key for key, one in widgets.items() if one["model_module"] == "anywidget"}
+    shown["metadata"] = {"widgets": {STATE: {"state": {k: one for k, one in widgets.items() if k not in ours}}}}
+    page, found = static.take_out(shown, PLACE)
+    assert len(found) == 1 and "widgets" not in page["metadata"]
+    (bar,), (said,) = (cell["outputs"] for cell in page["cells"][1:])
+    assert list(bar["data"]) == ["text/plain"] and said["text"] == ["said\n"]
+    nothing_left = {"cells": [{"outputs": [{"data": {VIEW: {}}}], "source": ""}], "metadata": {}}
+    assert static.take_out(nothing_left, PLACE)[0]["cells"][0]["outputs"] == []
 
 
-def test_a_link_between_widgets_is_refused(explorer: SimilarityExplorer) -> None:
-    book = notebook(explorer)
-    book["metadata"]["widgets"][STATE]["state"]["x"] = {"model_name": "DirectionalLinkModel", "state": {}}
-    with pytest.raises(VitcnnError, match=f"{PLACE} links widgets by jslink, which is lost"):
-        static.take_out(book, PLACE)
+def test_a_widget_that_is_linked_to_an_explorer_is_refused(executed: dict[str, Any]) -> None:
+    with pytest.raises(VitcnnError, match=f"{PLACE} links a widget to an explorer, which is lost"):
+        static.take_out(executed, PLACE)
 
 
-def test_widgets_that_are_not_shown_are_dropped(executed: dict[str, Any]) -> None:
-    page, found = static.take_out({**executed, "cells": executed["cells"][:1]}, PLACE)
-    assert (page["metadata"].keys(), found) == (executed["metadata"].keys() - {"widgets"}, [])
+def test_two_explorers_of_one_name_are_refused(executed: dict[str, Any]) -> None:
+    with pytest.raises(VitcnnError, match=f"{PLACE} shows two explorers named 'similarity'"):
+        static.take_out({**chosen(executed, 1, 4), "metadata": {}}, PLACE)
+
+
+def test_two_runs_leave_the_same_outputs_and_no_widgets() -> None:
+    """Whatever the ids in the kernel were; so a page of an exported notebook needs nothing of another host."""
+    cells = [
+        "from similarity_maps import staged\nfrom vitcnn_utils.explorers import explore_similarity\n"
+        "explore_similarity({'a map': staged(0.9, 0.25)})"
+    ]
+    one, other = run(cells), run(cells)
+    assert one["cells"][0]["outputs"] == other["cells"][0]["outputs"]
+    assert "widgets" not in one["metadata"]
+
+
+def test_an_exported_notebook_shows_the_still() -> None:
+    """As `jupyter nbconvert --to html` makes it, which prefers widgets, and finds the text without them."""
+    cells = [
+        "from types import SimpleNamespace\nfrom similarity_maps import staged\n"
+        "from vitcnn_utils.explorers import explore_similarity\n"
+        "still = SimpleNamespace(svg='<svg id=\"drawn\"></svg>')\n"
+        "explore_similarity({'a map': staged(0.9, 0.25)}, still=still)"
+    ]
+    html, _ = HTMLExporter().from_notebook_node(nbformat.reads(json.dumps(run(cells)), 4))
+    assert '<div class="vx-fallback"><svg id="similarity-drawn"></svg><p><strong>Which layers are alike?' in html
+    assert "widget-view" not in html and "html-manager" not in html

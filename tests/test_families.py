@@ -144,7 +144,7 @@ def test_token_patch_similarity(model, found):
 def test_linear_probes(model, found):
     accuracy = found["linear probes"].value.accuracy
     expected = {"mean", "token"} | ({"first token"} if model.grid else set())
-    expected |= {"cls", "mean with cls"} if model.prefix_tokens else set()
+    expected |= {"cls", "mean with cls"} if "CLS" in model.prefix_names else set()
     assert set(accuracy.readout.values) == expected
     assert ((accuracy >= 0) & (accuracy <= 1)).all()
 
@@ -163,8 +163,9 @@ def test_each_token_has_its_place(family, model, x):
     changed[:, :, row * model.patch_size + 3, column * model.patch_size + 5] += 1
     before, after = (model.record(images, model.layers[:1])["stem"] for images in (x, changed))
     assert before.shape[1] == model.prefix_tokens + model.grid[0] * model.grid[1]
-    differ = (before != after).any(-1).any(0).nonzero().flatten().tolist()
-    assert differ == [model.prefix_tokens + row * model.grid[1] + column]
+    change = (after - before).norm(dim=-1).sum(0)
+    assert change.argmax() == model.prefix_tokens + row * model.grid[1] + column
+    assert (change > 0).sum() == 1 or family.title == "XCiT"  # whose patches overlap
 
 
 def test_shortcut_and_branch_make_the_sum(model, x):

@@ -20,6 +20,7 @@ from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.measures import attention, cka, localization, probes, receptive_field, residual
 from vitcnn_utils.models.load import load_model
 from vitcnn_utils.models.trace import Tap
+from vitcnn_utils.run import each_batch
 from vitcnn_utils.zoo.architectures import SkiplessBlock
 
 
@@ -134,7 +135,7 @@ def test_spatial_strips_prefix_tokens_and_keeps_the_order():
     assert grid[0, 1, 2, 0] == 3 + 1 * 4 + 2
     maps = torch.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 4, 5)
     assert torch.equal(model.spatial(maps), maps.permute(0, 2, 3, 1))
-    with pytest.raises(VitcnnError, match=r"shape \(2, 10\) of small has no spatial grid"):
+    with pytest.raises(VitcnnError, match=r"small has no grid for an activation of shape \(2, 10\), "):
         model.spatial(torch.zeros(2, 10))
 
 
@@ -184,7 +185,7 @@ def test_only_what_is_overwritten_is_copied(resnet, vit):
 def test_activations_come_batch_by_batch(vit):
     images = noise_images(5)
     layers = [vit.layers[0], vit.blocks[1]]
-    batches = list(vit.activations(images, layers, batch_size=2))
+    batches = list(each_batch(vit, images, 2, lambda x: vit.record(x, layers)))
     assert [len(batch["stem"]) for batch in batches] == [2, 2, 1]
     whole = vit.record(vit.prepare(torch.from_numpy(images.pixels)), layers)
     for name in ("stem", "blocks.1"):
@@ -289,11 +290,56 @@ def test_a_module_that_runs_twice_is_read_at_the_call_that_is_asked_for(noise):
         assert not torch.equal(values[0], values[1])
 
 
-def test_tokens_without_one_grid_lie_on_that_of_the_images_proportions(resnet):
-    tokens = torch.arange(16.0)[None, :, None].expand(2, 16, 5)
-    assert resnet.spatial(tokens)[1, 2, 3, 0] == 11
-    with pytest.raises(VitcnnError, match=r"shape \(2, 15, 5\) of small ResNet has no spatial grid"):
-        resnet.spatial(tokens[:, :15])
+class Carried(nn.Module):
+    """Two blocks on the tokens of 8 x 8 pixels, behind those that are put before them, on which `twist` works first."""
+
+    def __init__(self, prefix, twist):
+        super().__init__()
+        self.cut, self.twist = nn.Conv2d(3, 6, 8, 8), twist
+        self.first, self.prefix = nn.Parameter(torch.randn(1, prefix, 6)), prefix
+        self.blocks = nn.Sequential(*(Added() for _ in range(2)))
+
+    def forward(self, x):
+        x = self.twist(self.cut(x))
+        return self.blocks(torch.cat([self.first.expand(len(x), -1, -1), x], 1))
+
+
+class Added(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(6, 6)
+
+    def forward(self, x):
+        return x + self.fc(x)
+
+
+TWISTS = {
+    "rows": (lambda x: x.flatten(2).transpose(1, 2), (4, 4)),
+    "channels last": (lambda x: x.permute(0, 2, 3, 1).reshape(len(x), -1, 6), (4, 4)),
+    "cropped": (lambda x: x.flatten(2).mT[:, 7:], None),
+    "shuffled": (lambda x: x.flatten(2).mT[:, torch.randperm(16)], None),
+    "windows": (lambda x: x.view(len(x), 6, 2, 2, 2, 2).permute(0, 2, 4, 3, 5, 1).reshape(len(x), -1, 6), None),
+    "doubled": (lambda x: torch.cat([x, x], 2).flatten(2).mT, None),
+}
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 4, 9])
+@pytest.mark.parametrize("twist", TWISTS)
+def test_tokens_lie_where_the_forward_pass_puts_them(prefix, twist):
+    # Never where their number would allow it: 9 + 16 = 25 is no grid of 5 x 5, nor is 9 in 16 one of 3 x 3.
+    function, grid = TWISTS[twist]
+    model = described(Carried(prefix, function))
+    assert (model.grid, model.prefix_tokens) == (grid, prefix if grid else 0)
+    tokens = model.record(torch.zeros(2, 3, 32, 32), model.blocks)["blocks.1"]
+    if grid:
+        assert torch.equal(model.spatial(tokens), tokens[:, prefix:].reshape(2, 4, 4, 6))
+        assert (model.patch_size, model.prefix_names) == (8, [f"register {i}" for i in range(prefix)])
+    else:
+        with pytest.raises(VitcnnError, match=r"has no grid .*; what works with it: layer similarity"):
+            model.spatial(tokens)
+        for measure in ("probes", "token-patch similarity", "skip ratios"):
+            with pytest.raises(VitcnnError, match="what works with it: layer similarity"):
+                MEASURES[measure](model, noise_images(40, classes=2))
 
 
 # Loading
@@ -441,7 +487,7 @@ def test_zoo_weights_are_checked_against_their_card(monkeypatch, tmp_path):
 
 def without_skip(model, images):
     with residual.without_skip(model, 1):
-        model.module(model.prepare(next(images.batches(4))))
+        model.module(model.prepare(torch.from_numpy(images.pixels[:4])))
 
 
 LAYERS = ["blocks.0.attn", "blocks.2.mlp"]

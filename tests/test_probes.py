@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.preprocessing import StandardScaler
+from small_models import described, small_vit
 from textbook import left_as_it_was, model_of, noise_images, patch_copier
 from torch import nn
 
@@ -15,6 +16,7 @@ from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.images import Images, load_images
 from vitcnn_utils.measures.probes import STRENGTHS, Ridge, _at_grid, _groups, layer_probes, split_images
 from vitcnn_utils.models.load import load_model
+from vitcnn_utils.models.trace import Layout
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +130,9 @@ def test_first_token_is_the_one_in_the_corner(vit):
 def test_readouts_that_a_model_has(vit):
     gap, resnet = (load_model(name, "untrained", device="cpu") for name in ("zoo/vit-gap", "zoo/resnet"))
     images = noise_images(50, classes=2)
+    registers = described(small_vit(class_token=False, reg_tokens=2, global_pool="avg"))
     for model, expected in (
+        (registers, ["mean", "first token", "token"]),
         (vit, ["cls", "mean", "mean with cls", "first token", "token"]), (gap, ["mean", "first token", "token"]),
         (resnet, ["mean", "token"]),
     ):  # fmt: skip
@@ -156,7 +160,9 @@ def test_means_with_and_without_the_cls_token():
 
     images.pixels[:, 0, 0] = 255 * images.labels[:, None]
     tokens = Tokens()
-    model = replace(model_of(tokens, {"tokens": tokens}), grid=(4, 4), patch_size=8, prefix_tokens=1)
+    tokens.cls_token = nn.Parameter(torch.zeros(1))
+    of_17 = {17: Layout(True, 4, 8, (4, 4), 1)}
+    model = replace(model_of(tokens, {"tokens": tokens}), grid=(4, 4), patch_size=8, prefix_tokens=1, tokens=of_17)
     accuracy = layer_probes(model, images).accuracy[0].mean("draw")
     assert accuracy.sel(readout="cls") == 1
     assert accuracy.sel(readout="mean with cls") == 1

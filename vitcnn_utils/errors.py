@@ -9,8 +9,12 @@ from typing import Any
 class VitcnnError(ValueError):
     """Something the caller gave cannot be used; the message says what is wrong and what to do.
 
-    The `vitcnn` command prints the message as one line and exits with status 1.
+    The `vitcnn` command prints the message as one line and exits with status 1. What would break that line, or steer
+    the terminal, such as a line break in the name of a file, stands there escaped.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message))
 
 
 def near(name: str, known: Sequence[str]) -> str:
@@ -21,10 +25,12 @@ def near(name: str, known: Sequence[str]) -> str:
     return f"; there are: {', '.join(known)}" if len(known) <= 20 else ""
 
 
-def whole_number(what: str, value: Any, least: int = 1) -> int:
-    """`value`, or VitcnnError, which calls it `what`, where it is no whole number of `least` or more."""
+def whole_number(what: str, value: Any, least: int = 1, most: int = 2**63 - 1) -> int:
+    """`value`; VitcnnError, which calls it `what`, where it is not a whole number from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise VitcnnError(f"{what}={value!r}: it must be a whole number, {least} or more")
+    if int(value) > most:
+        raise VitcnnError(f"{what} is too large: it must be at most {most}")
     return int(value)
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -23,18 +23,29 @@ from vitcnn_utils.files import replacing
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
-    import torch
     from PIL import Image
 
 SAMPLES = {name: Path(__file__).parent / "samples" / f"{name}.parquet" for name in ("cifar10", "fashion-mnist")}
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+"""Of the files in a folder that are pictures."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""Formats that Pillow may open. Others can do more than hold pixels: for EPS it runs Ghostscript."""
 
 SPLITS = ("test", "validation", "val", "valid", "train")
 """Names of splits, best first: images that no model was trained on."""
 
 POOL = 1000
 """The fewest images of a hub data set that a subset is drawn from."""
+
+MOST_ROWS = 10_000_000
+"""Rows of a table: a small file can claim any number of them."""
+
+MOST_NAMED = 200
+"""Files or rows that one error names."""
+
+DOWNLOAD = "download it and pass a folder or a .parquet file"
 
 _logger = logging.getLogger(__name__)
 
@@ -68,13 +79,6 @@ class Images:
         """Some of the images, in the order of `index` (a slice, indices or a mask)."""
         labels = None if self.labels is None else self.labels[index]
         return Images(self.name, self.pixels[index], labels, self.classes, self.seed)
-
-    def batches(self, size: int) -> Iterator["torch.Tensor"]:
-        """All images in order as uint8 (B, H, W, 3), B = `size` but for the last batch, which may be smaller."""
-        import torch
-
-        for start in range(0, len(self), size):
-            yield torch.from_numpy(self.pixels[start : start + size])
 
 
 def load_images(
@@ -113,27 +117,28 @@ def load_images(
     Grey, palette and transparent images become RGB (transparency is dropped), upright as their EXIF data say.
 
     Raises:
-        VitcnnError: a name that is nothing of these, a hub that does not answer, too few images, files that are no
-            images (all are named), a column that cannot be guessed, images of several sizes where `size` is None.
+        VitcnnError: a name that is nothing of these, a hub that does not answer, too few images, files that are not
+            images (all are named), a column that cannot be guessed, images of several sizes where `size` is None, more
+            pixels than memory has room for.
     """
     name = str(name)
     for what, number in (("n", n), ("size", size)):
         if number is not None:
             whole_number(what, number)
-    whole_number("seed", seed, 0)
+    whole_number("seed", seed, 0, 2**32 - 1)
     source = find_images(name, Request(n, seed, split, image_column, label_column))
-    images = Images(name, decode(name, source.pictures, size), source.labels, source.classes, seed)
+    pixels = _decode(name, source, size)
     if source.keep_at is not None:
         _keep(source, source.keep_at)
-    return images
+    return Images(name, pixels, source.labels, source.classes, seed)
 
 
 def read_parquet(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """All images, uint8 (N, H, W, 3), and labels, int64 (N,), of a parquet file in the order of its rows."""
-    source = _parquet_file(path, Request())
+    source = _source(_parquet([path]), str(path))
     if source.labels is None:
         raise VitcnnError(f"{path} has no labels: give a file with a column of classes")
-    return decode(str(path), source.pictures, size=None), source.labels
+    return _decode(str(path), source, size=None), source.labels
 
 
 def balanced_order(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -146,25 +151,8 @@ def balanced_order(labels: np.ndarray, seed: int) -> np.ndarray:
     return shuffled[np.argsort(turn, kind="stable")]
 
 
-class Picture(NamedTuple):
-    """An encoded image: its bytes, or where to read them; `where` names it in errors."""
-
-    where: str
-    data: bytes | None
-    path: str | None
-
-
-class Source(NamedTuple):
-    """What is known of a set of images before any of them is decoded."""
-
-    pictures: Sequence[Picture]
-    labels: np.ndarray | None
-    classes: tuple[str, ...] | None
-    keep_at: Path | None = None
-
-
 class Request(NamedTuple):
-    """The arguments of `load_images` that choose among images, as some kinds of source only understand."""
+    """The arguments of `load_images` that choose among images."""
 
     n: int | None = None
     seed: int = 0
@@ -177,93 +165,125 @@ class Request(NamedTuple):
             if getattr(self, argument) is not None:
                 raise VitcnnError(f"{argument}={getattr(self, argument)!r} means nothing for {name}: leave it out")
 
+    def order(self, labels: np.ndarray, name: str) -> np.ndarray:
+        """The images to take, (n,); labels: of all there are, (N,), the same for all where none are known."""
+        if self.n is not None and self.n > len(labels):
+            raise VitcnnError(f"n={self.n}: {name} has only {len(labels)} images: ask for at most so many")
+        return balanced_order(labels, self.seed)[: self.n]
+
+
+class Picture(NamedTuple):
+    """An encoded image: its bytes, or the file that has them; `where` names it in errors."""
+
+    where: str
+    data: bytes | Path | None
+
+
+class Source(NamedTuple):
+    """The images that were asked for, in order, before they are decoded.
+
+    pictures: of each image, in any order, its place and what is to be decoded. keep_at: where to keep them.
+    """
+
+    n: int
+    pictures: Iterable[tuple[int, Picture]]
+    labels: np.ndarray | None
+    classes: tuple[str, ...] | None
+    keep_at: Path | None = None
+
 
 def find_images(name: str, request: Request) -> Source:
-    """What `load_images` will decode, in order; raises the VitcnnError that it would raise."""
+    """What `load_images` will decode; raises the VitcnnError that it would raise."""
+    path = Path(os.path.expanduser(name))  # Path.expanduser has an error of its own for ~nobody
     if name in SAMPLES:
         request.refuse(f"the sample {name}", "split", "image_column", "label_column")
-        return _draw(_parquet_file(SAMPLES[name], request), name, request)
-    path = Path(name).expanduser()
-    if path.is_dir() and _tables_in(path):
-        return _draw(_parquet_folder(path, request), name, request)
-    if path.is_dir():
-        request.refuse(f"the folder {name}", "image_column", "label_column")
-        return _draw(_folder(path, request.split), name, request)
-    if path.suffix == ".parquet":
-        request.refuse(f"the file {name}", "split")
-        return _draw(_parquet_file(path, request), name, request)
-    if path.exists():
-        raise VitcnnError(f"{name} is neither a folder of pictures nor a .parquet file: give one of these")
+        return _source(_parquet([SAMPLES[name]]), name, request)
+    if not name.strip():
+        raise VitcnnError("the name of the images is empty: pass a folder, a .parquet file, a hub id or 'cifar10'")
+    with _one_line(f"{name} cannot be read"):
+        if path.is_dir() and (files := _tables_in(path)):
+            return _source(_parquet(_of_split(files, request.split, name)), path.name, request)
+        if path.is_dir():
+            request.refuse(f"the folder {name}", "image_column", "label_column")
+            return _folder(path, request)
+        if path.suffix == ".parquet":
+            request.refuse(f"the file {name}", "split")
+            return _source(_parquet([path]), path.name, request)
+        if path.exists():
+            raise VitcnnError(f"{name} is neither a folder of pictures nor a .parquet file: give one of these")
     return _hub(name, request)
 
 
-def _draw(source: Source, name: str, request: Request) -> Source:
-    n, labels = request.n, source.labels
-    if n is not None and n > len(source.pictures):
-        raise VitcnnError(f"n={n}: {name} has only {len(source.pictures)} images: ask for at most so many")
-    order = balanced_order(np.zeros(len(source.pictures)) if labels is None else labels, request.seed)[:n]
-    return Source([source.pictures[i] for i in order], None if labels is None else labels[order], source.classes)
+@contextmanager
+def _one_line(problem: str, advice: str = "mend it or take another") -> Iterator[None]:
+    try:
+        yield
+    except VitcnnError:
+        raise
+    except Exception as error:  # file system, format, network and data set each bring exceptions of their own
+        raise VitcnnError(f"{problem} ({hub.reason(error)}): {advice}") from error
 
 
-# Folders
+# Folders. The imagefolder of `datasets` loses pictures without a word: where one is called train_1.png it leaves out
+# all that are not called so, and it loses a class that is the only one, linked folders, and paths with brackets.
 
 
-def _folder(root: Path, split: str | None) -> Source:
+def _folder(root: Path, request: Request) -> Source:
     folders = {entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
-    if split is not None and split not in folders:
-        raise VitcnnError(f"split={split!r}: {root} has no such sub-folder: it has {_listed(folders) or 'none'}")
-    if split is None and folders and folders.issubset(SPLITS):
-        split = next(known for known in SPLITS if known in folders)
-    root = root / (split or "")
-    paths = _pictures_below(root)
+    if request.split is not None or (folders and folders.issubset(SPLITS)):
+        root = root / _choose_split(request.split, folders, str(root))
+    paths = sorted(_pictures_below(root))
     classes = sorted({path.relative_to(root).parts[0] for path in paths if path.parent != root})
     loose = [path for path in paths if path.parent == root]
     if not paths:
-        raise VitcnnError(f"no pictures in {root}: they must end in {', '.join(PICTURE_SUFFIXES)}")
+        raise VitcnnError(f"no pictures in {root}: they must end in {', '.join(SUFFIXES)}")
     if classes and loose:
         beside = f"{root} has pictures both in sub-folders and beside them ({loose[0].name})"
         raise VitcnnError(f"{beside}: put each into the folder of its class")
-    pictures = [Picture(str(path.relative_to(root)), None, str(path)) for path in paths]
-    if not classes:
-        return Source(pictures, None, None)
-    labels = [classes.index(path.relative_to(root).parts[0]) for path in paths]
-    return Source(pictures, np.array(labels, dtype=np.int64), tuple(classes))
+    number = {name: i for i, name in enumerate(classes)}
+    labels = np.array([number.get(path.relative_to(root).parts[0], 0) for path in paths], dtype=np.int64)
+    order = request.order(labels, str(root))
+    pictures = [(place, Picture(str(paths[i].relative_to(root)), paths[i])) for place, i in enumerate(order)]
+    return Source(len(order), pictures, labels[order] if classes else None, tuple(classes) or None)
 
 
-def _pictures_below(root: Path) -> list[Path]:
-    """Pictures at any depth, behind links to folders too; but no hidden files, such as macOS's `._cat.jpg`."""
-    paths = []
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        subfolders[:] = [subfolder for subfolder in subfolders if not subfolder.startswith(".")]
-        paths += [Path(folder, file) for file in files if not file.startswith(".")]
-    return sorted(path for path in paths if path.suffix.lower() in PICTURE_SUFFIXES)
+def _pictures_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Pictures at any depth, behind links too, but not behind one that leads back to where it lies.
+
+    Hidden files, such as macOS's `._cat.jpg`, are left out.
+    """
+    above = (*above, folder.resolve())
+    for entry in folder.iterdir():
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir() and entry.resolve() not in above:
+            yield from _pictures_below(entry, above)
+        elif entry.suffix.lower() in SUFFIXES and entry.is_file():
+            yield entry
 
 
 # Tables: parquet files, and what the hub's streams consist of
 
 
-def _parquet_file(path: Path, request: Request) -> Source:
-    return _table(_read(path), path.name, request)
+class Table(NamedTuple):
+    """A table of which one column at a time is read, in small pieces."""
+
+    rows: int
+    schema: "pa.Schema"
+    read: Callable[[str], Iterator["pa.Array"]]
 
 
 def _tables_in(root: Path) -> list[Path]:
     return sorted(path for path in root.glob("*.parquet") if not path.name.startswith("."))
 
 
-def _parquet_folder(root: Path, request: Request) -> Source:
-    """One split, as one table: a file's name begins with its split, if there are several, as on the hub."""
-    import pyarrow as pa
-
-    paths = _tables_in(root)
-    splits = {path.stem.partition("-")[0] for path in paths}
-    if request.split is not None or splits.issubset(SPLITS):
-        split = _choose_split(request.split, splits, str(root))
-        paths = [path for path in paths if path.stem.partition("-")[0] == split]
-    try:
-        table = pa.concat_tables([_read(path) for path in paths])
-    except pa.ArrowException as error:
-        raise VitcnnError(f"the files in {root} are no parts of one table: {_one_line_of(error)}") from None
-    return _table(table, root.name, request)
+def _of_split(files: list[Path], wanted: str | None, name: str) -> list[Path]:
+    """The files of one split: a file's name begins with its split, if there are several, as on the hub."""
+    splits = {path.stem.partition("-")[0] for path in files}
+    if wanted is None and not splits.issubset(SPLITS):
+        return files
+    split = _choose_split(wanted, splits, name)
+    return [path for path in files if path.stem.partition("-")[0] == split]
 
 
 def _choose_split(wanted: str | None, splits: Collection[str], name: str) -> str:
@@ -274,104 +294,146 @@ def _choose_split(wanted: str | None, splits: Collection[str], name: str) -> str
     return wanted
 
 
-def _read(path: Path) -> "pa.Table":
-    import pyarrow as pa
+def _parquet(paths: list[Path]) -> Table:
     import pyarrow.parquet as pq
 
-    try:
-        return pq.ParquetFile(path, page_checksum_verification=True).read()
-    except FileNotFoundError:
-        raise VitcnnError(f"no file {path}: check the path") from None
-    except (pa.ArrowException, OSError) as error:
-        raise VitcnnError(f"{path} cannot be read as parquet: {_one_line_of(error)}") from None
+    files = []
+    for path in paths:
+        if not path.exists():
+            raise VitcnnError(f"no file {path}: check the path")
+        with _one_line(f"{path} cannot be read as parquet"):
+            files.append(pq.ParquetFile(path, page_checksum_verification=True))
+    schema = files[0].schema_arrow
+    for path, file in zip(paths, files, strict=True):
+        if not file.schema_arrow.equals(schema):
+            raise VitcnnError(f"the files in {path.parent} are not parts of one table: {path.name} has other columns")
+
+    def read(column: str) -> Iterator["pa.Array"]:
+        for path, file in zip(paths, files, strict=True):
+            with _one_line(f"{path} cannot be read as parquet"):
+                yield from (batch.column(0) for batch in file.iter_batches(batch_size=64, columns=[column]))
+
+    count = sum(file.metadata.num_rows for file in files)
+    if count > MOST_ROWS:
+        raise VitcnnError(f"{paths[0]} has {count:,} rows: take a part of them, at most {MOST_ROWS:,}")
+    return Table(count, schema, read)
 
 
-def _table(table: "pa.Table", name: str, request: Request) -> Source:
-    features = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    image_column = _image_column(table.schema, features, name, request.image_column)
-    label_column = _label_column(table.schema, features, name, request.label_column)
-    pictures = _Cells(table[image_column])
-    if label_column is None:
-        return Source(pictures, None, None)
-    labels, classes = _labels(table[label_column], name, label_column)
-    return Source(pictures, labels, classes or tuple(features.get(label_column, {}).get("names", ())) or None)
+def _source(table: Table, name: str, request: Request | None = None, home: str | None = None) -> Source:
+    """The images of a table that are asked for; without a request all, in the order of its rows.
+
+    home: as for `_pictures`.
+    """
+    import datasets
+
+    with _one_line(f"the columns of {name} cannot be understood", "write the file again"):
+        features = datasets.Features.from_arrow_schema(table.schema)
+    image_column = _column("image", features, request and request.image_column, name)
+    label_column = _column("label", features, request and request.label_column, name)
+    if image_column is None:
+        raise VitcnnError(f"no column of {name} holds encoded images: it has {_listed(features)}")
+    labels, classes = None, None
+    if label_column is not None:
+        labels, classes = _labels(table, features[label_column], name, label_column)
+    order = np.arange(table.rows)
+    if request is not None:
+        order = request.order(np.zeros(table.rows) if labels is None else labels, name)
+    pictures = _pictures(table, image_column, order, home)
+    return Source(len(order), pictures, None if labels is None else labels[order], classes)
 
 
-class _Cells(Sequence[Picture]):
-    """A column of images, of which only those that are looked at are copied."""
+def _kind(feature: Any) -> str:
+    """What a column holds: 'image', 'integer', 'string' or the name of another type."""
+    import datasets
 
-    def __init__(self, column: "pa.ChunkedArray") -> None:
-        self.column = column
-
-    def __len__(self) -> int:
-        return len(self.column)
-
-    def __getitem__(self, row: Any) -> Any:
-        cell = self.column[int(row)].as_py()
-        if isinstance(cell, dict):
-            path = cell.get("path")
-            return Picture(f"row {row} ({path})" if path else f"row {row}", cell["bytes"], path)
-        return Picture(f"row {row}", cell, None)
+    dtype = str(getattr(feature, "dtype", "struct"))
+    if isinstance(feature, datasets.Image) or "binary" in dtype or (isinstance(feature, dict) and "bytes" in feature):
+        return "image"
+    return "integer" if "int" in dtype else dtype.removeprefix("large_")
 
 
-def _image_column(schema: "pa.Schema", features: dict[str, Any], name: str, wanted: str | None) -> str:
-    import pyarrow.types as types
+def _column(what: str, features: "datasets.Features", wanted: str | None, name: str) -> str | None:
+    """The column of 'image' or 'label': the one that is wanted, or else the only candidate; None without any."""
+    import datasets
 
-    def holds_images(field: "pa.Field") -> bool:
-        if types.is_struct(field.type):
-            return field.type.get_field_index("bytes") >= 0
-        return types.is_binary(field.type) or types.is_large_binary(field.type)
-
-    able = [field.name for field in schema if holds_images(field)]
-    declared = [column for column in able if features.get(column, {}).get("_type") == "Image"]
+    kinds = {column: _kind(feature) for column, feature in features.items()}
+    fit = ("image",) if what == "image" else ("integer", "string")
+    able = [column for column, kind in kinds.items() if kind in fit]
     if wanted is not None:
-        return _checked(wanted, able, schema, name, "image_column")
-    candidates = declared or able
-    if not candidates:
-        raise VitcnnError(f"no column of {name} holds encoded images: it has {_listed(schema.names)}")
-    if len(candidates) > 1:
-        raise VitcnnError(f"several columns of {name} hold images: pass image_column, one of {_listed(candidates)}")
-    return candidates[0]
-
-
-def _label_column(schema: "pa.Schema", features: dict[str, Any], name: str, wanted: str | None) -> str | None:
-    import pyarrow.types as types
-
-    integers = [field.name for field in schema if types.is_integer(field.type)]
-    strings = [field.name for field in schema if types.is_string(field.type) or types.is_large_string(field.type)]
-    if wanted is not None:
-        return _checked(wanted, integers + strings, schema, name, "label_column")
-    candidates = [column for column in integers if features.get(column, {}).get("_type") == "ClassLabel"] or integers
+        if wanted not in kinds:
+            raise VitcnnError(f"{what}_column={wanted!r}: {name} has no such column: it has {_listed(kinds)}")
+        if wanted not in able:
+            holds = f"this column of {name} holds {kinds[wanted]}"
+            raise VitcnnError(f"{what}_column={wanted!r}: {holds}: pass one of {_listed(able)}")
+        return wanted
+    declared = [column for column in able if isinstance(features[column], datasets.Image | datasets.ClassLabel)]
+    candidates = declared or [column for column in able if column == "label" or kinds[column] != "string"]
     if "label" in candidates:
         return "label"
     if len(candidates) > 1:
-        raise VitcnnError(f"several columns of {name} may be labels: pass label_column, one of {_listed(candidates)}")
+        several = f"{name} has several columns that may be the {what}"
+        raise VitcnnError(f"{several}: pass {what}_column, one of {_listed(candidates)}")
     return candidates[0] if candidates else None
 
 
-def _checked(wanted: str, able: list[str], schema: "pa.Schema", name: str, argument: str) -> str:
-    if wanted not in schema.names:
-        raise VitcnnError(f"{argument}={wanted!r}: {name} has no such column: it has {_listed(schema.names)}")
-    if wanted not in able:
-        kind = schema.field(wanted).type
-        raise VitcnnError(f"{argument}={wanted!r}: this column of {name} holds {kind}: pass one of {_listed(able)}")
-    return wanted
-
-
-def _labels(column: "pa.ChunkedArray", name: str, title: str) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
-    if column.null_count:
-        raise VitcnnError(f"{column.null_count} rows of {name} have no {title}: remove them, or pass label_column")
-    values = column.to_numpy()
-    if values.dtype == object:
-        classes, labels = np.unique(values.astype(str), return_inverse=True)
+def _labels(table: Table, feature: Any, name: str, column: str) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+    """The number of each row's class, (N,), and the names of the classes; None for what is not known."""
+    values = [value for piece in table.read(column) for value in piece.to_pylist()]
+    advice = "remove them, or pass label_column"
+    if None in values:
+        raise VitcnnError(f"{values.count(None)} rows of {name} have no {column}: {advice}")
+    if _kind(feature) == "string":
+        classes, labels = np.unique(np.array(values, dtype=object), return_inverse=True)
         return labels.astype(np.int64), tuple(classes.tolist())
-    return (None, None) if (values < 0).all() else (values.astype(np.int64), None)
+    names = tuple(map(str, getattr(feature, "names", None) or ())) or None
+    hidden = sum(value < 0 for value in values)
+    if hidden == len(values):  # so the hub hides the labels of a test split
+        return None, None
+    if hidden:
+        raise VitcnnError(f"{hidden} rows of {name} have a negative {column}, which stands for none: {advice}")
+    if max(values) >= (len(names) if names else 2**63):
+        known = f"its classes have {len(names)} names" if names else "that is not a class"
+        raise VitcnnError(f"a row of {name} has the {column} {max(values)}, but {known}: mend the file")
+    return np.array(values, dtype=np.int64), names
+
+
+def _pictures(table: Table, column: str, order: np.ndarray, home: str | None) -> Iterator[tuple[int, Picture]]:
+    """The pictures of the rows in `order`, each with its place there.
+
+    home: what the path of a row without bytes must begin with to be read. Of a parquet file, which may come from
+    anywhere, no path is read: it could name any file of this machine or of others.
+    """
+    place = np.full(table.rows, -1)
+    place[order] = np.arange(len(order))
+    row = 0
+    for piece in table.read(column):
+        for cell in piece:
+            if place[row] >= 0:
+                yield int(place[row]), _picture(row, cell.as_py(), home)
+            row += 1
+
+
+def _picture(row: int, cell: Any, home: str | None) -> Picture:
+    data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+    if data is None and path and home is not None and _lies_in(path, home):
+        import fsspec
+
+        with fsspec.open(path, "rb") as file:
+            data = file.read()
+    return Picture(f"row {row} ({path})" if path else f"row {row}", data)
+
+
+def _lies_in(path: str, home: str) -> bool:
+    """Whether a path of the hub, perhaps of a file in a zip archive there, is of the data set `home`."""
+    inner, _, archive = path.rpartition("::")
+    in_archive = inner == "" or re.fullmatch("zip://[^:]*", inner) is not None
+    return in_archive and archive.startswith(home) and ".." not in archive
 
 
 # The hub
 
 
-class _Address(NamedTuple):
+class Address(NamedTuple):
     """A data set on the hub."""
 
     id: str
@@ -379,94 +441,60 @@ class _Address(NamedTuple):
     revision: str | None
 
 
-def _address(name: str) -> _Address:
-    found = re.fullmatch(r"(?P<id>[^:@]*)(:(?P<config>[^@]+))?(@(?P<revision>.+))?", name)
-    return _Address(found["id"], found["config"], found["revision"]) if found else _Address(name, None, None)
+def _address(name: str) -> Address:
+    parts = re.fullmatch(r"(?P<id>[^:@]*)(:(?P<config>[^@]+))?(@(?P<revision>.+))?", name)
+    return Address(parts["id"], parts["config"], parts["revision"]) if parts else Address(name, None, None)
 
 
 def _hub(name: str, request: Request) -> Source:
     path = _kept(name, request)
     source = _drawn_before(name, path)
     if source is None:
-        source = _draw(_stream(name, request), name, request)._replace(keep_at=path)
-    _warn_if_sorted(source, name, request.n)
+        address = _ask_hub(name)
+        with _one_line(f"{name} cannot be read from the hub", DOWNLOAD), _bounded():
+            stream = _split(address, request.split, name)
+            if request.n is not None:
+                pool = max(2 * request.n, POOL)
+                stream = stream.shuffle(seed=request.seed, buffer_size=pool).take(pool)
+            source = _source(_streamed(stream, name), name, request, f"hf://datasets/{address.id}@{address.revision}/")
+            # read once: a row may have its picture in a file of its own, which is still to be fetched
+            source = source._replace(pictures=list(source.pictures), keep_at=path)
+    if request.n is not None and source.classes is not None and source.labels is not None:
+        met, expected = len(np.unique(source.labels)), min(request.n, len(source.classes))
+        if 2 * met < expected:
+            found = f"{met} of {len(source.classes)} classes among the images drawn from {name}"
+            warnings.warn(f"{found}: it seems to be sorted by class: {DOWNLOAD}", stacklevel=4)
     return source
 
 
-def _stream(name: str, request: Request) -> Source:
+def _streamed(stream: "datasets.IterableDataset", name: str) -> Table:
     import pyarrow as pa
+    import torch
 
-    address = _ask_hub(name)
-    with _one_line(f"{name} cannot be read from the hub"), _bounded_retries():
-        splits = hub.patiently(lambda: _splits(address), name)
-        stream = splits[_choose_split(request.split, splits, name)]
-        if request.n is not None:
-            pool = pool_size(request.n)
-            stream = stream.shuffle(seed=request.seed, buffer_size=pool).take(pool)
-        tables = list(stream.with_format("arrow").iter(batch_size=100))
-        return _table(pa.concat_tables(tables), name, request)
+    from vitcnn_utils.run import room
 
-
-def pool_size(n: int) -> int:
-    """From how many images of a hub data set `n` are drawn, if it has so many."""
-    return max(2 * n, POOL)
+    pieces: list[pa.Table] = []
+    for piece in stream.with_format("arrow").iter(batch_size=100):
+        pieces.append(piece)
+        if sum(piece.nbytes for piece in pieces) > room(torch.device("cpu")):
+            raise VitcnnError(f"the images of {name} do not fit in memory: ask for fewer, or {DOWNLOAD}")
+    table = pa.concat_tables(pieces)
+    return Table(len(table), table.schema, lambda column: iter(table[column].chunks))
 
 
-@dataclass(frozen=True)
-class HubDescription:
-    """What a data set of the hub says of the split that is taken; None where it does not say.
-
-    count: of images. bytes: of one image, encoded, on average. labelled: whether there is a column of labels.
-    """
-
-    count: int | None
-    bytes: float | None
-    labelled: bool
-    classes: tuple[str, ...] | None
-
-
-def describe_hub(name: str) -> HubDescription:
-    """What is told of a data set on the hub without any of its images; VitcnnError where they could not be loaded."""
-    address = _ask_hub(name)
-    with _one_line(f"{name} cannot be read from the hub"):
-        splits = hub.patiently(lambda: _splits(address), name)
-        split = _choose_split(None, splits, name)
-        stream = splits[split]
-        schema = (stream if stream.features else stream._resolve_features()).features.arrow_schema
-        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
-        _image_column(schema, features, name, None)
-        label = _label_column(schema, features, name, None)
-    classes = None if label is None else tuple(features[label].get("names", ())) or None
-    told = (stream.info.splits or {}).get(split)
-    if told is None or not told.num_examples:
-        return HubDescription(None, None, label is not None, classes)
-    return HubDescription(told.num_examples, told.num_bytes / told.num_examples, label is not None, classes)
-
-
-def _warn_if_sorted(source: Source, name: str, n: int | None) -> None:
-    if n is None or source.labels is None or source.classes is None:
-        return
-    met, expected = len(np.unique(source.labels)), min(n, len(source.classes))
-    if 2 * met < expected:
-        advice = "it seems to be sorted by class: download it and pass a folder or a .parquet file"
-        found = f"{met} of {len(source.classes)} classes among the first {pool_size(n)} images of {name}"
-        warnings.warn(f"{found}: {advice}", stacklevel=4)
-
-
-def _ask_hub(name: str) -> _Address:
+def _ask_hub(name: str) -> Address:
     """The data set with the commit that its revision is now.
 
     A question of our own, because `datasets` takes half a minute of retries to find out that nobody answers.
     """
-    try:
-        import datasets  # noqa: F401
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
-    except ModuleNotFoundError as error:
-        raise VitcnnError(f"no folder or file {name}, and the hub needs {error.name}: pip install datasets") from None
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
     near = get_close_matches(name.lower(), SAMPLES, n=1, cutoff=0.8)
     hint = f"did you mean {near[0]!r}?" if near else "pass a folder, a .parquet file, a hub id or 'cifar10'"
     id, config, revision = _address(name)
+    if Path(id).exists():
+        raise VitcnnError(f"{name}: {id} is a file or folder here, which has no configurations or revisions: {hint}")
     try:
         info = hub.patiently(lambda: HfApi().dataset_info(id, revision=revision, timeout=10), name)
     except HFValidationError:
@@ -477,15 +505,16 @@ def _ask_hub(name: str) -> _Address:
         problem = f"{name} is no folder or file, and could not be had from the hub ({hub.reason(error)})"
         otherwise = "otherwise, pass a folder of pictures, a .parquet file or 'cifar10'"
         raise VitcnnError(f"{problem}: {hint if near else otherwise}") from None
-    return _Address(id, config, info.sha)
+    return Address(id, config, info.sha)
 
 
-def _splits(address: _Address) -> "datasets.IterableDatasetDict":
+def _split(address: Address, wanted: str | None, name: str) -> "datasets.IterableDataset":
     import datasets
 
     id, config, revision = address
+    _stay_on_the_hub(address)
     try:
-        return datasets.load_dataset(id, config, revision=revision, streaming=True)
+        splits = hub.patiently(lambda: datasets.load_dataset(id, config, revision=revision, streaming=True), name)
     except ValueError:
         configs = datasets.get_dataset_config_names(id, revision=revision)
         if config in configs or (config is None and len(configs) == 1):
@@ -493,30 +522,57 @@ def _splits(address: _Address) -> "datasets.IterableDatasetDict":
         there = ", ".join(f"{id}:{known}" for known in configs)
         wrong = "has several configurations" if config is None else f"has no configuration {config}"
         raise VitcnnError(f"{id} {wrong}: pass one of {there}") from None
+    return splits[_choose_split(wanted, splits, name)]
+
+
+def _stay_on_the_hub(address: Address) -> None:
+    """VitcnnError where a data set's card names files of this machine or of other hosts as its own."""
+    import yaml
+    from huggingface_hub import metadata_load
+    from huggingface_hub.errors import EntryNotFoundError
+
+    for file in ("README.md", ".huggingface.yaml"):
+        try:
+            path = hub.fetch(address.id, file, address.revision, "dataset")
+        except EntryNotFoundError:
+            continue
+        card = metadata_load(path) if file == "README.md" else yaml.safe_load(path.read_text(encoding="utf-8"))
+        for text in _strings((card or {}).get("configs")):
+            if "::" in text or "://" in text or ".." in text or text.startswith(("/", "\\", "~")):
+                raise VitcnnError(f"{address.id} wants to read {text}, which is not in it: take another data set")
+
+
+def _strings(root: Any) -> Iterator[str]:
+    """All strings in what YAML holds; each list and dict once, as YAML can repeat them without end."""
+    todo, seen = [root], set()
+    while todo:
+        value = todo.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list | dict) and id(value) not in seen:
+            seen.add(id(value))
+            todo += value if isinstance(value, list) else value.values()
 
 
 @contextmanager
-def _bounded_retries() -> Iterator[None]:
-    """While open, `datasets` reads again 3 times after a fault, not 20 times, which would take up to 20 minutes."""
+def _bounded() -> Iterator[None]:
+    """Make `datasets` quiet, and brief: after a fault it reads again 3 times, not 20 times, which takes 20 minutes.
+
+    It would also tell another host which data set is loaded, and show bars that no built page can hold.
+    """
     import datasets
 
-    before = datasets.config.STREAMING_READ_MAX_RETRIES
-    datasets.config.STREAMING_READ_MAX_RETRIES = 3
+    settings = {"STREAMING_READ_MAX_RETRIES": 3, "HF_UPDATE_DOWNLOAD_COUNTS": False}
+    before = {key: getattr(datasets.config, key) for key in settings}
+    bars = datasets.is_progress_bar_enabled()
+    vars(datasets.config).update(settings)
+    datasets.disable_progress_bars()
     try:
         yield
     finally:
-        datasets.config.STREAMING_READ_MAX_RETRIES = before
-
-
-@contextmanager
-def _one_line(problem: str) -> Iterator[None]:
-    try:
-        yield
-    except VitcnnError:
-        raise
-    except Exception as error:  # data set, network and format each bring exceptions of their own
-        instead = "download it and pass a folder or a .parquet file"
-        raise VitcnnError(f"{problem} ({hub.reason(error)}): {instead}") from error
+        vars(datasets.config).update(before)
+        if bars:
+            datasets.enable_progress_bars()
 
 
 # What was drawn from the hub, on this machine
@@ -536,11 +592,12 @@ def _drawn_before(name: str, path: Path) -> Source | None:
     if not path.exists():
         return None
     try:
-        source = _parquet_file(path, Request())
+        source = _source(_parquet([path]), path.name)
+        source = source._replace(pictures=list(source.pictures))
     except VitcnnError as error:
         _logger.warning("%s; it is drawn again", error)
         return None
-    _logger.info("%s: %d images drawn before, from %s", name, len(source.pictures), path)
+    _logger.info("%s: %d images drawn before, from %s", name, source.n, path)
     return source
 
 
@@ -554,19 +611,20 @@ def _keep(source: Source, path: Path) -> None:
 
 
 def _write(source: Source, path: Path) -> None:
+    import datasets
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    fields = [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))]
-    features: dict[str, Any] = {"image": {"_type": "Image"}}
+    features: dict[str, Any] = {"image": datasets.Image()}
     if source.labels is not None:
-        fields.append(("label", pa.int64()))
-        features["label"] = {"_type": "ClassLabel", "names": list(source.classes)} if source.classes else {}
-    schema = pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+        names = source.classes and list(source.classes)
+        features["label"] = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
+    schema = datasets.Features(features).arrow_schema
+    pictures = sorted(source.pictures)
     with pq.ParquetWriter(path, schema, write_page_checksum=True) as writer:
-        for start in range(0, len(source.pictures), 500):  # an array of bytes holds 2 GB at most
-            pictures = source.pictures[start : start + 500]
-            columns: dict[str, Any] = {"image": [{"bytes": _bytes(p), "path": p.path} for p in pictures]}
+        for start in range(0, len(pictures), 500):  # an array of bytes holds 2 GB at most
+            part = pictures[start : start + 500]
+            columns: dict[str, Any] = {"image": [{"bytes": picture.data, "path": None} for _, picture in part]}
             if source.labels is not None:
                 columns["label"] = source.labels[start : start + 500]
             writer.write_table(pa.table(columns, schema=schema))
@@ -575,48 +633,73 @@ def _write(source: Source, path: Path) -> None:
 # Decoding
 
 
-def decode(name: str, pictures: Sequence[Picture], size: int | None) -> np.ndarray:
-    """uint8 (N, H, W, 3); size: as for `load_images`. VitcnnError names all that are no images, or differ in size."""
+def _decode(name: str, source: Source, size: int | None) -> np.ndarray:
+    """uint8 (N, H, W, 3); size: as for `load_images`. VitcnnError names all that are not images, or differ in size."""
     from tqdm import tqdm
 
-    if not len(pictures):
+    if not source.n:
         raise VitcnnError(f"{name} has no images: give a source that has some")
-    arrays, bad = [], []
-    for picture in tqdm(pictures, desc=f"reading {name}", disable=None, delay=1, leave=False):
+    if size is not None:
+        _check_room(source.n, size, size)
+    pixels: np.ndarray | None = None
+    sizes: dict[tuple[int, int], str] = {}
+    bad = []
+    waiting = tqdm(source.pictures, desc=f"reading {name}", total=source.n, disable=None, delay=1, leave=False)
+    for place, picture in waiting:
         try:
-            arrays.append(_pixels(picture, size))
+            array = _pixels(picture, size)
         except Exception as error:  # Pillow's decoders raise whatever their parsers meet
-            reason = str(error) if isinstance(error, VitcnnError) else _kind(error)
+            reason = str(error) if isinstance(error, VitcnnError) else type(error).__name__
             bad.append(f"{picture.where} ({reason})")
-    if bad:
-        raise VitcnnError(
-            f"{len(bad)} images of {name} cannot be read: mend, remove or download again {', '.join(bad)}"
-        )
-    sizes = {array.shape[1::-1]: picture.where for picture, array in zip(pictures, arrays, strict=True)}
+            continue
+        height, width = array.shape[:2]
+        sizes.setdefault((height, width), f"{picture.where} is {width} x {height}")
+        if pixels is None:
+            _check_room(source.n, height, width)
+            pixels = np.empty((source.n, height, width, 3), np.uint8)
+        if len(sizes) == 1:
+            pixels[place] = array
+    if bad or pixels is None:
+        more = f" and {len(bad) - MOST_NAMED:,} more" if len(bad) > MOST_NAMED else ""
+        many = f"{len(bad)} images of {name} cannot be read"
+        raise VitcnnError(f"{many}: mend, remove or download again {', '.join(bad[:MOST_NAMED])}{more}")
     if len(sizes) > 1:
-        two = " and ".join(f"{where} is {width} x {height}" for (width, height), where in list(sizes.items())[:2])
+        two = " and ".join(list(sizes.values())[:2])
         raise VitcnnError(f"the images of {name} differ in size ({two}): pass size, the side to resize them to")
-    return np.stack(arrays)
+    return pixels
+
+
+def _check_room(count: int, height: int, width: int) -> None:
+    import torch
+
+    from vitcnn_utils.run import room
+
+    wanted, free = count * height * width * 3, room(torch.device("cpu"))
+    if wanted > free:
+        images = f"{count:,} images of {width} x {height} pixels take {wanted / 1e9:,.1f} GB"
+        raise VitcnnError(f"{images}, and {free / 1e9:,.1f} GB are free: take fewer or smaller images")
 
 
 def _pixels(picture: Picture, size: int | None) -> np.ndarray:
     """uint8 (H, W, 3)"""
     from PIL import Image
 
-    with Image.open(io.BytesIO(_bytes(picture))) as image:
-        upright = _rgb(image)
+    if picture.data is None:
+        raise VitcnnError("no image in it")
+    file = picture.data if isinstance(picture.data, Path) else io.BytesIO(picture.data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of metadata that are odd
+        with Image.open(file, formats=FORMATS) as image:
+            _check_pixels(*image.size)
+            upright = _rgb(image)
     return np.asarray(upright if size is None else _square(upright, size))
 
 
-def _bytes(picture: Picture) -> bytes:
-    if picture.data is not None:
-        return picture.data
-    if picture.path is None:
-        raise VitcnnError("empty")
-    import fsspec
+def _check_pixels(width: int, height: int) -> None:
+    from PIL import Image
 
-    with fsspec.open(picture.path, "rb") as file:  # on the hub a path is hf://…
-        return file.read()
+    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+        raise VitcnnError(f"{width} x {height} pixels are more than {Image.MAX_IMAGE_PIXELS:,}")
 
 
 def _rgb(image: "Image.Image") -> "Image.Image":
@@ -633,25 +716,13 @@ def _rgb(image: "Image.Image") -> "Image.Image":
 
 
 def _square(image: "Image.Image", size: int) -> "Image.Image":
-    from PIL import Image
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2.functional import center_crop, resize
 
-    shorter = min(image.size)
-    width, height = (size * side // shorter for side in image.size)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    resized = image if shorter == size else image.resize((width, height), Image.Resampling.BICUBIC)
-    return resized.crop((left, top, left + size, top + size))
-
-
-# Words for errors
+    shorter, longer = sorted(image.size)
+    _check_pixels(size, size * longer // shorter)
+    return center_crop(resize(image, [size], InterpolationMode.BICUBIC, antialias=True), [size, size])
 
 
-def _listed(names: Any) -> str:
+def _listed(names: Iterable[Any]) -> str:
     return ", ".join(sorted(map(str, names)))
-
-
-def _kind(error: Exception) -> str:
-    return type(error).__name__
-
-
-def _one_line_of(error: Exception) -> str:
-    return " ".join(str(error).split())[:300].rstrip(".") or _kind(error)

@@ -329,6 +329,7 @@ def _stage(root: Path, executed: list[Path], staging: Path) -> None:
     The main edition's notebooks lie at the path of their sources, so that the launch buttons open those. Explorers move
     from the notebooks into _extra/, whose files go into the book as they are.
     """
+    from vitcnn_utils.course import slides
     from vitcnn_utils.explorers import static
 
     shutil.copytree(root / "book", staging, ignore=shutil.ignore_patterns("__pycache__"))
@@ -344,6 +345,7 @@ def _stage(root: Path, executed: list[Path], staging: Path) -> None:
     # For the directive `explorer`, which shows the first of each kind.
     own = {e.kind: e.entry() for e in reversed(explorers) if e.place.startswith("notebooks/")}
     _write(staging / "_explorers.json", json.dumps(own))
+    slides.write(root / "book" / "course" / "slides.md", {k: e["html"] for k, e in own.items()}, staging / "_extra")
     toc = yaml.safe_load((staging / "_toc.yml").read_text(encoding="utf-8"))
     toc["parts"][1:1] = [
         _edition_part(root, edition, [path for path in executed if path.parent.name == edition], staging)

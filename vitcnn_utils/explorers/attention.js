@@ -2,12 +2,17 @@
 
 const SIDE = 384; // pixels of the longer side of the large picture
 const CELL = 8; // pixels of a patch in the small maps, at most
+// What may be shown, and what the sentence adds where it is not both.
+const VIEWS = { overlay: "", attention: " Shown: the attention without the picture.", picture: " Shown: the picture without the attention." };
+const SCALES = { same: "same scale for all heads", own: "each head its own scale" };
 
 function render({ model, el }) {
-  const { models, blocks, heads, grid: [rows, columns], prefix, pictures, over, uniform, errors, views, choices } = model.get("header");
+  const { models, blocks, heads, grid: [rows, columns], prefix, pictures, n_images: count, uniform, errors } = model.get("header");
   const values = arrays(model);
-  const table = colors(model, "viridis");
+  const table = colors(model);
   const P = prefix.length;
+  const over = `${count} image${count === 1 ? "" : "s"}`;
+  const placeless = P > 1 ? `${prefix[0]} and ${P - 1} more token${P > 2 ? "s" : ""}` : prefix[0];
   const chart = headChart(model, values);
   let view = null;
   let lastPatch = P + Math.floor(rows / 2) * columns + Math.floor(columns / 2); // to come back to after CLS
@@ -25,23 +30,30 @@ function render({ model, el }) {
   const readout = h("p", { class: "vx-readout" });
   const bar = colorBar(table, { label: "% of the attention", low: 0, high: 1 });
   const query = queries(model, { prefix, table, patch: () => lastPatch,
-    chips: (i) => [view.onPrefix(i) / view.peak, `gets ${percent(view.onPrefix(i))}`] });
+    chips: (i) => [view.onPrefix(i) / view.most, `gets ${percent(view.onPrefix(i))}`] });
   const images = tiles(model, { name: "image", label: "Picture", texts: pictures });
   const small = tiles(model, { name: "head", label: "Head: what the same query looks at", texts: heads.map((head) => `head ${head}`) });
   const facts = h("tbody", {});
 
+  // shares(head)(patch): the weight as a share of `most`, at which the colours of this head end.
   function see(state) {
-    const { model: m, image, block, head, token } = state;
+    const { model: m, image, block, head, token, scale } = state;
     const relative = (one) => {
       const first = values.relative.position([m, image, block, one, token, 0]);
       return (patch) => values.relative.flat(first + patch);
     };
-    const peak = values.peak.at(m, image, block, head, token);
+    const peaks = heads.map((_, one) => values.peak.at(m, image, block, one, token));
+    const ends = scale === "same" ? peaks.map(() => Math.max(...peaks)) : peaks;
+    const shown = (one) => {
+      const share = relative(one), part = peaks[one] / ends[one] || 0;
+      return (patch) => share(patch) * part;
+    };
+    const peak = peaks[head];
     const shares = prefix.map((_, i) => values.prefix.at(m, image, block, head, token, i));
     const onPlaceless = shares.reduce((sum, share) => sum + share, 0);
     const without = token < P ? NaN : values.query_distance.at(m, image, block, head, token - P);
     const of = (name) => values[name].at(m, block, head);
-    return { relative, peak, weight: (patch) => relative(head)(patch) * peak, onPrefix: (i) => shares[i],
+    return { shown, most: ends[head], weight: (patch) => relative(head)(patch) * peak, onPrefix: (i) => shares[i],
       query: { distance: without * (1 - onPlaceless), without, share: onPlaceless },
       all: { distance: of("distance"), without: of("distance_renormalized"), share: of("prefix_mass") } };
   }
@@ -50,11 +62,11 @@ function render({ model, el }) {
     view = see(state);
     const chosen = place(state.token);
     if (chosen) lastPatch = state.token;
-    paintPicture(picture.pixels, images.canvases[state.image], { show: state.view, rows, columns, table, relative: view.relative(state.head) });
+    paintPicture(picture.pixels, images.canvases[state.image], { show: state.view, rows, columns, table, share: view.shown(state.head) });
     frame(picture.marks, rows, columns, chosen ? [{ row: chosen[0], column: chosen[1] }] : []);
-    small.canvases.forEach((canvas, i) => paintSmall(canvas, { rows, columns, table, relative: view.relative(i), chosen }));
+    small.canvases.forEach((canvas, i) => paintSmall(canvas, { rows, columns, table, share: view.shown(i), chosen }));
     small.say((i) => `${fixed(values.distance.at(state.model, state.block, i), 1)} px`);
-    bar.set(0, 100 * view.peak);
+    bar.set(0, 100 * view.most);
     query.paint(state);
     facts.replaceChildren(...factRows());
     chart.draw(state);
@@ -62,44 +74,45 @@ function render({ model, el }) {
   }
 
   function factRows() {
-    const words = model.get("header").prefix_words;
     const cell = (value, show) => h("td", {}, Number.isFinite(value) ? show(value) : "none");
     const row = (name, key, show) => h("tr", {}, h("th", { scope: "row" }, name), cell(view.query[key], show), cell(view.all[key], show));
     const first = row("Mean distance", "distance", pixels);
-    return P ? [first, row(`… without the share of ${words}`, "without", pixels), row(`Share of ${words}`, "share", percent)] : [first];
+    return P ? [first, row(`… without the share of ${placeless}`, "without", pixels), row(`Share of ${placeless}`, "share", percent)] : [first];
   }
 
-  function sentence({ model: m, image, block, head, token, view: shown }) {
-    const patches = Array.from({ length: rows * columns }, (_, patch) => view.relative(head)(patch));
+  function sentence({ model: m, image, block, head, token, view: shown, scale }) {
+    const patches = Array.from({ length: rows * columns }, (_, patch) => view.weight(patch));
     const most = patches.indexOf(Math.max(...patches));
     const looks = `${models[m]}, block ${blocks[block]}, head ${heads[head]}: from ${word(token)} of ${pictures[image]}, the patch that gets most `
       + `is ${word(P + most)}, ${percent(view.weight(most))} of the attention`;
     const first = [looks, ...prefix.map((name, i) => `${name} gets ${percent(view.onPrefix(i))}`)].join("; ");
     const own = token < P ? "" : ` This query's mean distance is ${pixels(view.query.distance)}.`;
     const { distance, without, share } = view.all;
-    const counted = P ? ` (${pixels(without)} without the share of ${model.get("header").prefix_words}, which is ${percent(share)})` : "";
-    return `${first}.${own} The head's mean distance is ${pixels(distance)}${counted}, over ${over}.${views[shown]}`;
+    const counted = P ? ` (${pixels(without)} without the share of ${placeless}, which is ${percent(share)})` : "";
+    return `${first}.${own} The head's mean distance is ${pixels(distance)}${counted}, over ${over}.${VIEWS[shown]} Colours: ${SCALES[scale]}.`;
   }
 
   images.canvases.forEach((canvas, i) => paintPixels(canvas, values.pixels, i));
   return mount({
-    model, el, title: "Where does a head look?",
+    model, el,
     controls: [
-      ...(models.length > 1 ? [choice(model, { name: "model", label: "Trained on", options: [[0, "all data"], [1, "little data"]] })] : []),
+      models.length > 1 && choice(model, { name: "model", label: "Trained on", options: [[0, "all data"], [1, "little data"]] }),
       slider(model, { name: "block", label: "Block", text: (i) => String(blocks[i]) }),
-      choice(model, { name: "view", label: "Show", options: choices.view.map((one) => [one, one]) }),
+      choice(model, { name: "view", label: "Show" }),
+      choice(model, { name: "scale", label: "Colours", words: SCALES }),
     ],
     pickers: [images, picture, small, chart],
     body: [
       h("div", {}, images.element, h("p", { class: "vx-head" }, "Choose the query: the patch that looks"), picture.element,
-        ...(P ? [query.element] : []), bar.element, readout),
+        P ? query.element : null, bar.element, readout),
       h("div", {}, small.element,
         h("table", { class: "vx-facts" }, h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col" }, "this query"),
           h("th", { scope: "col" }, `head, ${over}`))), facts),
         h("p", { class: "vx-head" }, `All heads, sorted within each block; dashed: uniform attention, ${pixels(uniform)}`), chart.element, chart.readout),
     ],
     update,
-    notes: "All numbers count from 0. Colours run from 0 to the largest weight of the query on a patch, in each small map to its own; squares grow with the weight. "
+    notes: "All numbers count from 0. Colours run from 0 to the largest weight of the query on a patch, in any head of the block or in each head by itself; "
+      + "squares grow with the weight. "
       + `Shades are within ${fixed(100 * errors.weight, 1)} % of that largest weight, a query's distance within ${fixed(errors.distance, 2)} px; the heads' numbers are those of the figures.`,
   });
 }
@@ -160,9 +173,9 @@ function paintPixels(canvas, { shape: [, height, width], codes }, i) {
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-// The colours alone, over a whole canvas.
-function spread(canvas, { rows, columns, table, relative }) {
-  heat(scratch, { rows, columns, value: (row, column) => relative(row * columns + column), low: 0, high: 1, table });
+// The colours alone, over a whole canvas. share(patch): how far along the colours, 0 to 1.
+function spread(canvas, { rows, columns, table, share }) {
+  heat(scratch, { rows, columns, value: (row, column) => share(row * columns + column), low: 0, high: 1, table });
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = false;
   context.drawImage(scratch, 0, 0, canvas.width, canvas.height);
@@ -172,13 +185,13 @@ const scratch = document.createElement("canvas"); // a pixel a patch
 
 // The picture with a square in each patch, larger and brighter with the weight, so that both can be read; or the colours
 // alone; or the picture alone.
-function paintPicture(canvas, image, { show, rows, columns, table, relative }) {
+function paintPicture(canvas, image, { show, rows, columns, table, share }) {
   const cell = Math.max(Math.round(SIDE / Math.max(rows, columns)), 4);
   Object.assign(canvas, { width: columns * cell, height: rows * cell });
   canvas.style.aspectRatio = `${columns} / ${rows}`;
   const context = canvas.getContext("2d");
   if (show === "attention") {
-    spread(canvas, { rows, columns, table, relative });
+    spread(canvas, { rows, columns, table, share });
     return;
   }
   context.imageSmoothingEnabled = image.width > canvas.width;
@@ -186,19 +199,18 @@ function paintPicture(canvas, image, { show, rows, columns, table, relative }) {
   if (show === "picture") return;
   context.strokeStyle = "#0008"; // tells a square from a picture of like colour
   for (let patch = 0; patch < rows * columns; patch += 1) {
-    const share = relative(patch);
-    const side = cell * (0.16 + 0.5 * Math.sqrt(share));
+    const side = cell * (0.16 + 0.5 * Math.sqrt(share(patch)));
     const x = (patch % columns + 0.5) * cell - side / 2, y = (Math.floor(patch / columns) + 0.5) * cell - side / 2;
-    context.fillStyle = css(table, share);
+    context.fillStyle = css(table, share(patch));
     context.fillRect(x, y, side, side);
     context.strokeRect(x, y, side, side);
   }
 }
 
-function paintSmall(canvas, { rows, columns, table, relative, chosen }) {
+function paintSmall(canvas, { rows, columns, table, share, chosen }) {
   const cell = Math.max(Math.min(CELL, Math.floor(128 / Math.max(rows, columns))), 2);
   Object.assign(canvas, { width: columns * cell, height: rows * cell });
-  spread(canvas, { rows, columns, table, relative });
+  spread(canvas, { rows, columns, table, share });
   if (!chosen) return;
   const context = canvas.getContext("2d");
   context.strokeStyle = "#fff";
@@ -262,7 +274,7 @@ function headChart(model, values) {
     const every = Math.ceil(L / 12);
     lines.replaceChildren(
       ...axes({ ...box, px, py, xLabel: "block", yLabel: "mean distance (px)", xTicks: blocks.flatMap((block, b) => (b % every ? [] : [[b, String(block)]])) }),
-      ...line({ points: [[box.x0, uniform], [box.x1, uniform]], thin: true, dashed: true }, LINES[5], px, py),
+      ...line({ points: [[box.x0, uniform], [box.x1, uniform]], color: GREY, thin: true, dash: DASHED }, px, py),
       ...blocks.flatMap((_, b) => headsOf(b, b === state.block)));
   }
 
@@ -270,7 +282,7 @@ function headChart(model, values) {
   function headsOf(b, chosen) {
     const points = heads.map((_, rank) => [b + shift(rank), distance(b, rank)]);
     const dots = points.map(([x, y]) => `M${px(x).toFixed(1)} ${py(y).toFixed(1)}h0`).join("");
-    return [...line({ points, thin: !chosen }, LINES[0], px, py),
+    return [...line({ points, color: LINES[0], thin: !chosen }, px, py),
       svg("path", { d: dots, fill: "none", stroke: LINES[0], "stroke-width": chosen ? 5 : 3.5, "stroke-linecap": "round" })];
   }
   return { element: chart.element, readout, sync: chart.sync, draw };

@@ -1,23 +1,35 @@
-"""What all explorers share: arrays packed for the browser, state as traits, and what is seen without scripts."""
+"""What all explorers share: arrays packed for the browser, state as traits, and what a page is made from."""
 
+import base64
+import gzip
 import html
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import anywidget
 import numpy as np
 import traitlets
+from IPython import get_ipython
 from matplotlib import colormaps
-from matplotlib.figure import Figure as MplFigure
 
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.plots import style
+from vitcnn_utils.images import Images
+from vitcnn_utils.models.facts import Model
 
+# What the output of an explorer holds for the static book, see `Explorer.for_page`.
+MIME = "application/vnd.vitcnn.explorer+json"
 _FOLDER = Path(__file__).parent
+
+
+class Still(Protocol):
+    """A figure of the same arrays, as `vitcnn_utils.plots` gives it: inline SVG."""
+
+    svg: str
 
 
 @dataclass(frozen=True)
@@ -29,12 +41,6 @@ class Quantized:
     step: float
 
     @property
-    def values(self) -> np.ndarray:
-        """What the codes stand for, float64: what the script reads."""
-        none = np.iinfo(self.codes.dtype).max
-        return np.where(self.codes == none, np.nan, self.low + self.step * self.codes.astype(np.float64))
-
-    @property
     def error(self) -> float:
         """How far a value can be from the one that was measured."""
         return self.step / 2
@@ -43,7 +49,7 @@ class Quantized:
 def quantize(values: Any, low: float | None = None, high: float | None = None, bits: int = 8) -> Quantized:
     """Values of any shape between low and high (their own extremes, if not given) in 2**bits - 1 even steps.
 
-    NaN and infinity have no code but the one for 'no value'; values beyond low or high become low or high.
+    NaN and infinity get the code for 'no value'; values beyond low or high become low or high.
     """
     values = np.asarray(values, dtype=np.float64)
     finite = values[np.isfinite(values)]
@@ -59,7 +65,7 @@ def quantize(values: Any, low: float | None = None, high: float | None = None, b
 def pack(arrays: Mapping[str, np.ndarray | Quantized]) -> tuple[dict[str, dict[str, Any]], bytes]:
     """All arrays one after the other, each at a multiple of 4 bytes, and where each lies; little-endian.
 
-    Plain arrays must be of uint8 (pixels, codes) or become float32. `arrays(model)` in kit.js reads it back.
+    Plain arrays are uint8 (pixels, codes) or become float32. `arrays(model)` in kit.js reads them back.
     """
     header, parts, offset = {}, [], 0
     for name, array in arrays.items():
@@ -76,20 +82,61 @@ def pack(arrays: Mapping[str, np.ndarray | Quantized]) -> tuple[dict[str, dict[s
     return header, b"".join(parts)
 
 
+def measured(
+    given: Mapping[str, Any], images: Images | None, measure: Callable[[Model, Images], Any], most: int | None = None
+) -> dict[str, Any]:
+    """Arrays by label: those that were given, and those of models, measured on `images`.
+
+    Raises VitcnnError where nothing is given, more than `most`, or a model without images.
+    """
+    if not given:
+        raise VitcnnError("there is nothing to explore: give at least one labelled model or array")
+    if most and len(given) > most:
+        raise VitcnnError(f"explorers show up to {most} side by side, not {len(given)}: leave some out")
+    arrays = {}
+    for label, one in given.items():
+        if isinstance(one, Model):
+            if images is None:
+                raise VitcnnError(f"{label!r} is a model, and models need images to be measured on: give images")
+            one = measure(one, images)
+        arrays[str(label)] = one
+    return arrays
+
+
+def stops(depths: Sequence[Sequence[float]]) -> list[float]:
+    """Depths at which a slider stops: at each, the layers nearest to it differ from those at the stop before.
+
+    depths: of the layers of each model, 0 to 1. Every layer of every model is nearest to one of the stops; a model of
+    one layer makes none, unless all are like it.
+    """
+    several = [model for model in depths if len(model) > 1] or depths
+    of_layers: dict[tuple[int, ...], float] = {}
+    for depth in sorted({depth for model in several for depth in model}):
+        nearest = tuple(int(np.argmin(np.abs(np.asarray(model) - depth))) for model in depths)
+        of_layers.setdefault(nearest, depth)
+    return list(of_layers.values())
+
+
+def depths_of(arrays: Any) -> list[float]:
+    """The coordinate `depth`, as exact as an explorer shows it."""
+    return [round(float(depth), 4) for depth in np.atleast_1d(arrays["depth"].values)]
+
+
 class Explorer(anywidget.AnyWidget):
     """An interactive view of measured arrays: an ipywidget in a notebook, and without a kernel in the static book.
 
-    A subclass names its script (`kind`), its state (traits tagged `sync=True, state=True`, whole numbers and words),
-    and what is seen of it without scripts: `still` and `sentence`. The script, `kind.js`, follows kit.js.
+    A subclass names its script (`kind`), what it asks (`title`) and its state: traits tagged `sync=True, state=True`,
+    whole numbers and words. The script, `kind.js`, follows kit.js.
     """
 
     kind: ClassVar[str]
-    color_maps: ClassVar[tuple[str, ...]] = (style.SIMILARITY, style.SEQUENTIAL)
+    title: ClassVar[str]
+    color_map: ClassVar[str] = "viridis"  # as in the figures: 'magma' for similarity
 
-    # Which of the traits are the reader's choices: they live in the page's address.
+    # Which of the traits are the reader's choices: they stand in the page's address.
     state_names = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    name = traitlets.Unicode().tag(sync=True)  # tells apart several explorers of one kind on a page
-    header = traitlets.Dict().tag(sync=True)  # 'arrays': see `pack`; 'colors': by name; and facts of the explorer's own
+    name = traitlets.Unicode().tag(sync=True)  # tells apart several explorers on a page
+    header = traitlets.Dict().tag(sync=True)  # all that the script needs besides the arrays
     data = traitlets.Bytes().tag(sync=True)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -104,22 +151,27 @@ class Explorer(anywidget.AnyWidget):
         choices: Mapping[str, int | Sequence[str]],
         start: Mapping[str, int | str],
         name: str | None = None,
+        still: Still | None = None,
         **facts: Any,
     ) -> None:
         """Pack what the script needs.
 
         arrays: for `pack`. choices: what each trait of the state may be, a count n for 0 to n - 1, or words.
-        start: the state at first. name: see the trait; None: the kind. facts: whatever else the script needs, for JSON.
+        start: the state at first. name: see the trait; None: the kind. still: what is seen where no script runs.
+        facts: whatever else the script needs, for JSON.
         """
+        name = self.kind if name is None else name
+        if not re.fullmatch(r"[\w-]+", name, re.ASCII):
+            raise VitcnnError(f"name={name!r}: name an explorer by letters, digits, '-' and '_'")
         places, data = pack(arrays)
-        colors = {one: _colors(one) for one in self.color_maps}
-        header = as_json({"arrays": places, "colors": colors, "choices": choices, **facts})
         names = [key for key, trait in self.traits(sync=True).items() if trait.metadata.get("state")]
-        super().__init__(state_names=names, name=name or self.kind, header=header, data=data)
+        initial = {key: start.get(key, getattr(self, key)) for key in names}
+        header = {"arrays": places, "colors": _colors(self.color_map), "title": self.title, "choices": choices,
+                  "start": initial, **facts}  # fmt: skip
+        self._still = still
+        super().__init__(state_names=names, name=name, header=_as_json(header), data=data, **_as_json(initial))
         # From now on a value that is not allowed is refused, in Python and from the page.
         self._register_validator(type(self)._check, tuple(names))
-        for key, value in start.items():
-            setattr(self, key, value)
 
     def _check(self, proposal: Any) -> Any:
         name, value = proposal["trait"].name, proposal["value"]
@@ -131,26 +183,50 @@ class Explorer(anywidget.AnyWidget):
             raise VitcnnError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
         return value
 
-    def sentence(self) -> str:
-        """What the explorer shows at its present state: word for word the sentence below the explorer."""
-        raise NotImplementedError
+    # --- where it is shown: with a front end it is a widget, without one it is a still and data for the book ----------
 
-    def still(self) -> MplFigure:
-        """What the explorer shows at its present state, as a drawing of the book's style."""
-        raise NotImplementedError
+    def open(self) -> None:
+        """Connect to the front end, if there is one; else a notebook that is executed would keep a dead widget."""
+        if _has_front_end():
+            super().open()
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if bundle is None:
-            raise VitcnnError("ipywidgets cannot show widgets here: run this in a notebook")
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        return {**data, "text/html": self.fallback()}, metadata
+    @property
+    def model_id(self) -> str:
+        """The widget's id; a widget that holds this one asks for it, and connects it after all."""
+        if self.comm is None:
+            super().open()
+        return self.comm.comm_id
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        data = {"text/plain": self.title, "text/html": self.fallback()}
+        widget = super()._repr_mimebundle_(**kwargs) if _has_front_end() else None
+        return {**(widget[0] if widget else {MIME: self.for_page()}), **data}, {}
 
     def fallback(self) -> str:
-        """HTML for readers without scripts and for print: the still picture and the sentence."""
-        sentence = self.sentence()
-        picture = style.inline_svg(self.still(), f"still-{self.name}", sentence)
-        return f'<div class="vx-fallback">{picture}<p>{html.escape(sentence)}</p></div>'
+        """HTML for where no script runs: the still and a line."""
+        # Ids of its own, as the figure may stand on the same page.
+        svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{self.name}-", self._still.svg) if self._still else ""
+        text = f"<strong>{html.escape(self.title)}</strong> An interactive view, in the online book or with a kernel."
+        return f'<div class="vx-fallback">{svg}<p>{text}</p></div>'
+
+    def for_page(self) -> dict[str, str]:
+        """What the static book needs: `payload` is gzip in base64, of the length of a JSON text as 4 bytes
+        (little-endian), the text, which holds all traits but `data`, and `data`.
+        """
+        state = {key: getattr(self, key) for key in self.state_names}
+        header = {**self.header, "start": state}
+        traits = {"state_names": self.state_names, "name": self.name, "header": header, **state}
+        text = json.dumps(traits, sort_keys=True, separators=(",", ":")).encode()
+        packed = gzip.compress(len(text).to_bytes(4, "little") + text + self.data, mtime=0)
+        script = json.dumps({"esm": self._esm, "css": self._css})
+        return {"kind": self.kind, "name": self.name, "script": script, "payload": base64.b64encode(packed).decode()}
+
+
+def _has_front_end() -> bool:
+    """False in a script, and where papermill or nbconvert runs the notebook: they say that nobody can be asked."""
+    shell = get_ipython()
+    request = shell.get_parent() if hasattr(shell, "get_parent") else {"content": {"allow_stdin": False}}
+    return request.get("content", {}).get("allow_stdin", True)
 
 
 @cache
@@ -164,6 +240,6 @@ def _colors(name: str) -> str:
     return (colormaps[name](np.arange(256), bytes=True)[:, :3]).astype(np.uint8).tobytes().hex()
 
 
-def as_json(value: Any) -> Any:
-    """Numbers of numpy as numbers of Python, for facts that go into the header."""
+def _as_json(value: Any) -> Any:
+    """Numbers of numpy as numbers of Python."""
     return json.loads(json.dumps(value, default=lambda one: one.item()))

@@ -2,7 +2,12 @@
 // `model` is anywidget's: get, set, save_changes, on, off. In the static book it is a small stand-in (runtime.js)
 // that also has link(), the address of the present state.
 
-const LINES = ["#2f7fc1", "#d2691e", "#1d9a6c", "#a866b8", "#d04a4a", "#808080"]; // plots/style.py: CYCLE
+// The colours of plots/style.py: blue, orange, green, purple, red, grey.
+const LINES = ["#2f7fc1", "#d2691e", "#1d9a6c", "#a866b8", "#d04a4a", "#808080"];
+const GREY = LINES[5];
+const MODELS = new Map([["ViT", LINES[0]], ["CNN", LINES[1]]]); // one colour a model, in all figures
+const DASHED = "4 3", DOTTED = "1 3";
+const DASHES = [undefined, DASHED, "7 3 1 3"];
 
 // --- data ---------------------------------------------------------------------------------------------------
 
@@ -27,13 +32,29 @@ function array(codes, { shape, low, step, type }) {
     return none === undefined ? code : code === none ? NaN : low + step * code;
   };
   const position = (index) => index.reduce((sum, i, axis) => sum * shape[axis] + i, 0);
-  return { shape, codes, flat, at: (...index) => flat(position(index)), position };
+  return { shape, codes, flat, at: (...index) => flat(position(index)), position, values: () => Array.from(codes, (_, i) => flat(i)) };
 }
 
-// Where the middle of cell `index` of `cells` lies in a row of `others` cells over the same image: compare.py's place.
+// The lowest and the highest of numbers, 0 and 1 where there is none.
+function extent(numbers) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const one of numbers) {
+    if (!Number.isFinite(one)) continue;
+    if (one < low) low = one;
+    if (one > high) high = one;
+  }
+  return low <= high ? [low, high] : [0, 1];
+}
+
+const cellsOf = (rows, columns, value) => Array.from({ length: rows * columns }, (_, i) => value(Math.floor(i / columns), i % columns));
+
+// Where the middle of cell `index` of `cells` lies in a row of `others` cells over the same image.
 const cellAt = (index, cells, others) => Math.floor(((2 * index + 1) * others) / (2 * cells));
 
-// A number in words, as style.number in Python: no minus before zero, 'none' where there is no value.
+// Which of numbers is nearest to a value, the first of equals.
+const nearest = (numbers, value) => numbers.reduce((best, one, i) => (Math.abs(one - value) < Math.abs(numbers[best] - value) ? i : best), 0);
+
+// A number in words: no minus before zero, 'none' where there is no value.
 const fixed = (value, digits = 2) => (Number.isFinite(value) ? value.toFixed(digits).replace(/^-(?=0\.?0*$)/, "") : "none");
 
 // --- elements -----------------------------------------------------------------------------------------------
@@ -53,6 +74,27 @@ function fill(element, properties, children) {
   return element;
 }
 
+// --- models -------------------------------------------------------------------------------------------------
+
+// How the lines of models look. What a label says before a comma is the model and gives the colour, what follows gives the dashes.
+function looksOf(labels) {
+  const family = (label) => label.split(",")[0];
+  const others = [...new Set(labels.map(family))].filter((name) => !MODELS.has(name));
+  const free = LINES.slice(0, 5).filter((color) => !labels.some((label) => MODELS.get(family(label)) === color));
+  return labels.map((label, i) => {
+    const name = family(label), place = others.indexOf(name);
+    const before = labels.slice(0, i).filter((one) => family(one) === name && !one.includes("untrained")).length;
+    const dash = label.includes("untrained") ? DOTTED : DASHES[(before + Math.floor(Math.max(place, 0) / free.length)) % DASHES.length];
+    return { color: MODELS.get(name) ?? free[place % free.length], dash };
+  });
+}
+
+// 'blocks.3, depth 0.50'
+const layerInWords = (names, depths, i) => `${names[i]}, depth ${fixed(depths[i])}`;
+
+const placeInWords = ([row, column], [rows, columns]) => `token (${row}, ${column}) of ${rows} × ${columns}`;
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
+
 let counter = 0;
 const freshId = () => `vx-${Date.now().toString(36)}-${(counter += 1)}`;
 
@@ -60,20 +102,23 @@ const freshId = () => `vx-${Date.now().toString(36)}-${(counter += 1)}`;
 
 // controls: what slider() and choice() made. body: elements. pickers: what picker() made, wherever they stand in the
 // body. update(state): paints all, and returns the sentence. notes: small print. Returns what anywidget calls at the end.
-function mount({ model, el, title, controls, body, pickers = [], update, notes = "" }) {
+function mount({ model, el, controls, body, pickers = [], update, notes = "" }) {
   const names = model.get("state_names");
+  const { title, start } = model.get("header");
+  const shown = controls.filter(Boolean);
+  const reset = h("button", { type: "button", class: "vx-button", onclick: () => change(model, start) }, "Reset");
   const sentence = h("p", { class: "vx-sentence", role: "status", "aria-live": "polite" });
   // In a notebook, JupyterLab would take the arrow keys to go from cell to cell.
   const root = h("section", { class: "vx", "aria-label": title, "data-lm-suppress-shortcuts": "true" },
     h("p", { class: "vx-title" }, title),
-    h("div", { class: "vx-controls" }, ...controls.map((control) => control.element)),
-    h("div", { class: "vx-body" }, ...body),
+    h("div", { class: "vx-controls" }, ...shown.map((control) => control.element)),
+    h("div", { class: "vx-body" }, ...body.filter(Boolean)),
     sentence,
-    h("div", { class: "vx-foot" }, h("small", {}, notes), copyLink(model)));
+    h("div", { class: "vx-foot" }, h("small", {}, notes), h("span", {}, reset, copyLink(model))));
   const state = () => Object.fromEntries(names.map((name) => [name, allowed(model, name)]));
   const paint = () => {
     const now = state();
-    for (const control of [...controls, ...pickers]) control.sync(now);
+    for (const control of [...shown, ...pickers]) control.sync(now);
     sentence.textContent = update(now);
   };
   for (const name of names) model.on(`change:${name}`, paint);
@@ -134,8 +179,17 @@ function slider(model, { name, label, text = String }) {
   return { element: h("div", { class: "vx-control" }, h("label", { for: id }, label), input, output), sync };
 }
 
-// One of a few: options are [value, text]; buttons up to four of them, else a list.
-function choice(model, { name, label, options }) {
+// Where in depth: at each stop, each model shows the layer nearest to it.
+function depthSlider(model) {
+  const { stops } = model.get("header");
+  return slider(model, { name: "layer", label: "Depth", text: (i) => fixed(stops[i]) });
+}
+
+// One of a few: options are [value, text]; buttons up to four of them, else a list. words: what the values of a choice of
+// words are called, if not by themselves. Null where there is nothing to choose.
+function choice(model, { name, label, words, options }) {
+  options ??= model.get("header").choices[name].map((value) => [value, words?.[value] ?? value]);
+  if (options.length < 2) return null;
   const cast = typeof options[0][0] === "number" ? Number : String;
   return options.length > 4 ? list(model, name, label, options, cast) : buttons(model, name, label, options, cast);
 }
@@ -206,15 +260,39 @@ function picker({ label, rows, columns, get, set, text, hover, cell, upward = fa
   return { element, pixels, marks, sync };
 }
 
+// A heat map over the image's grid, in which a cell is chosen: its name above it; its colours and a line of text below it.
+// get, set: see picker. say(row, column): a cell in words; rest(): what stands there while no cell is pointed at.
+// paint({rows, columns, low, high, value, chosen}): chosen: [row, column] or null; the colours' ends are said times `times`.
+function gridMap(table, { label, get, set, say, rest = () => "", text, bar, digits, times = 1 }) {
+  let size = [1, 1];
+  const head = h("p", { class: "vx-head" });
+  const readout = h("p", { class: "vx-readout" });
+  const map = picker({ label, rows: () => size[0], columns: () => size[1], get, set, text,
+    hover: (row, column) => { readout.textContent = row === null ? rest() : say(row, column); } });
+  const colors = colorBar(table, { label: bar, low: 0, high: 1, digits });
+  const element = h("div", { class: "vx-token-map" }, head, map.element, colors.element, readout);
+  function paint(state, { rows, columns, low, high, value, chosen }) {
+    size = [rows, columns];
+    heat(map.pixels, { rows, columns, low, high, table, value });
+    map.pixels.style.aspectRatio = `${columns} / ${rows}`;
+    frame(map.marks, rows, columns, chosen ? [{ row: chosen[0], column: chosen[1] }] : []);
+    colors.set(times * low, times * high);
+    readout.textContent = rest();
+    map.sync(state);
+  }
+  const show = (isShown) => { for (const one of [map.element, colors.element]) one.hidden = !isShown; };
+  return { element, head, readout, marks: map.marks, paint, show };
+}
+
 // --- painting ---------------------------------------------------------------------------------------------------
 
-// The 256 colours of a map, from header.colors, as [r, g, b] one after the other.
-function colors(model, name) {
-  const hex = model.get("header").colors[name];
+// The 256 colours of the explorer's map, as [r, g, b] one after the other.
+function colors(model) {
+  const hex = model.get("header").colors;
   return Uint8Array.from({ length: hex.length / 2 }, (_, i) => parseInt(hex.slice(2 * i, 2 * i + 2), 16));
 }
 
-const BAD = [128, 128, 128]; // where there is no value: style.GREY
+const BAD = [128, 128, 128]; // where there is no value: GREY
 
 // Fill a canvas, one pixel a cell, or `across` and `down` (which cell each pixel shows) where cells differ in size.
 // value(row, column) between low and high takes the colours of `table`; upward: row 0 is at the bottom.
@@ -268,7 +346,7 @@ function colorBar(table, { label, low, high, digits = 1 }) {
   return { element: h("div", { class: "vx-bar" }, ends[0], canvas, ends[1], name), set };
 }
 
-// Lines over x. series: {label, points: [[x, y], …], color, thin, dashed, dots, hollow (which dots are), band: [[x, low, high], …]}.
+// Lines over x. series: {label, points: [[x, y], …], color, thin, dash, dots, hollow (which dots are), band: [[x, low, high], …]}.
 // marks: x where a thin upright line stands.
 // xTicks, yTicks: [[x, text], …] in place of even ones. Redrawn whole: {element, draw(series, marks, options)}.
 function plot({ label, xLabel, yLabel, x, y, height = 200, xTicks }) {
@@ -282,20 +360,21 @@ function plot({ label, xLabel, yLabel, x, y, height = 200, xTicks }) {
       ...axes({ x0, x1, y0, y1, px, py, width, height, left, right, bottom, top, xLabel: range.xLabel ?? xLabel, yLabel: range.yLabel ?? yLabel,
         xTicks: range.xTicks ?? xTicks, yTicks: range.yTicks }),
       ...marks.map((value) => svg("line", { class: "vx-mark", x1: px(value), x2: px(value), y1: top, y2: height - bottom })),
-      ...series.flatMap((one, i) => line(one, one.color ?? LINES[i % LINES.length], px, py)));
+      ...series.flatMap((one) => line(one, px, py)));
     const legend = series.filter((one) => one.label).map((one) => h("span", {},
-      h("i", { style: `border-top:3px ${one.dashed ? "dashed" : "solid"} ${one.color ?? LINES[series.indexOf(one) % LINES.length]}` }), one.label));
+      svg("svg", { viewBox: "0 0 24 6", "aria-hidden": "true" },
+        svg("path", { d: "M0 3H24", stroke: one.color, "stroke-width": 3, "stroke-dasharray": one.dash })), one.label));
     element.replaceChildren(chart, h("figcaption", {}, ...legend));
   };
   return { element, draw };
 }
 
-function line({ points, thin, dashed, dots, hollow, band = [] }, color, px, py) {
+function line({ points, color, thin, dash, dots, hollow, band = [] }, px, py) {
   // A gap in the values is a gap in the line.
   const steps = points.map(([a, b], i) => Number.isFinite(b)
     ? `${i && Number.isFinite(points[i - 1][1]) ? "L" : "M"}${px(a).toFixed(1)} ${py(b).toFixed(1)}` : "");
   const path = svg("path", { d: steps.join(""), fill: "none", stroke: color, "stroke-width": thin ? 1 : 2,
-    "stroke-dasharray": dashed ? "4 3" : undefined });
+    "stroke-dasharray": dash });
   const circles = points.flatMap(([a, b], i) => (dots && Number.isFinite(b)
     ? [svg("circle", { cx: px(a).toFixed(1), cy: py(b).toFixed(1), r: 3, fill: hollow?.[i] ? "none" : color, stroke: color })] : []));
   const known = band.filter(([, low, high]) => Number.isFinite(low) && Number.isFinite(high));

@@ -70,16 +70,19 @@
     const values = restored(traits);
     const listeners = {};
     let timer;
-    const link = () => {
-      const address = new URL(location.href);
+    const stateAt = (page) => {
+      const address = new URL(page);
       const state = values.state_names.map((name) => [name, values[name]]);
       address.search = new URLSearchParams([["explorer", values.name], ...state]);
       address.hash = `explore-${values.name}`;
       return address.href;
     };
+    // A page on the disk is nobody else's: there, give the address that it has on the web, where it says so.
+    const published = location.protocol === "file:" && document.querySelector("link[rel=canonical]")?.href;
+    const link = () => stateAt(published || location.href);
     const write = () => {
       try {
-        history.replaceState(history.state, "", link());
+        history.replaceState(history.state, "", stateAt(location.href));
       } catch {
         // Some browsers keep the address of a page from the disk as it is; "Copy link" gives it all the same.
       }

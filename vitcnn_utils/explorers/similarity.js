@@ -3,9 +3,9 @@
 const PIXELS = 480; // a side of the map: fine enough for layers of unequal depth
 
 function render({ model, el }) {
-  const { titles, sides, choices, error } = model.get("header");
+  const { titles, sides, error } = model.get("header");
   const maps = arrays(model);
-  const table = colors(model, "magma");
+  const table = colors(model);
   let view = null;
 
   const map = picker({
@@ -21,9 +21,7 @@ function render({ model, el }) {
   const profile = plot({ label: "CKA of the chosen row's layer with every layer of the other axis",
     xLabel: "", yLabel: "CKA", x: [0, 1], y: [0, 1] });
   const bar = colorBar(table, { label: "CKA", low: 0, high: 1, digits: 0 });
-  const xName = h("span", { class: "vx-x" });
-  const yName = h("p", { class: "vx-head" });
-  const profileName = h("p", { class: "vx-head" });
+  const [yName, xName, profileName] = Array.from({ length: 3 }, () => h("p", { class: "vx-head" }));
 
   function update(state) {
     view = see(state);
@@ -46,7 +44,7 @@ function render({ model, el }) {
       return found.length ? found : side.kinds.map((_, i) => i);
     };
     const rows = shown(a), columns = shown(b);
-    const row = nearest(rows, state.row), column = nearest(columns, state.column);
+    const row = rows[nearest(rows, state.row)], column = columns[nearest(columns, state.column)];
     const values = maps[`map${state.pair}`];
     const byDepth = state.axes === "depth";
     return { a, b, rows, columns, row, column, values, byDepth, down: cells(rows, a.depths, byDepth),
@@ -57,12 +55,12 @@ function render({ model, el }) {
 
   function drawProfile(over = null) {
     const { a, b, rows, columns, row, column, values, byDepth } = view;
-    const place = (j) => (byDepth ? b.depths[columns[j]] : columns[j] + 1);
-    const points = (i) => columns.map((layer, j) => [place(j), values.at(i, layer)]);
-    const series = [{ label: a.names[row], points: points(row) }];
-    if (over !== null && rows[over] !== row) series.push({ label: a.names[rows[over]], points: points(rows[over]), thin: true });
-    profile.draw(series, [place(columns.indexOf(column))], {
-      x: byDepth ? [0, 1] : [1, b.names.length], xLabel: `${byDepth ? "depth" : "layer"} in ${b.model}` });
+    const place = (layer) => (byDepth ? b.depths[layer] : layer);
+    const curve = (i, look) => ({ label: a.names[i], points: columns.map((layer) => [place(layer), values.at(i, layer)]), ...look });
+    const series = [curve(row, { color: LINES[0] })];
+    if (over !== null && rows[over] !== row) series.push(curve(rows[over], { color: GREY, thin: true }));
+    profile.draw(series, [place(column)], {
+      x: byDepth ? [0, 1] : [0, b.names.length - 1], xLabel: `${byDepth ? "depth" : "layer"} in ${b.model}` });
   }
 
   function hover(row, column) {
@@ -74,32 +72,29 @@ function render({ model, el }) {
   }
 
   return mount({
-    model, el, title: "Which layers are alike?",
+    model, el,
     controls: [
       choice(model, { name: "pair", label: "Map", options: titles.map((title, i) => [i, title]) }),
-      choice(model, { name: "layers", label: "Layers", options: choices.layers.map((kind) => [kind, kind]) }),
-      choice(model, { name: "axes", label: "Axes", options: [["number", "number"], ["depth", "depth"]] }),
+      choice(model, { name: "layers", label: "Layers" }),
+      choice(model, { name: "axes", label: "Axes" }),
     ],
     body: [
-      h("div", {}, yName, map.element, h("p", { class: "vx-head vx-end" }, xName), bar.element),
+      h("div", {}, yName, map.element, xName, bar.element),
       h("div", {}, profileName, profile.element, readout),
     ],
     update,
-    notes: `Choose a cell by click or arrow keys; point at another row to compare. Values within ${fixed(error, 3)} of the measured ones.`,
+    notes: `Choose a cell by click or arrow keys; point at another row to compare. Layers count from 0. Values within ${fixed(error, 3)} of the measured ones.`,
   });
 }
 
-const nearest = (found, index) => found.reduce((best, i) => (Math.abs(i - index) < Math.abs(best - index) ? i : best));
-
-const words = ({ model, names, kinds }, i) => `layer ${i + 1} of ${names.length} in ${model}, ${names[i]} (${kinds[i]})`;
+const words = ({ model, names, kinds }, i) => `layer ${i} of 0 to ${names.length - 1} in ${model}, ${names[i]} (${kinds[i]})`;
 
 // Which cell each pixel of an axis shows: all of one width, or each reaching halfway to its neighbours in depth.
 function cells(shown, depths, byDepth) {
   const at = shown.map((i) => depths[i]);
   return Uint16Array.from({ length: PIXELS }, (_, pixel) => {
     const x = (pixel + 0.5) / PIXELS;
-    if (!byDepth) return Math.floor(x * shown.length);
-    return at.reduce((best, depth, i) => (Math.abs(depth - x) < Math.abs(at[best] - x) ? i : best), 0);
+    return byDepth ? nearest(at, x) : Math.floor(x * shown.length);
   });
 }
 

@@ -1,5 +1,6 @@
 """How often a classifier is right."""
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,19 +12,23 @@ from vitcnn_utils.errors import VitcnnError, not_finite
 from vitcnn_utils.images import Images
 from vitcnn_utils.models.facts import Model
 from vitcnn_utils.run import each_batch
+from vitcnn_utils.zoo.architectures import CLASS_NAMES
 
 
 def accuracy(model: Model, images: Images, batch_size: int | None = None) -> float:
-    """Share of images whose label is the largest of the model's logits, from 0 to 1.
+    """Share of images whose class is the largest of the model's logits, from 0 to 1.
 
     batch_size: images at once; None for as many as fit in memory.
-    Raises VitcnnError where the images have no labels, or not the model's classes, as far as their number tells, and
+    Raises VitcnnError where the images have no labels, or classes that are not the model's, see `class_numbers`, and
     for NaN or Inf in the logits.
     """
     if images.labels is None:
         raise VitcnnError(f"{images.name} has no labels, which accuracy needs: name its column with label_column")
-    if not knows_classes(model, images):
-        theirs = f"labels up to {images.labels.max()}" if images.classes is None else f"{len(images.classes)}"
+    numbers = class_numbers(model, images)
+    if numbers is None:
+        theirs = f"labels up to {images.labels.max()}"
+        if images.classes is not None:
+            theirs = f"{len(images.classes)}, the first of them {images.classes[0]!r}"
         raise VitcnnError(
             f"{model.name} has {model.num_classes} classes and {images.name} has {theirs}: "
             "accuracy needs the classes that the model was trained on"
@@ -36,16 +41,69 @@ def accuracy(model: Model, images: Images, batch_size: int | None = None) -> flo
             raise not_finite(f"the logits of {model.name}")
         return logits.argmax(-1).cpu().numpy()
 
-    return float((np.concatenate(list(each_batch(model, images, batch_size, guesses))) == images.labels).mean())
+    return float((np.concatenate(list(each_batch(model, images, batch_size, guesses))) == numbers).mean())
 
 
 def knows_classes(model: Model, images: Images) -> bool:
-    """Whether the images have labels that can be the model's classes: as many, or none beyond, as far as is known."""
+    """Whether the images have labels that are classes of the model, as far as is known."""
+    return class_numbers(model, images) is not None
+
+
+def class_numbers(model: Model, images: Images) -> np.ndarray | None:
+    """The number of each image's class in the model's own numbering, int64 (N,); None where it has no such class.
+
+    Folders are numbered by the alphabet and ImageNet's classes are not, so classes are matched by name, or by number in
+    WordNet such as n01440764, where the model's are known. Where they are not, labels count as the model's numbers if
+    there are as many classes, or, without names, no label beyond the last class.
+    """
     if images.labels is None:
-        return False
-    if images.classes is not None:
-        return len(images.classes) == model.num_classes
-    return bool(images.labels.max() < model.num_classes)
+        return None
+    if images.classes is None:
+        return images.labels if images.labels.max() < model.num_classes else None
+    alike = len(images.classes) == model.num_classes
+    named = class_names(model)
+    if named is None:
+        return images.labels if alike else None
+    matches = [named.get(_plain(name), set()) for name in images.classes]
+    if alike and sum(i in match for i, match in enumerate(matches)) > len(matches) / 2:
+        return images.labels  # in the model's order, with a few names spelt otherwise
+    if any(len(match) != 1 for match in matches) or len(set.union(*matches)) < len(matches):
+        return None
+    return np.array([min(match) for match in matches])[images.labels]
+
+
+def class_names(model: Model) -> dict[str, set[int]] | None:
+    """The numbers of the classes that have a name, each by all its names and by each alone; None where none are known.
+
+    A name that is all of one class's names, such as "missile", is not that of another, "projectile, missile".
+    """
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    facts = getattr(model.module, "pretrained_cfg", None) or {}
+    subset = infer_imagenet_subset({"num_classes": model.num_classes})
+    if model.name.startswith("zoo/"):
+        names: list[list[str]] = [[name] for name in CLASS_NAMES]
+    elif facts.get("label_names"):
+        names = [[name] for name in facts["label_names"]]
+    elif subset:
+        info = ImageNetInfo(subset)
+        names = [list(pair) for pair in zip(info.label_names(), info.label_descriptions(), strict=True)]
+    else:
+        return None
+    whole = _numbers(names)
+    return _numbers([[word for name in of_class for word in name.split(", ")] for of_class in names]) | whole
+
+
+def _numbers(names: list[list[str]]) -> dict[str, set[int]]:
+    numbers: dict[str, set[int]] = {}
+    for number, of_class in enumerate(names):
+        for name in of_class:
+            numbers.setdefault(_plain(name), set()).add(number)
+    return numbers
+
+
+def _plain(name: str) -> str:
+    return " ".join(re.split(r"[\s_-]+", name.lower()))
 
 
 def accuracies(intact: float, trained: Mapping[int, float], cut: Mapping[int, float]) -> xr.DataArray:

@@ -322,13 +322,13 @@ def _of_tokens(model: Model, activation: Tensor, tokens: Tokens) -> Tensor:
     """What `tokens` names of (B, T, D); a map has no tokens and stays whole."""
     if activation.ndim != 3 or tokens == "all":
         return activation
-    return activation[:, model.prefix_tokens :] if tokens == "spatial" else activation[:, :1]
+    return model.spatial(activation) if tokens == "spatial" else activation[:, :1]
 
 
 def _check_tokens(a: Model, b: Model, tokens: Tokens) -> None:
     if tokens not in ("all", "spatial", "cls"):
         raise VitcnnError(f"tokens={tokens!r} is neither 'all', 'spatial' nor 'cls'")
-    without = [model.name for model in (a, b) if model.grid is not None and model.prefix_tokens == 0]
+    without = [model.name for model in (a, b) if model.grid is not None and "CLS" not in model.prefix_names]
     if a.grid is None and b.grid is None:
         without = [a.name, b.name]
     if tokens == "cls" and without:

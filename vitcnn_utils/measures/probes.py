@@ -248,7 +248,7 @@ def split_images(images: Images, shots: int, draws: int, seed: int) -> Split:
 def readouts_of(model: Model, readouts: Sequence[Readout] | None) -> Sequence[Readout]:
     """The read-outs that `layer_probes` takes, None for all of the model's; VitcnnError for one that it lacks."""
     missing = set() if model.grid is not None else {"first token"}
-    missing |= set() if model.prefix_tokens else {"cls", "mean with cls"}
+    missing |= set() if "CLS" in model.prefix_names else {"cls", "mean with cls"}
     if readouts is None:
         return [readout for readout in get_args(Readout) if readout not in missing]
     for readout in readouts:
@@ -294,7 +294,7 @@ class _Reader:
             "first token": cells[:, :1],
             "token": cells,
         }
-        if self.model.prefix_tokens:
+        if "CLS" in self.model.prefix_names:
             views |= {"cls": activation[:, :1], "mean with cls": activation.mean(dim=1, keepdim=True)}
         return {readout: views[readout] for readout in readouts}
 

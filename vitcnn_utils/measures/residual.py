@@ -53,8 +53,10 @@ def skip_ratio_sums(model: Model, images: "Images", batch_size: int | None = Non
     def compare(x: Tensor) -> Tensor:
         with torch.no_grad(), model.reading(taps) as values:
             model.module(x)
-        pairs = zip(branches, values[::2], values[1::2], strict=True)
-        return torch.stack([_compare(z, f, model.grid is not None, f"{b.name} of {model.name}") for b, z, f in pairs])
+        by_token = model.grid is not None
+        z_and_f = [value if by_token else model.spatial(value) for value in values]
+        pairs = zip(branches, z_and_f[::2], z_and_f[1::2], strict=True)
+        return torch.stack([_compare(z, f, by_token, f"{b.name} of {model.name}") for b, z, f in pairs])
 
     total: SkipRatioSums | None = None
     for values in each_batch(model, images, batch_size, compare):
@@ -67,13 +69,15 @@ def skip_ratio_sums(model: Model, images: "Images", batch_size: int | None = Non
 
 
 def _compare(z: Tensor, f: Tensor, by_token: bool, name: str) -> Tensor:
-    """|z|, |f|, |z| / |f|, cos(z, f) and cos(z, z + f), by token or as a mean over tokens or places: (5, B, T)."""
-    over = 1 if z.ndim == 4 else -1
+    """|z|, |f|, |z| / |f|, cos(z, f) and cos(z, z + f), by token or as a mean over places: (5, B, T).
+
+    z, f: (B, T, D), or else (B, rows, columns, D).
+    """
     s = z + f
-    z_norm, f_norm, s_norm = (v.norm(dim=over) for v in (z, f, s))
+    z_norm, f_norm, s_norm = (v.norm(dim=-1) for v in (z, f, s))
     if not (torch.isfinite(z_norm).all() and torch.isfinite(f_norm).all()):
         raise not_finite(f"the skip or the branch of {name}")
-    cosines = (z * f).sum(over) / (z_norm * f_norm), (z * s).sum(over) / (z_norm * s_norm)
+    cosines = (z * f).sum(-1) / (z_norm * f_norm), (z * s).sum(-1) / (z_norm * s_norm)
     values = torch.stack([z_norm, f_norm, z_norm / f_norm, *cosines])
     # A place whose channels are all 0 after a ReLU has no direction: it is left out of the mean cosine.
     return (values if by_token else values.flatten(2).nanmean(-1, keepdim=True)).cpu()

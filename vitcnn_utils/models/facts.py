@@ -4,17 +4,25 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vitcnn_utils.errors import VitcnnError, near
-from vitcnn_utils.models.trace import Call, Skip, Tap, Unit, Value, has_places, is_norm, trace, units
-from vitcnn_utils.run import each_batch
-
-if TYPE_CHECKING:
-    from vitcnn_utils.images import Images
+from vitcnn_utils.models.trace import (
+    Call,
+    Layout,
+    Skip,
+    Tap,
+    Unit,
+    Value,
+    has_places,
+    has_several,
+    is_norm,
+    trace,
+    units,
+)
 
 T = TypeVar("T")
 Fact = Literal["attention", "tokens", "residual stream"]
@@ -28,6 +36,7 @@ class Layer:
     that has a branch of its own, that branch's kind.
     block: index of the transformer block or residual unit it lies in; None outside them.
     depth: position among all layers of the model, from 0 (first) to 1 (last).
+    grid: rows and columns of its places in the image; None where they cannot be told.
     stage: which resolution of the model's maps it has, 0 for the finest; inside a block that of the block's output.
     None in a model of which all blocks work on the same tokens.
     """
@@ -37,6 +46,7 @@ class Layer:
     block: int | None
     depth: float
     tap: Tap
+    grid: tuple[int, int] | None = None
     stage: int | None = None
 
 
@@ -70,6 +80,8 @@ class Model:
     branches, attentions: empty where the model has no residual stream or no attention.
     patch_size (pixels), grid (rows, columns), prefix_tokens: of a model that works on tokens;
     None, None and 0 for others.
+    tokens: how so many tokens lie on a grid, by their number.
+    outside: a part that adds or attends outside all that look like blocks; such a model has no `blocks`.
     weights: the first 12 digits of the SHA-256 of the file they are from, or 'untrained, seed N'.
     """
 
@@ -87,6 +99,8 @@ class Model:
     grid: tuple[int, int] | None = None
     prefix_tokens: int = 0
     weights: str = "unknown"
+    outside: str = ""
+    tokens: dict[int, Layout] = field(default_factory=dict)
     _overwritten: dict[Tap, bool] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -97,8 +111,9 @@ class Model:
     @property
     def prefix_names(self) -> list[str]:
         """What the tokens before the patches are called, in timm's order: 'CLS', 'distillation', 'register 0', …"""
-        names = ["CLS"] if getattr(self.module, "cls_token", None) is not None else []
-        names += ["distillation"] if getattr(self.module, "dist_token", None) is not None else []
+        parameters = {name.rpartition(".")[2] for name, _ in self.module.named_parameters()}
+        named = {"cls_token": "CLS", "dist_token": "distillation"}
+        names = [name for parameter, name in named.items() if parameter in parameters]
         return [*names, *(f"register {i}" for i in range(self.prefix_tokens))][: self.prefix_tokens]
 
     def layer(self, name: str) -> Layer:
@@ -149,12 +164,6 @@ class Model:
                 raise VitcnnError(f"{self.name} does not run {layer.name}: give layers of this model")
         return kept
 
-    def activations(
-        self, images: "Images", layers: Sequence[Layer], batch_size: int | None = None
-    ) -> Iterator[dict[str, Tensor]]:
-        """The activations of `layers`, batch by batch, without gradients. batch_size: None for what fits in memory."""
-        return each_batch(self, images, batch_size, lambda x: self.record(x, layers))
-
     @contextmanager
     def reading(self, taps: Sequence[Tap]) -> Iterator[list[Tensor]]:
         """While open, a list that each forward pass of the module fills with the tensors at `taps`, in their order.
@@ -196,43 +205,52 @@ class Model:
     def spatial(self, activation: Tensor) -> Tensor:
         """An activation on its grid, channels last: (B, T, D) or (B, C, H, W) to (B, rows, columns, channels).
 
-        Tokens of a model whose grid changes on the way lie on the grid of the image's proportions, if there is one.
+        Prefix tokens are left out. VitcnnError where the forward pass did not tell how the places lie.
         """
-        if activation.ndim == 4:
+        shape = tuple(activation.shape)
+        if len(shape) == 4 and self.is_picture(shape[2], shape[3]):
             return activation.permute(0, 2, 3, 1)
-        if activation.ndim == 3:
-            B, T, D = activation.shape
-            H, W = self.image_size
-            rows = round((T * H / W) ** 0.5)
-            rows, columns = self.grid or (rows, T // rows)
-            if self.prefix_tokens + rows * columns == T:
-                return activation[:, self.prefix_tokens :].reshape(B, rows, columns, D)
-        raise VitcnnError(f"an activation of shape {tuple(activation.shape)} of {self.name} has no spatial grid")
+        layout = self.tokens.get(shape[1]) if len(shape) == 3 else None
+        if layout is None or layout.grid is None:
+            raise self.refusal(f"grid for an activation of shape {shape}", "this measure")
+        return activation[:, layout.prefix :].unflatten(1, layout.grid)
+
+    def is_picture(self, rows: int, columns: int) -> bool:
+        """Whether a map has the proportions of the image, give or take one row or column."""
+        H, W = self.image_size
+        return abs(rows * W - columns * H) <= max(H, W)
 
     def require(self, fact: Fact, measure: str) -> None:
         """VitcnnError if the model lacks what a measure needs; it names what is missing and what does work."""
+        if self._has(fact):
+            return
         missing = {
             "attention": "attention over one grid of tokens, one a block" if self.attentions else "attention module",
             "tokens": "one grid of tokens in all its blocks",
             "residual stream": "residual stream that can be read",
-        }
-        if not self._has(fact):
-            raise self.refusal(missing[fact], measure)
+        }[fact]
+        if self.outside:
+            missing = f"blocks that hold all its additions and attention ({self.outside} is outside of them)"
+        elif fact == "residual stream" and self.branches:
+            missing = "residual stream whose places in the image can be told"
+        raise self.refusal(missing, measure)
 
     def _has(self, fact: Fact) -> bool:
         if fact == "residual stream":
-            return bool(self.branches)
+            return bool(self.branches) and all(layer.grid for layer in self.blocks)
         a_block = [layer.block for layer in self.layers if layer.kind == "attention"]
         return self.grid is not None and (fact == "tokens" or (bool(a_block) and len(set(a_block)) == len(a_block)))
 
     def refusal(self, missing: str, measure: str, of_attention: bool = False) -> VitcnnError:
         """What to raise where a model lacks what a measure needs. of_attention: so no measure of attention works."""
-        works = ["layer similarity", "linear probes", "token-patch similarity"]
+        works = ["layer similarity"]
+        if any(layer.grid for layer in (self.blocks or self.layers)[-1:]):
+            works += ["linear probes", "token-patch similarity"]
         if self._has("attention") and not of_attention:
             works.append("attention distance")
         if self._has("residual stream"):
             works += ["effective receptive fields", "skip ratios"]
-        else:
+        elif any(layer.grid for layer in self.layers):
             works.append("effective receptive fields of layers you name")
         works_with_it = ", ".join(works)
         return VitcnnError(f"{self.name} has no {missing}, which {measure} needs; what works with it: {works_with_it}")
@@ -286,12 +304,16 @@ def describe(model: Model) -> None:
     root = trace(model.module, model.blank())
     residual_units = units(root)
     blocks = _blocks(root, residual_units)
-    _describe_tokens(model, blocks)
+    model.outside = _outside(root, blocks)
+    if model.outside:
+        blocks = []
+    model.tokens = _tokens(root)
+    _describe_grid(model, blocks)
     model.branches = _branches(blocks, residual_units)
     parts = _parts(model, root, blocks)
     last = max(len(parts) - 1, 1)
     stages = _stages(parts, blocks)
-    model.layers = [Layer(p.name, p.kind, p.block, i / last, p.tap, stages[i]) for i, p in enumerate(parts)]
+    model.layers = [Layer(p.name, p.kind, p.block, i / last, p.tap, p.grid, stages[i]) for i, p in enumerate(parts)]
     model.attentions = [p.module for p in parts if p.kind == "attention"]
 
 
@@ -306,19 +328,60 @@ def _blocks(root: Call, residual_units: Sequence[Unit]) -> list[Call]:
     return found
 
 
-def _describe_tokens(model: Model, blocks: Sequence[Call]) -> None:
+def _outside(root: Call, blocks: Sequence[Call]) -> str:
+    """The name of a part outside the blocks that adds or attends to places, so that they are not all; '' if none does.
+
+    Attention behind blocks that attend too is a head, which reads them out.
+    """
+    if not blocks:
+        return ""
+    blocks_attend = any(block.attends for block in blocks)
+    last = blocks[-1].given
+
+    def is_apart(call: Call) -> bool:
+        attends = call.attends and not any(inner.attends for inner in call.inner)
+        attends_to_places = attends and call.given is not None and has_several(call.given.shape)
+        if not attends_to_places and not any(has_places(addition.total.shape) for addition in call.additions):
+            return False
+        behind = call.taken is not None and last is not None and call.taken.bit >= last.bit
+        return not (blocks_attend and call.attends and behind)
+
+    return next((call.name for call in [root, *_apart(root, blocks)] if is_apart(call)), "")
+
+
+def _apart(call: Call, blocks: Sequence[Call]) -> Iterator[Call]:
+    """The calls inside a call that are no part of a block."""
+    for inner in call.inner:
+        if inner not in blocks:
+            yield inner
+            yield from _apart(inner, blocks)
+
+
+def _tokens(root: Call) -> dict[int, Layout]:
+    """How tokens lie on a grid, by how many there are; without those that lie in two ways."""
+    found: dict[int, set[Layout]] = {}
+    for call in root.walk():
+        for value in (call.taken, call.given):
+            if value is not None and len(value.shape) == 3 and value.layout.grid and value.layout.channels_last:
+                found.setdefault(value.shape[1], set()).add(value.layout)
+    return {count: layouts.pop() for count, layouts in found.items() if len({x[3:] for x in layouts}) == 1}
+
+
+def _describe_grid(model: Model, blocks: Sequence[Call]) -> None:
     """Grid, patch size and prefix tokens, if all blocks work on the same tokens, laid out on one grid."""
-    module: Any = model.module
-    patches: Any = getattr(module, "patch_embed", getattr(module, "stem", None))
-    shapes = {block.given.shape[1:-1] for block in blocks if block.given}
-    if len(shapes) != 1 or not hasattr(patches, "grid_size"):
+    counts = {block.given.shape[1:-1] for block in blocks if block.given}
+    layout = model.tokens.get(next(iter(counts))[0]) if len(counts) == 1 else None
+    if layout is None or layout.grid is None or len(next(iter(counts))) != 1:
         return
-    (places,) = shapes
-    rows, columns = patches.grid_size
-    # Not every model that says it has prefix tokens has them in its blocks.
-    prefix = getattr(module, "num_prefix_tokens", 0) if places != (rows * columns,) else 0
-    if places == (prefix + rows * columns,):
-        model.grid, model.prefix_tokens, model.patch_size = (rows, columns), prefix, patches.patch_size[0]
+    patch = int(layout.step)
+    if tuple(patch * places for places in layout.grid) != model.image_size:
+        side = model.image_size[0]
+        fits = f"{side // patch * patch} and {(side // patch + 1) * patch}"
+        raise VitcnnError(
+            f"{model.name} cuts images into patches of {patch} pixels, of which {side} is no multiple: "
+            f"the nearest values of image_size that fit are {fits}"
+        )
+    model.grid, model.prefix_tokens, model.patch_size = layout.grid, layout.prefix, patch
 
 
 # Branches
@@ -371,14 +434,14 @@ def _without(branch: Branch | None, like: Call, block: Call) -> Branch | None:
 
 
 class _Part(NamedTuple):
-    """A layer to be; `module` is what it is, which need not be where it is read. places: see `_places`."""
+    """A layer to be; `module` is what it is, which need not be where it is read."""
 
     name: str
     kind: str
     block: int | None
     tap: Tap
     module: nn.Module
-    places: int
+    grid: tuple[int, int] | None
 
 
 def _parts(model: Model, root: Call, blocks: Sequence[Call]) -> list[_Part]:
@@ -390,12 +453,12 @@ def _parts(model: Model, root: Call, blocks: Sequence[Call]) -> list[_Part]:
         if kind == "block":
             index += 1
             if index == 0:
-                found.append(_Part("stem", "stem", None, call.tap("input"), call.module, _places(call.taken)))
+                found.append(_Part("stem", "stem", None, call.tap("input"), call.module, _grid(model, call.taken)))
             found += _inside(model, call, index)
-            found.append(_Part(call.name, kind, index, call.tap("output"), call.module, _places(call.given)))
+            found.append(_Part(call.name, kind, index, call.tap("output"), call.module, _grid(model, call.given)))
         elif _has_layout(model, call.given) and (model.grid is None or (after and kind == "norm")):
             kind = "final norm" if after and kind == "norm" else kind
-            found.append(_Part(call.name, kind, None, call.tap("output"), call.module, _places(call.given)))
+            found.append(_Part(call.name, kind, None, call.tap("output"), call.module, _grid(model, call.given)))
     return found
 
 
@@ -403,7 +466,7 @@ def _inside(model: Model, block: Call, index: int) -> list[_Part]:
     """The layers of a block. One that is laid out in another way, such as in windows, is read where it is added."""
     branches = {branch.name: branch for branch in model.branches if branch.block == index}
     shortcuts = {branch.shortcut.module for branch in branches.values() if branch.shortcut != branch.skip}
-    places = _places(block.given)
+    grid = _grid(model, block.given)
     found: list[_Part] = []
 
     def kind_of(call: Call) -> str:
@@ -414,11 +477,11 @@ def _inside(model: Model, block: Call, index: int) -> list[_Part]:
     for call, kind in _recorded(block, kind_of):
         hidden = _hidden(model, call) if kind == "mlp" else None
         if hidden is not None:
-            found.append(_Part(f"{call.name}.hidden", "mlp hidden", index, hidden, call.module, places))
+            found.append(_Part(f"{call.name}.hidden", "mlp hidden", index, hidden, call.module, grid))
         if _has_layout(model, call.given):
-            found.append(_Part(call.name, kind, index, call.tap("output"), call.module, places))
+            found.append(_Part(call.name, kind, index, call.tap("output"), call.module, grid))
         elif call.name in branches:
-            found.append(_Part(call.name, kind, index, branches[call.name].branch, call.module, places))
+            found.append(_Part(call.name, kind, index, branches[call.name].branch, call.module, grid))
     return found
 
 
@@ -444,15 +507,18 @@ def _stages(parts: Sequence[_Part], blocks: Sequence[Call]) -> list[int | None]:
     shapes = {block.given.shape[1:-1] for block in blocks if block.given}
     if len(shapes) == 1 and len(shapes.pop()) == 1:
         return [None] * len(parts)
-    resolutions = sorted({part.places for part in parts}, reverse=True)
-    return [resolutions.index(part.places) for part in parts]
+    resolutions = sorted({math.prod(part.grid) for part in parts if part.grid}, reverse=True)
+    return [resolutions.index(math.prod(part.grid)) if part.grid else None for part in parts]
 
 
-def _places(value: Value | None) -> int:
-    """How many places an activation of one image has: tokens, or rows times columns."""
+def _grid(model: Model, value: Value | None) -> tuple[int, int] | None:
+    """The rows and columns of an activation of one image; None where they cannot be told."""
     assert value is not None
-    tokens = value.layout.channels_last or len(value.shape) == 3
-    return math.prod(value.shape[1:-1] if tokens else value.shape[2:])
+    if len(value.shape) == 3:
+        layout = model.tokens.get(value.shape[1])
+        return layout.grid if layout else None
+    rows, columns = value.shape[1:3] if value.layout.channels_last else value.shape[2:]
+    return (rows, columns) if model.is_picture(rows, columns) else None
 
 
 def _kind_inside(model: Model, call: Call) -> str:

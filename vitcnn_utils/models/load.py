@@ -53,7 +53,8 @@ def load_model(
     except (RuntimeError, AssertionError) as error:
         if model.image_size == natural:
             raise
-        problem = f"{name} takes no images of image_size={image_size} ({' '.join(str(error).split())})"
+        problem = " ".join(str(error).split()) or "it fails where it is run"
+        problem = f"{name} takes no images of image_size={image_size} ({problem})"
         raise VitcnnError(f"{problem}: the model was made for {natural[0]}") from error
     return model
 

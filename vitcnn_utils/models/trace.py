@@ -4,6 +4,8 @@ Nothing here knows a class or a family. A skip connection is an addition of two 
 the other (or, where a unit changes shape, of two that were computed from the unit's input).
 """
 
+import itertools
+import math
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -16,16 +18,33 @@ from torch.overrides import TorchFunctionMode
 
 
 class Layout(NamedTuple):
-    """How the places of a map lie in its tensor and in the image.
+    """How the places of an activation lie in its tensor and in the image.
 
-    channels_last: (B, H, W, C), not (B, C, H, W).
+    channels_last: (B, H, W, C) or (B, T, D), not (B, C, H, W) or (B, D, T).
     offset, step: the middle of row i, as of column i, is at `offset + i * step` pixels from the corner, as far as
     convolutions, poolings and paddings tell.
+    grid: rows and columns of the places; None where the functions that were called do not tell.
+    prefix: how many tokens come before those of the grid.
     """
 
     channels_last: bool = False
     offset: float = 0.5
     step: float = 1
+    grid: tuple[int, int] | None = None
+    prefix: int = 0
+
+    def of(self, shape: tuple[int, ...]) -> "Layout":
+        """Itself, without its grid if a tensor of that shape does not have it."""
+        if self.grid is None:
+            return self
+        places = shape[1:-1] if self.channels_last else shape[2:]
+        if len(shape) == 6:  # cut into patches, see `_reshaped`, or rows and columns in front
+            fits = self.grid in ((shape[1], shape[2]), (shape[1], shape[3]), (shape[2], shape[4]))
+        elif len(shape) == 4:
+            fits = places == self.grid and self.prefix == 0
+        else:
+            fits = places == (self.prefix + math.prod(self.grid),) and self.prefix >= 0
+        return self if fits and shape[0] == 1 else self._replace(grid=None, prefix=0)
 
 
 AS_THE_IMAGE = Layout()
@@ -133,7 +152,8 @@ class _Trace(TorchFunctionMode):
         reference, versions = self.known.get(id(tensor), (None, {}))
         if reference is None or reference() is not tensor:
             reference, versions = weakref.ref(tensor), {}
-        versions[tensor._version] = Value(tuple(tensor.shape), self.bit, ancestors, steps, layout, made_by, source)
+        shape = tuple(tensor.shape)
+        versions[tensor._version] = Value(shape, self.bit, ancestors, steps, layout.of(shape), made_by, source)
         self.known[id(tensor)] = reference, versions
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -144,7 +164,12 @@ class _Trace(TorchFunctionMode):
         if not parents:
             return out
         name = getattr(func, "__name__", "")
-        layout = _layout(name, args, kwargs, parents[0].layout)
+        source = next((value for value in parents if value.layout.grid), parents[0])
+        shape = tuple(out.shape) if isinstance(out, Tensor) else source.shape
+        layout = _layout(name, args, kwargs, source, shape)
+        if name == "cat" and len(shape) == 3:
+            ahead = itertools.takewhile(lambda one: one[2] is not source, before)
+            layout = layout._replace(prefix=layout.prefix + sum(tensor.shape[1] for tensor, *_ in ahead))
         overwritten = [tensor for tensor, version, _ in before if tensor._version != version]
         for tensor in [*overwritten, *_tensors([out])]:
             if self.value(tensor) is None:
@@ -184,7 +209,7 @@ def trace(module: nn.Module, x: Tensor) -> Call:
             leave = part.register_forward_hook(lambda m, args, out: seen.leave(out))
             stack.callback(enter.remove)
             stack.callback(leave.remove)
-        seen.add(x, [], "", AS_THE_IMAGE)
+        seen.add(x, [], "", Layout(grid=(x.shape[2], x.shape[3])))
         stack.enter_context(seen)
         module(x)
     return seen.running[0].inner[0]
@@ -202,32 +227,84 @@ def _over_last(args: Any, kwargs: Any) -> bool:
     return kwargs.get("dim", args[1] if len(args) > 1 else None) in (-1, args[0].ndim - 1)
 
 
-def _layout(name: str, args: Any, kwargs: Any, before: Layout) -> Layout:
-    """The layout of what a function gives; `before` is that of what it takes."""
+REORDERING = {"__getitem__", "gather", "index_select", "roll", "flip", "sort", "matmul", "bmm", "einsum"}
+"""Functions after which a token need not be at its place, whatever the shape."""
+
+
+def _layout(name: str, args: Any, kwargs: Any, source: Value, shape: tuple[int, ...]) -> Layout:
+    """The layout of what a function gives, of that shape, if it is made of `source`; `Layout.of` checks the grid."""
+    before = source.layout
     if name in ("linear", "layer_norm", "rms_norm"):
-        return before._replace(channels_last=True)
-    if name == "permute":
-        order = tuple(args[1:]) if isinstance(args[1], int) else tuple(args[1])
-        return before._replace(channels_last={(0, 2, 3, 1): True, (0, 3, 1, 2): False}.get(order, before.channels_last))
+        mixes_places = name == "linear" and not before.channels_last
+        return before._replace(channels_last=True, grid=None if mixes_places else before.grid)
+    if name in ("permute", "transpose"):
+        return _permuted(name, args, before, len(shape))
+    if name in ("flatten", "reshape", "view"):
+        return _reshaped(before, source.shape, shape)
     if name == "pad" and len(args[1]) == 4:
-        return before if before.channels_last else before._replace(offset=before.offset - args[1][2] * before.step)
+        if before.channels_last:
+            return before
+        return before._replace(
+            offset=before.offset - args[1][2] * before.step, grid=before.grid and (shape[2], shape[3])
+        )
     if name == "conv2d":
         window = dict(zip(("stride", "padding", "dilation"), args[3:6], strict=False)) | kwargs
-        return _windows(args[1].shape[-2], window, before)
+        return _windows(args[1].shape[-2], window, before, shape)
     if name in ("max_pool2d", "avg_pool2d"):
         window = dict(zip(("kernel_size", "stride", "padding"), args[1:4], strict=False)) | kwargs
         kernel = _first(window["kernel_size"])
-        return _windows(kernel, window | {"stride": window.get("stride") or kernel}, before)
-    return before
+        return _windows(kernel, window | {"stride": window.get("stride") or kernel}, before, shape)
+    if name == "__getitem__" and _is_rest_of_tokens(args[1]):
+        return before._replace(prefix=before.prefix - args[1][1].start)
+    return before._replace(grid=None) if name in REORDERING else before
 
 
-def _windows(kernel: int, window: dict[str, Any], before: Layout) -> Layout:
+def _permuted(name: str, args: Any, before: Layout, ndim: int) -> Layout:
+    order = list(range(ndim))
+    if name == "permute":
+        order = list(args[1:]) if isinstance(args[1], int) else list(args[1])
+    elif len(args) == 3:
+        first, second = args[1:]
+        order[first], order[second] = order[second], order[first]
+    order = [dim % ndim for dim in order]
+    if order in ([0, 2, 3, 1], [0, 2, 1]) and not before.channels_last:
+        return before._replace(channels_last=True)
+    if order in ([0, 3, 1, 2], [0, 2, 1]) and before.channels_last:
+        return before._replace(channels_last=False)
+    if ndim == 6 and order[1:3] == ([1, 3] if before.channels_last else [2, 4]):
+        return before._replace(channels_last=True)
+    return before._replace(grid=None)
+
+
+def _reshaped(before: Layout, shape: tuple[int, ...], new: tuple[int, ...]) -> Layout:
+    """Places in a row or on a grid again; or a map that is cut into patches.
+
+    Those are (1, rows, height, columns, width, C) or (1, C, rows, height, columns, width).
+    """
+    if len(shape) != 4 or len(new) != 6 or before.grid is None:
+        return before
+    rows, height, columns, width = new[1:5] if before.channels_last else new[2:6]
+    if (rows * height, columns * width) != before.grid:
+        return before._replace(grid=None)
+    step = before.step * height
+    return before._replace(grid=(rows, columns), step=step, offset=before.offset + (step - before.step) / 2)
+
+
+def _is_rest_of_tokens(index: Any) -> bool:
+    """Whether an index is that of x[:, 1:]."""
+    if not isinstance(index, tuple) or len(index) != 2 or not all(isinstance(one, slice) for one in index):
+        return False
+    return index[0] == slice(None) and isinstance(index[1].start, int) and index[1] == slice(index[1].start, None)
+
+
+def _windows(kernel: int, window: dict[str, Any], before: Layout, shape: tuple[int, ...]) -> Layout:
     """Each place is now the middle of a window of places."""
     reach = (kernel - 1) * _first(window.get("dilation", 1)) / 2
     padding = window.get("padding", 0)
     ahead = {"same": reach, "valid": 0}[padding] if isinstance(padding, str) else _first(padding)
     offset = before.offset + (reach - ahead) * before.step
-    return Layout(channels_last=False, offset=offset, step=before.step * _first(window.get("stride", 1)))
+    step = before.step * _first(window.get("stride", 1))
+    return Layout(channels_last=False, offset=offset, step=step, grid=before.grid and (shape[2], shape[3]))
 
 
 def _first(number: Any) -> int:
@@ -316,5 +393,9 @@ def _skip(addition: Addition, start: Value) -> Skip | None:
 
 def has_places(shape: tuple[int, ...]) -> bool:
     """Whether an activation of one image has several tokens, (1, T, D), or places, (1, C, H, W)."""
-    several = (len(shape) == 3 and shape[1] > 1) or (len(shape) == 4 and shape[2:] != (1, 1))
-    return several and shape[0] == 1
+    return shape[0] == 1 and has_several(shape)
+
+
+def has_several(shape: tuple[int, ...]) -> bool:
+    """The same also of the windows of an image, (n, T, D) or (n, C, H, W)."""
+    return (len(shape) == 3 and shape[1] > 1) or (len(shape) == 4 and shape[2:] != (1, 1))

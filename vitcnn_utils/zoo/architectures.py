@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from vitcnn_utils.zoo.recipes import Recipe
 
 IMAGE_SIZE = 32
-CLASSES = 10
+CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CLASSES = len(CLASS_NAMES)
 # Channel statistics of the CIFAR-10 training images, on a scale of 0 to 1.
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)

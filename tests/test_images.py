@@ -4,11 +4,14 @@ import io
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pyarrow as pa
@@ -23,11 +26,11 @@ from PIL import Image
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.images import (
     SAMPLES,
+    Address,
     Images,
-    Picture,
-    Request,
-    Source,
+    Table,
     _address,
+    _lies_in,
     balanced_order,
     load_images,
     read_parquet,
@@ -186,15 +189,6 @@ def test_part_of_images(index: slice | np.ndarray) -> None:
     np.testing.assert_array_equal(part.labels, np.arange(5)[index])
 
 
-def test_batches_are_all_images_in_order() -> None:
-    import torch
-
-    batches = list(some_images().batches(2))
-    assert [len(batch) for batch in batches] == [2, 2, 1]
-    assert all(batch.dtype == torch.uint8 for batch in batches)
-    np.testing.assert_array_equal(torch.cat(batches).numpy(), some_images().pixels)
-
-
 def test_seed_that_the_order_was_drawn_with() -> None:
     assert load_images(n=3, seed=5).seed == 5
     assert Images("mine", np.zeros((2, 4, 4, 3), np.uint8)).seed is None
@@ -270,7 +264,7 @@ def test_splits_of_a_folder(tmp_path: Path) -> None:
     picture(7).save(tmp_path / "val" / "owl" / "a.png")
     assert load_images(tmp_path).classes == ("owl",)
     assert load_images(tmp_path, split="train").classes == tuple(CLASSES)
-    assert "has no such sub-folder: it has train, val" in refusal(tmp_path, split="test")
+    assert "has no such split: it has train, val" in refusal(tmp_path, split="test")
 
 
 def test_jpeg_is_turned_upright(tmp_path: Path) -> None:
@@ -316,7 +310,7 @@ def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
 
 def test_parquet_with_class_names(tmp_path: Path) -> None:
     columns = {"id": list(range(4)), "image": cells(4), "label": [0, 1, 2, 0]}
-    features = {"id": {"_type": "Value"}, "image": {"_type": "Image"}, "label": class_label(CLASSES)}
+    features = {"id": {"_type": "Value", "dtype": "int64"}, "image": {"_type": "Image"}, "label": class_label(CLASSES)}
     path = write_table(tmp_path / "a.parquet", columns, features)
     images = load_images(path)
     assert (images.classes, images.name) == (tuple(CLASSES), str(path))
@@ -335,10 +329,12 @@ def test_parquet_with_bare_bytes_and_words_for_labels(tmp_path: Path) -> None:
     assert sorted(images.labels) == [0, 1, 1]
 
 
-def test_parquet_that_points_to_files(tmp_path: Path) -> None:
+def test_paths_in_a_parquet_file_are_not_opened(tmp_path: Path) -> None:
     picture(3).save(tmp_path / "a.png")
-    path = write_table(tmp_path / "a.parquet", {"img": [{"bytes": None, "path": str(tmp_path / "a.png")}]})
-    np.testing.assert_array_equal(load_images(path).pixels[0], np.asarray(picture(3)))
+    rows = [{"bytes": None, "path": path} for path in (str(tmp_path / "a.png"), "http://127.0.0.1:9/a.png")]
+    message = refusal(write_table(tmp_path / "a.parquet", {"img": rows}))
+    assert f"row 0 ({tmp_path}/a.png) (no image in it)" in message
+    assert "row 1 (http://127.0.0.1:9/a.png) (no image in it)" in message
 
 
 def test_hidden_labels_of_a_test_split_are_none(tmp_path: Path) -> None:
@@ -354,9 +350,12 @@ TABLES = [
     (TWO | {"mask": cells(2)}, None, {}, "pass image_column, one of img, mask"),
     (TWO | {"fine": [0, 1], "coarse": [0, 0]}, None, {}, "pass label_column, one of coarse, fine"),
     (TWO, None, {"image_column": "image"}, "image_column='image': a.parquet has no such column: it has img"),
-    (TWO | {"y": [0, 1]}, None, {"image_column": "y"}, "this column of a.parquet holds int64: pass one of img"),
-    (TWO | {"y": [0.5, 1]}, None, {"label_column": "y"}, "this column of a.parquet holds double"),
+    (TWO | {"y": [0, 1]}, None, {"image_column": "y"}, "this column of a.parquet holds integer: pass one of img"),
+    (TWO | {"y": [0.5, 1]}, None, {"label_column": "y"}, "this column of a.parquet holds float64"),
     (TWO | {"y": [0, None]}, None, {}, "1 rows of a.parquet have no y"),
+    (TWO | {"y": [-1, 1]}, None, {}, "1 rows of a.parquet have a negative y, which stands for none"),
+    (TWO | {"y": [7, 1]}, {"y": class_label(["no", "yes"])}, {}, "has the y 7, but its classes have 2 names"),
+    (TWO | {"y": np.array([2**63, 1], np.uint64)}, None, {}, f"has the y {2**63}, but that is not a class"),
     (TWO, None, {"split": "test"}, "split='test' means nothing for the file"),
     (TWO, None, {"n": 3}, "has only 2 images"),
 ]
@@ -369,9 +368,38 @@ def test_table_that_cannot_be_used(
     assert message in refusal(write_table(tmp_path / "a.parquet", columns, features), **keywords)
 
 
+def test_a_column_of_words_called_label(tmp_path: Path) -> None:
+    columns = TWO | {"label": ["owl", "cat"], "index": [7, 8]}
+    images = load_images(write_table(tmp_path / "a.parquet", columns))
+    assert images.classes == ("cat", "owl")
+
+
+BROKEN_METADATA = [
+    "{",
+    '{"info": 5}',
+    '{"info": {"features": 5}}',
+    '{"info": {"features": {"img": 5}}}',
+    '{"info": {"features": {"img": {"_type": "Nothing"}}}}',
+    '{"info": {"features": {"img": {"_type": "Image"}, "y": {"_type": "ClassLabel", "names": 7}}}}',
+    "[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("metadata", BROKEN_METADATA)
+def test_broken_metadata(tmp_path: Path, metadata: str) -> None:
+    table = pa.table(TWO | {"y": [0, 1]}).replace_schema_metadata({"huggingface": metadata})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert "the columns of a.parquet cannot be understood (" in refusal(tmp_path / "a.parquet")
+
+
 def test_declared_features_decide_between_columns(tmp_path: Path) -> None:
-    columns = {"raw": [b"", b""], "img": cells(2), "y": [1, 0], "index": [7, 8]}
-    features = {"img": {"_type": "Image"}, "y": class_label(["no", "yes"]), "index": {"_type": "Value"}}
+    img = [cell | {"path": "a.png"} for cell in cells(2)]
+    columns = {"raw": [b"", b""], "img": img, "y": [1, 0], "index": [7, 8]}
+    features = {
+        "img": {"_type": "Image"},
+        "y": class_label(["no", "yes"]),
+        "index": {"_type": "Value", "dtype": "int64"},
+    }
     images = load_images(write_table(tmp_path / "a.parquet", columns, features))
     assert images.classes == ("no", "yes")
 
@@ -411,7 +439,7 @@ def test_splits_of_a_folder_of_parquet_files(tmp_path: Path) -> None:
     assert len(load_images(tmp_path, split="train")) == 5
     assert "split='dev': " in refusal(tmp_path, split="dev")
     write_table(tmp_path / "test-x.parquet", {"img": cells(1)})
-    assert "are no parts of one table" in refusal(tmp_path)
+    assert "are not parts of one table" in refusal(tmp_path)
 
 
 # Bad input
@@ -428,10 +456,15 @@ def test_splits_of_a_folder_of_parquet_files(tmp_path: Path) -> None:
         ({"size": 0}, "size=0: it must be"),
         ({"size": (32, 32)}, "size=(32, 32): it must be"),
         ({"seed": -1}, "seed=-1: it must be a whole number, 0 or more"),
+        ({"seed": 10**5000}, "seed is too large: it must be at most 4294967295"),
+        ({"size": 10**6}, "2,500 images of 1000000 x 1000000 pixels take 7,500,000.0 GB"),
+        ({"name": ""}, "the name of the images is empty"),
+        ({"name": "~nobody-of-this-name/x"}, "no folder or file ~nobody-of-this-name/x"),
+        ({"name": "x" * 5000 + ".parquet"}, "cannot be read (OSError: [Errno 36] File name too long"),
     ],
 )
-def test_numbers_that_count_nothing(keywords: dict[str, object], said: str) -> None:
-    assert said in refusal("cifar10", **keywords)
+def test_arguments_that_mean_nothing(keywords: dict[str, object], said: str) -> None:
+    assert said in refusal(**keywords)
 
 
 def test_whole_numbers_of_numpy() -> None:
@@ -461,9 +494,56 @@ def test_every_bad_row_is_named(tmp_path: Path) -> None:
     images = [*cells(1), {"bytes": b"x", "path": "cat.png"}, {"bytes": None, "path": None}, None]
     message = refusal(write_table(tmp_path / "a.parquet", {"img": images}))
     assert "row 1 (cat.png)" in message
-    assert "row 2 (empty)" in message
-    assert "row 3 (empty)" in message
+    assert "row 2 (no image in it)" in message
+    assert "row 3 (no image in it)" in message
     assert "row 0" not in message
+
+
+def test_a_link_back_to_a_folder_above(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    (tmp_path / "owl" / "again").symlink_to(tmp_path)
+    (tmp_path / "cat" / "dogs").symlink_to(tmp_path / "dog")
+    (tmp_path / "dog" / "cats").symlink_to(tmp_path / "cat")
+    images = load_images(tmp_path)
+    assert len({image.tobytes() for image in images.pixels}) == 6
+    assert images.classes == tuple(CLASSES)
+    assert len(images) < 20
+
+
+def test_names_that_would_break_the_line(tmp_path: Path) -> None:
+    (tmp_path / "a\n\x1b[31mb.png").write_text("not a picture")
+    assert "a\\n\\x1b[31mb.png (UnidentifiedImageError)" in refusal(tmp_path)
+
+
+def header(width: int, height: int) -> bytes:
+    """A PNG file that claims a size and has next to no content."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_images_that_would_fill_memory(tmp_path: Path) -> None:
+    Image.new("L", (1, 60_000)).save(tmp_path / "narrow.png")
+    (tmp_path / "bomb.png").write_bytes(header(100_000, 100_000))
+    message = refusal(tmp_path, size=224)
+    assert "narrow.png (224 x 13440000 pixels are more than 89,478,485)" in message
+    assert "bomb.png (DecompressionBombError)" in message
+
+
+def test_formats_that_hold_more_than_pixels(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+    assert "a.png (UnidentifiedImageError)" in refusal(tmp_path)
+
+
+def test_thousands_of_bad_files_are_counted(tmp_path: Path) -> None:
+    for i in range(201):
+        (tmp_path / f"{i:03}.png").touch()
+    message = refusal(tmp_path)
+    assert "201 images of" in message
+    assert message.endswith("and 1 more")
 
 
 def test_values_without_a_range(tmp_path: Path) -> None:
@@ -502,6 +582,11 @@ waits = []
 time.sleep = waits.append
 from vitcnn_utils.images import load_images
 from vitcnn_utils.errors import VitcnnError
+def watch(event, args):
+    if event == "socket.getaddrinfo" and args[0] not in ("127.0.0.1", "localhost"):
+        hosts.append(args[0])
+hosts = []
+sys.addaudithook(watch)
 results = []
 for arguments in json.loads(sys.argv[1]):
     waits.clear()
@@ -517,6 +602,7 @@ for arguments in json.loads(sys.argv[1]):
     result["warnings"] = [str(w.message) for w in caught if "classes among" in str(w.message)]
     result["waits"] = sum(waits)
     results.append(result)
+assert hosts == [], hosts
 print("RESULTS" + json.dumps(results))
 """
 
@@ -581,7 +667,7 @@ def test_data_sets_of_a_hub(tmp_path: Path) -> None:
     assert next(results)["shape"] == [30, 5, 6, 3]  # train, where there is neither test nor validation
     assert "has no such split: it has test, train, validation" in next(results)["error"]
     assert "me/pics has only 32 images" in next(results)["error"]
-    assert "1 of 50 classes among the first 1000 images" in next(results)["warnings"][0]
+    assert "1 of 50 classes among the images drawn from me/sorted" in next(results)["warnings"][0]
     errors = [result["error"] for result in results]
     assert not any("\n" in error for error in errors)
     assert "me/broken cannot be read from the hub" in errors[0]
@@ -696,6 +782,25 @@ def test_configurations_revisions_and_one_run_offline(tmp_path: Path) -> None:
     assert "not on this machine, and HF_HUB_OFFLINE forbids to ask" in offline[-1]["error"]
 
 
+FOREIGN = ["http://localhost:{port}/elsewhere.parquet", "/etc/*.parquet", "../other/*.parquet", "zip://x::/a.zip"]
+
+
+def test_cards_that_lead_elsewhere(tmp_path: Path) -> None:
+    """Neither a host nor a file that a data set's card names is read, and `datasets` tells no host what is loaded."""
+    asked: list[str] = []
+    with serve(tmp_path / "other", log=asked) as other, serve(tmp_path / "hub") as endpoint:
+        for i, foreign in enumerate(FOREIGN):
+            publish(tmp_path / "hub", f"me/odd{i}")
+            files = foreign.format(port=other.rpartition(":")[2])
+            card = f"---\nconfigs:\n- config_name: default\n  data_files: [{{split: test, path: '{files}'}}]\n---\n"
+            (tmp_path / f"hub/me/odd{i}/README.md").write_text(card)
+        requests: list[dict[str, object]] = [{"name": f"me/odd{i}"} for i in range(len(FOREIGN))]
+        results = on_hub(endpoint, tmp_path / "home", requests)
+    for i, result in enumerate(results):
+        assert f"me/odd{i} wants to read " in result["error"]
+    assert asked == []
+
+
 def test_name_of_a_hub_data_set() -> None:
     known = {
         "me/pets": ("me/pets", None, None),
@@ -710,18 +815,29 @@ def test_name_of_a_hub_data_set() -> None:
 # What was drawn from the hub is kept
 
 
+HOME = "hf://datasets/me/pics@main/"
+
+
+def table(pictures: list[object], **columns: object) -> Table:
+    """Rows as a hub would stream them."""
+    rows = pa.table({"image": pictures, **columns})
+    return Table(len(rows), rows.schema, lambda column: iter(rows[column].chunks))
+
+
 @pytest.fixture
-def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A hub that gives 12 pictures, 3 of each class, and lists what was asked of it; an empty cache."""
-    asked: list[tuple] = []
+    asked: list[str] = []
 
-    def stream(name: str, request: Request) -> Source:
-        asked.append((name, *request))
-        pictures = [Picture(f"row {i}", encoded(picture(i)), None) for i in range(12)]
-        return Source(pictures, np.arange(12) % 3, tuple(CLASSES))
+    def ask(name: str) -> Address:
+        asked.append(name)
+        return Address("me/pics", None, "main")
 
-    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path))
-    monkeypatch.setattr("vitcnn_utils.images._stream", stream)
+    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("vitcnn_utils.images._ask_hub", ask)
+    monkeypatch.setattr("vitcnn_utils.images._split", lambda *_: MagicMock())
+    kinds = [CLASSES[i % 3] for i in range(12)]
+    monkeypatch.setattr("vitcnn_utils.images._streamed", lambda *_: table(cells(12), label=kinds))
     return asked
 
 
@@ -747,7 +863,7 @@ def test_what_was_drawn_is_used_again(drawn: list, tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels, first.labels)
 
 
-OTHERS = [{"n": 6}, {"n": None}, {"seed": 4}, {"split": "train"}, {"image_column": "a"}, {"label_column": "a"}]
+OTHERS = [{"n": 6}, {"n": None}, {"seed": 4}, {"split": "train"}, {"image_column": "image"}, {"label_column": "label"}]
 
 
 @pytest.mark.parametrize("other", [*OTHERS, {"name": "me/pics@v1"}])
@@ -777,7 +893,7 @@ def test_half_written_it_is_not_kept(drawn: list, tmp_path: Path, monkeypatch: p
     class Stopped(BaseException):
         """As by Ctrl-C."""
 
-    def stop(source: Source, path: Path) -> None:
+    def stop(source: object, path: Path) -> None:
         path.write_bytes(b"PAR1 and no more")
         raise Stopped
 
@@ -788,8 +904,7 @@ def test_half_written_it_is_not_kept(drawn: list, tmp_path: Path, monkeypatch: p
 
 
 def test_images_that_cannot_be_read_are_not_kept(tmp_path: Path, drawn: list, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = Source([Picture("row 0", b"nothing of the kind", None)], None, None)
-    monkeypatch.setattr("vitcnn_utils.images._stream", lambda *_: broken)
+    monkeypatch.setattr("vitcnn_utils.images._streamed", lambda *_: table([b"nothing of the kind"]))
     assert "download again row 0 (UnidentifiedImageError)" in refusal("me/pics")
     assert kept(tmp_path) == []
 
@@ -797,7 +912,7 @@ def test_images_that_cannot_be_read_are_not_kept(tmp_path: Path, drawn: list, mo
 def test_a_cache_that_cannot_be_written_costs_nothing_else(
     drawn: list, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "vitcnn_utils").write_text("in the way")
+    (tmp_path / "cache").write_text("in the way")
     assert len(load_images("me/pics", n=7)) == 7
     assert "the images are not kept for later" in caplog.text
 
@@ -807,8 +922,9 @@ def test_images_without_labels_or_bytes_of_their_own_are_kept(
 ) -> None:
     path = tmp_path / "a.png"
     picture(1).save(path)
-    source = Source([Picture("row 0", None, str(path))], None, None)
-    monkeypatch.setattr("vitcnn_utils.images._stream", lambda *_: source)
+    rows = [{"bytes": None, "path": f"{HOME}a.png"}]
+    monkeypatch.setattr("vitcnn_utils.images._streamed", lambda *_: table(rows))
+    monkeypatch.setattr("fsspec.open", lambda url, mode: io.BytesIO(path.read_bytes()))
     load_images("me/pics")
     path.unlink()
     again = load_images("me/pics")
@@ -817,14 +933,36 @@ def test_images_without_labels_or_bytes_of_their_own_are_kept(
 
 
 def test_classes_without_names_are_kept(drawn: list, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = [Picture("", encoded(picture(i)), None) for i in range(2)]
-    monkeypatch.setattr("vitcnn_utils.images._stream", lambda *_: Source(pictures, np.array([5, 7]), None))
+    monkeypatch.setattr("vitcnn_utils.images._streamed", lambda *_: table(cells(2), label=[5, 7]))
     first = load_images("me/pics")
     assert_same(load_images("me/pics"), first)
     assert first.labels is not None
     assert sorted(first.labels) == [5, 7]
 
 
-def test_hub_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    assert "pip install datasets" in refusal("uoft-cs/cifar10")
+PATHS = {
+    f"{HOME}a.png": True,
+    f"zip://a.png::{HOME}a.zip": True,
+    "/etc/hostname": False,
+    "http://127.0.0.1/a.png": False,
+    "hf://datasets/me/other@main/a.png": False,
+    f"{HOME}../../other@main/a.png": False,
+    f"http://127.0.0.1/a.png::{HOME}a.zip": False,
+    f"zip://a.png::http://127.0.0.1/x::{HOME}a.zip": False,
+    f"{HOME}a.zip::/etc/hostname": False,
+}
+
+
+@pytest.mark.parametrize(("path", "own"), PATHS.items())
+def test_a_hub_data_set_reads_its_own_files_only(
+    drawn: list, monkeypatch: pytest.MonkeyPatch, path: str, own: bool
+) -> None:
+    assert _lies_in(path, HOME) == own
+    opened: list[str] = []
+    monkeypatch.setattr("fsspec.open", lambda url, mode: opened.append(url) or io.BytesIO(encoded(picture(0))))
+    monkeypatch.setattr("vitcnn_utils.images._streamed", lambda *_: table([{"bytes": None, "path": path}]))
+    if own:
+        assert len(load_images("me/pics")) == 1
+    else:
+        assert "(no image in it)" in refusal("me/pics")
+    assert opened == [path] * own

@@ -1,0 +1,272 @@
+"""What explorers say of arrays whose values are known: the sentence, which only the script makes."""
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+import browser
+import numpy as np
+import pytest
+import xarray as xr
+from made import elsewhere, layers
+from made import token_map as similarity
+from test_explorers_attention import measured
+from test_explorers_localization import noisy
+from test_explorers_probes import probes
+from test_explorers_receptive_field import distances, fields_of
+from test_explorers_similarity import similarity as layer_map
+from test_explorers_skip_ratios import counted, ratios_of
+from textbook import noise_images
+
+from vitcnn_utils import explorers
+from vitcnn_utils.explorers.base import Explorer
+from vitcnn_utils.images import Images
+from vitcnn_utils.measures.attention import patch_distances
+from vitcnn_utils.measures.receptive_field import radius_of_mass
+
+# Runs an explorer's script as anywidget does, without a page around it; gives the sentence and all text.
+RENDER = """
+async ({ esm, traits, data }) => {
+  const script = (await import(URL.createObjectURL(new Blob([esm], { type: "text/javascript" })))).default;
+  const values = { ...traits, data: new DataView(Uint8Array.from(atob(data), (c) => c.charCodeAt(0)).buffer) };
+  const el = document.createElement("div");
+  document.body.replaceChildren(el);
+  script.render({ el, model: { get: (name) => values[name], set() {}, save_changes() {}, on() {}, off() {} } });
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  const foreign = el.querySelectorAll("img, script, b").length;
+  return [el.querySelector(".vx-sentence").textContent, el.textContent, window.ran ?? "", foreign];
+}
+"""
+EVIL = '"><img src=x onerror="window.ran=1"><svg onload="window.ran=1"><b>${1}`</script>'
+Said = tuple[str, str, str, int]
+
+
+def percent(values: xr.DataArray) -> str:
+    return f"{100 * float(values.mean()):.1f} ± {100 * float(values.std(ddof=1)):.1f} %"
+
+
+# --- what is shown, and what is to be said of it: explorer, state, sentence (… for any text) ----------------------
+
+
+def attention_cases() -> dict[str, Any]:
+    given = measured(2, prefix=("CLS", "register 0"))
+    row = given.attention.values[1, 2, 3, 18].astype(np.float64)
+    most = row[2:].argmax()
+    head, far = given.isel(block=2, head=3), patch_distances((4, 5), 8).numpy()
+    said = (
+        f"made up, block 2, head 3: from token (3, 1) of image 1, the patch that gets most is token ({most // 5}, "
+        f"{most % 5}), {100 * row[2:].max():.1f} % of the attention; CLS gets {100 * row[0]:.1f} %; register 0 gets "
+        f"{100 * row[1]:.1f} %. This query's mean distance is {row[2:] @ far[16]:.1f} px. "
+        f"The head's mean distance is {head.distance:.1f} px ({head.distance_renormalized:.1f} px without the share of "
+        f"CLS and 1 more token, which is {100 * head.prefix_mass:.1f} %), over 2 images. Colours: same scale "
+        "for all heads."
+    )
+    state = {"image": 1, "block": 2, "head": 3, "token": 2 + 3 * 5 + 1}
+    blind = measured(1)
+    blind.attention[0, 1, 2, 3] = np.eye(21)[0]
+    explorer, images = explorers.explore_attention(given, noise_images(2)), noise_images(1)
+    return {
+        "where a query looks": (explorer, state, said),
+        "what is left out": (explorer, {**state, "view": "picture", "scale": "own"},
+                             "… Shown: the picture without the attention. Colours: each head its own scale."),
+        "a query without a place": (explorer, {"token": 0}, "… from CLS of image 0, …images. Colours…"),
+        "no prefix tokens": (explorers.explore_attention(measured(prefix=()), noise_images(2)), {},
+                             "… of the attention. This query's … px, over 2 images. …"),
+        "a query that sees no patch": (explorers.explore_attention(blind, images), {"block": 1, "head": 2, "token": 3},
+                                       "… CLS gets 100.0 %. This query's mean distance is none px. …"),
+    }  # fmt: skip
+
+
+def localization_cases() -> dict[str, Any]:
+    vit, coarse = layers(similarity(), elsewhere()), layers(similarity(0.4, 0.2, grid=2))
+    explorer = explorers.explore_localization({"CLS": vit, "CNN": coarse})
+    blank = similarity()
+    blank[0, 0] = np.nan  # a token that is constant
+    raw = explorers.explore_localization({"ViT": layers(similarity(0.4), similarity(0.3)), "patches": similarity(1.0)})
+    late = {"ViT": noisy(5, 4), "CNN": noisy(2, 4).assign_coords(depth=("layer", [0.84, 1.0]))}
+    return {
+        "where the maximum is": (explorer, {"row": 4, "column": 1}, (
+            "Token (4, 1) of 5 × 5. CLS (l1, depth 1.00): most similar to patch (0, 0), 4 patches away, contrast "
+            "0.367. CNN (l0, depth 0.00; token (1, 0) of 2 × 2): most similar to its own patch, contrast 0.200. "
+            "Line plot: contrast of this token. Colours: each map its own scale.")),
+        "another layer": (explorer, {"layer": 0, "scale": "common", "curve": "found", "row": 4, "column": 1},
+                          "… CLS (l0, depth 0.00): most similar to its own patch, contrast 0.400. … "
+                          "share of tokens that find their patch. Colours: one scale for all."),
+        "one patch away": (explorer, {"row": 0, "column": 1, "layer": 1}, "…patch (0, 0), 1 patch away…"),
+        "equals": (explorers.explore_localization({"flat": layers(similarity(0.3, 0.3))}), {},
+                   "…most similar to its own patch, contrast 0.000…"),
+        "no values": (explorers.explore_localization({"ViT": layers(blank)}), {"row": 0, "column": 0},
+                      "… ViT (l0, depth 0.00): no values, as nothing here differs between the images. …"),
+        "raw patches": (raw, {}, "… patches (pixels, depth 0.00): most similar to its own patch, contrast 0.900. …"),
+        # Each layer's own depth, however far from the slider's.
+        "a model that begins late": (explorers.explore_localization(late), {"layer": 0},
+                                     "… ViT (b0, depth 0.10): … CNN (b0, depth 0.84): …"),
+    }  # fmt: skip
+
+
+def probes_cases() -> dict[str, Any]:
+    vit, cnn = probes(), probes(("mean", "token"), grid=2, seed=1)
+    explorer = explorers.explore_probes({"ViT": vit, "CNN": cnn})
+    tokens = 100 * vit["token_accuracy"].mean("draw")[1]
+    some = explorers.explore_probes({"ViT": vit, "GAP": probes(("mean", "token")), "CNN": probes(("mean",))})
+    state = {"readout": "mean", "layer": 1, "row": 3, "column": 0}
+    return {
+        "all models and a token": (explorer, state, (
+            f"Mean of tokens: ViT (b1, depth 0.60) {percent(vit['accuracy'].sel(readout='mean')[1])}; "
+            f"CNN (b1, depth 0.60) {percent(cnn['accuracy'].sel(readout='mean')[1])}. Chance: 10.0 %. "
+            f"Beside: ViT (b1), token (3, 0) of 4 × 4: {percent(vit['token_accuracy'][1, 3, 0])}, "
+            f"all tokens {float(tokens.min()):.1f} to {float(tokens.max()):.1f} %; each map its own scale.")),
+        "another model beside": (explorer, {**state, "model": 1},
+                                 f"… CNN (b1), token (1, 0) of 2 × 2: {percent(cnn['token_accuracy'][1, 1, 0])}, …"),
+        "a token as read-out": (explorer, {"readout": "chosen", "row": 0, "column": 3}, (
+            f"Token chosen on the map (0, 3) of 4 × 4: ViT (b2, depth 1.00) {percent(vit['token_accuracy'][2, 0, 3])}; "
+            f"CNN (b2, depth 1.00) {percent(cnn['token_accuracy'][2, 0, 1])}. …")),
+        "what a model lacks": (some, {"readout": "cls"}, "…; GAP not measured; CNN not measured. Chance…"),
+        "models that are hidden": (some, {"readout": "cls", "shown": 0}, "CLS token: no model is shown. Chance…"),
+        "no single tokens": (some, {"model": 2}, "… Beside: CNN, single tokens not measured."),
+        "one draw": (explorers.explore_probes({"ViT": probes(("mean",), draws=1)}), {},
+                     "Mean of tokens: ViT (b2, depth 1.00) …"),
+    }  # fmt: skip
+
+
+def receptive_field_cases() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    pair = {"ViT": fields_of(rng.random((4, 9, 9)), [0, 0.3, 0.6, 0.9]),
+            "CNN": fields_of(rng.random((3, 9, 9)), [0.1, 0.5, 1], "residual")}  # fmt: skip
+    before = {label: fields[1:] for label, fields in pair.items()}
+    radius, uniform = (float(radius_of_mass(f[:1], 0.5)[0]) for f in (before["ViT"], xr.ones_like(before["ViT"])))
+    spot = np.zeros((1, 9, 9))
+    spot[0, 4, 4] = 3
+    ring = np.where(np.round(distances(9), 6) == 3, 1.0, 0)[None]
+    both = explorers.explore_receptive_field({"spot": fields_of(spot, [0.5]), "ring": fields_of(ring, [0.5])})
+    nothing = explorers.explore_receptive_field({"CNN": fields_of(np.zeros((1, 5, 5)), [0.5])})
+    return {
+        "before the addition": (
+            explorers.explore_receptive_field(pair, before=before),
+            {"layer": 0, "addition": "before", "scale": "linear"},
+            "Before the addition. ViT (attention 1, attention.1, depth 0.30): half of the field lies within "
+            f"{radius:.1f} px of its centre, of a uniform one within {uniform:.1f} px. CNN (unit 1, residual.1, depth "
+            "0.50): … Scale: linear."),
+        "sizes": (both, {}, "After the addition. spot (attention 0, attention.0, depth 0.50): half of the field lies "
+                  "within 0.0 px … ring (attention 0, attention.0, depth 0.50): half of the field lies within 3.0 px…"),
+        "nothing": (nothing, {}, "…: no field, as nothing here depends on the image. …"),
+    }  # fmt: skip
+
+
+def similarity_cases() -> dict[str, Any]:
+    values = np.zeros((12, 7))
+    values[4, 2] = 1
+    pair = explorers.explore_similarity({"pair": layer_map(12, 7, values)})
+    two = explorers.explore_similarity({"large": layer_map(12, 12), "small": layer_map(3, 3)})
+    state = {"row": 4, "column": 2}
+    return {
+        "both layers": (pair, state, "CKA of layer 4 of 0 to 11 in one, a4 (mlp) and layer 2 of 0 to 6 in other, b2 "
+                        "(norm): 1.00. Shown: all layers, by number."),
+        "the nearest of a kind": (pair, {**state, "layers": "block"}, "CKA of layer 5 of 0 to 11 in one, a5 (block) "
+                                  "and layer 5 of 0 to 6 in other, b5 (block): 0.00. Shown: block layers, by number."),
+        "a constant layer": (explorers.explore_similarity({"x": layer_map(6, 6, np.full((6, 6), np.nan))}), {},
+                             "…: none. Shown…"),
+        "a smaller map": (two, {"row": 11, "pair": 1}, "CKA of layer 2 of 0 to 2 …"),
+    }  # fmt: skip
+
+
+def skip_ratios_cases() -> dict[str, Any]:
+    cnn = ratios_of([[[3.0]], [[np.inf]], [[4.0]]], 0, ("residual",))
+    explorer = explorers.explore_skip_ratios({"ViT": counted(), "CNN": cnn}, grid=(2, 3))
+    values = np.ones((2, 2, 5))
+    values[0, 0], values[1, 0, 2] = np.nan, np.inf  # an attention without a skip; a branch that gives 0
+    holes = explorers.explore_skip_ratios({"ViT": ratios_of(values)})
+    sizes = explorers.explore_skip_ratios({"large": counted(4, 10), "small": counted(2, 5)})
+    many = explorers.explore_skip_ratios({"ViT": counted(tokens=3 + 196, prefix=3)})
+    return {
+        # Block 1, MLP holds 21 to 27; token 5 is the spatial token 4: row 1, column 1.
+        "a token": (explorer, {"block": 1, "branch": "mlp", "token": 5},
+                    "ViT, block 1, MLP: the ratio of skip to branch is 26.00 for token (1, 1) of 2 × 3; CLS 21.00, "
+                    "mean of spatial tokens 24.50 (mean of ratios)."),
+        "CLS, another average": (explorer, {"block": 1, "branch": "mlp", "token": 0, "average": "median"},
+                                 "ViT, block 1, MLP: the ratio of skip to branch is 42.00 for CLS; mean of spatial "
+                                 "tokens 49.00 (median ratio)."),
+        "no ratio": (holes, {"block": 0, "token": 1}, "ViT, block 0, self-attention: the ratio of skip to branch is "
+                     "none for token (0, 0) of 2 × 2; CLS none, mean of spatial tokens none (mean of ratios)."),
+        "a branch that adds nothing": (holes, {"block": 1, "token": 2}, "… is none for token (0, 1) … CLS 1.00…"),
+        "a smaller model": (sizes, {"block": 3, "token": 9, "model": 1}, "small, block 1…token (1, 1) of 2 × 2…"),
+        "registers": (many, {"token": 2}, "…for register 1;…"),
+    }  # fmt: skip
+
+
+def hostile() -> dict[str, Explorer]:
+    """Every name that a user gives is a script."""
+    named = similarity().assign_coords(layer=EVIL, depth=1.0)
+    fields = fields_of(np.ones((1, 9, 9)), [0.5], EVIL)
+    images = Images(EVIL, noise_images(1).pixels, np.array([0]), (EVIL,))
+    ratios = counted(tokens=5).assign_coords(part=("token", [EVIL, *["spatial"] * 4]))
+    names = {"layer_a": [EVIL, "b", "c"], "kind_a": ("layer_a", [EVIL] * 3)}
+    maps = {EVIL: layer_map(3, 3, names=(EVIL, EVIL)).assign_coords(names)}
+    heads = measured(1, prefix=(EVIL,)).assign_attrs(model=EVIL)
+    return {
+        "attention": explorers.explore_attention(heads, images),
+        "localization": explorers.explore_localization({EVIL: named}),
+        "probes": explorers.explore_probes({EVIL: probes().assign_coords(layer=[EVIL, "b", "c"])}),
+        "receptive_field": explorers.explore_receptive_field({EVIL: fields}),
+        "similarity": explorers.explore_similarity(maps),
+        "skip_ratios": explorers.explore_skip_ratios({EVIL: ratios}),
+    }
+
+
+CASES: dict[str, Callable[[], dict[str, Any]]] = {
+    "attention": attention_cases, "localization": localization_cases, "probes": probes_cases,
+    "receptive_field": receptive_field_cases, "similarity": similarity_cases, "skip_ratios": skip_ratios_cases,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, tuple[str, Said]]]:
+    """Of each kind, by case: the expected sentence, and what was said. The browser is closed before any test runs."""
+    from playwright.sync_api import sync_playwright
+
+    executable = browser.find()
+    if executable is None:
+        pytest.fail(browser.MISSING, pytrace=False)
+    page_file = tmp_path_factory.mktemp("words") / "page.html"
+    page_file.write_text("<!doctype html><title>Words</title>", encoding="utf-8")
+    every = {kind: cases() for kind, cases in CASES.items()}
+    every["hostile"] = {kind: (explorer, {}, "") for kind, explorer in hostile().items()}
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable, args=browser.ARGUMENTS)
+        page = chromium.new_page()
+        page.goto(page_file.as_uri())
+        found: dict[str, dict[str, tuple[str, Said]]] = {}
+        for kind, cases in every.items():
+            found[kind] = {case: (expected, tuple(page.evaluate(RENDER, _input(explorer, state))))
+                           for case, (explorer, state, expected) in cases.items()}  # fmt: skip
+        chromium.close()
+    return found
+
+
+def _input(explorer: Explorer, state: dict[str, Any]) -> dict[str, Any]:
+    for name, value in state.items():
+        setattr(explorer, name, value)
+    traits = {name: getattr(explorer, name) for name in [*explorer.state_names, "state_names", "name", "header"]}
+    for name in state:
+        setattr(explorer, name, explorer.header["start"][name])
+    return json.loads(json.dumps({"esm": explorer._esm, "traits": traits})) | {
+        "data": base64.b64encode(explorer.data).decode()
+    }
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_the_sentence_is_right(said: dict[str, dict[str, tuple[str, Said]]], kind: str) -> None:
+    for case, (expected, (sentence, *_)) in said[kind].items():
+        place = 0
+        for part in expected.split("…"):
+            assert part in sentence[place:], (case, part, sentence)
+            place = sentence.index(part, place) + len(part)
+        assert sentence.startswith(expected.split("…")[0]) and sentence.endswith(expected.split("…")[-1]), case
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_names_are_text(said: dict[str, dict[str, tuple[str, Said]]], kind: str) -> None:
+    _, (sentence, text, ran, elements) = said["hostile"][kind]
+    assert EVIL in sentence and EVIL in text
+    assert (ran, elements) == ("", 0)

@@ -1,0 +1,107 @@
+"""The slides of the session: `book/course/slides.md` as one page of reveal.js, with the explorers live inside.
+
+Slides are separated by a line `---`, notes of the speaker begin with `Note:`, and a line `{explorer} KIND` is replaced
+by that explorer. reveal.js comes from the package sphinx-revealjs, so the page asks no other host for anything.
+"""
+
+import html
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+
+from vitcnn_utils.errors import VitcnnError
+
+_PARTS = ("dist/reset.css", "dist/reveal.css", "dist/theme/white.css", "dist/theme/black.css", "dist/reveal.js",
+          "plugin/notes/notes.js")  # fmt: skip
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<link rel="icon" href="_static/logo.svg">
+<link rel="stylesheet" href="reveal/reset.css">
+<link rel="stylesheet" href="reveal/reveal.css">
+<link rel="stylesheet" href="reveal/white.css" media="(prefers-color-scheme: light)">
+<link rel="stylesheet" href="reveal/black.css" media="(prefers-color-scheme: dark)">
+<style>
+:root {{
+  color-scheme: light dark;
+  --r-main-font: system-ui, sans-serif; --r-heading-font: system-ui, sans-serif; --r-heading-text-transform: none;
+  /* What the explorers take from the book's theme. */
+  --pst-color-text-base: #222; --pst-color-text-muted: #555; --pst-color-background: #fff; --pst-color-surface: #f1f2f4;
+  --pst-color-border: #c9ccd1; --pst-color-primary: #0b6e8f;
+}}
+@media (prefers-color-scheme: dark) {{
+  :root {{
+    --pst-color-text-base: #eee; --pst-color-text-muted: #aaa; --pst-color-background: #191919;
+    --pst-color-surface: #2a2a2d; --pst-color-border: #555; --pst-color-primary: #5fc3e4;
+  }}
+}}
+.reveal {{ font-size: clamp(18px, 2.2vw, 32px); }}
+.reveal h1 {{ font-size: 2em; }} .reveal h2 {{ font-size: 1.5em; }}
+.reveal .slides section {{ padding: 0 4vw; box-sizing: border-box; }}
+.reveal img {{ max-height: 52vh; }}
+.reveal .vx-static {{ font-size: 16px; text-align: left; max-width: 60rem; margin: 0 auto; }}
+.reveal .vx-static {{ max-height: 84vh; overflow: auto; }}
+.reveal section:has(.vx-static) {{ top: 1vh !important; }}
+.reveal section:has(.vx-static) h2 {{ font-size: 1em; margin: 0 0 0.3em; }}
+</style>
+</head>
+<body>
+<div class="reveal"><div class="slides">
+{slides}
+</div></div>
+<script src="reveal/reveal.js"></script>
+<script src="reveal/notes.js"></script>
+<script>
+Reveal.initialize({{
+  plugins: [RevealNotes], hash: true, width: "100%", height: "100%", margin: 0, minScale: 1, maxScale: 1,
+  // Keys that are meant for an explorer do not turn the page.
+  keyboardCondition: () => !document.activeElement.closest(".vx-static, .vx"),
+}}).then(() => {{
+  for (const src of {runtimes}) document.body.append(Object.assign(document.createElement("script"), {{ src }}));
+}});
+</script>
+</body>
+</html>
+"""
+
+
+def write(source: Path, explorers: Mapping[str, str], folder: Path) -> None:
+    """Write slides.html and reveal/ into `folder`, the top of the book.
+
+    explorers: kind -> HTML of its placeholder, of a page at the top of the book; VitcnnError where the slides name
+    another kind.
+    """
+    from markdown_it import MarkdownIt
+
+    text = source.read_text(encoding="utf-8")
+    markdown = MarkdownIt("commonmark", {"html": False})
+    runtimes: list[str] = []
+
+    def figure(kind: str) -> str:
+        """An explorer's placeholder without its script, which the page loads once reveal.js has laid out the slides."""
+        if kind not in explorers:
+            raise VitcnnError(f"{source.name} shows the explorer {kind!r}; there are: {', '.join(sorted(explorers))}")
+        runtimes.extend(src for src in re.findall(r'<script src="([^"]+)"', explorers[kind]) if src not in runtimes)
+        return re.sub(r"<script.*?</script>", "", explorers[kind], flags=re.DOTALL)
+
+    slides = []
+    for slide in re.split(r"^---$", text, flags=re.MULTILINE):
+        shown, _, notes = slide.partition("\nNote:\n")
+        explorer = re.search(r"^\{explorer\} (\w+)$", shown, flags=re.MULTILINE)
+        body = markdown.render(shown.replace(explorer[0], "") if explorer else shown)
+        body += figure(explorer[1]) if explorer else ""
+        slides.append(f'<section>{body}<aside class="notes">{markdown.render(notes)}</aside></section>')
+    title = next((line.removeprefix("# ") for line in text.splitlines() if line.startswith("# ")), "Slides")
+    page = _PAGE.format(title=html.escape(title), slides="\n".join(slides), runtimes=runtimes)
+    (folder / "slides.html").write_text(page, encoding="utf-8")
+    (folder / "reveal").mkdir(exist_ok=True)
+    reveal = files("sphinx_revealjs") / "_static" / "revealjs"
+    for part in (*_PARTS, "LICENSE"):
+        # The themes ask for fonts that would weigh more than all the rest; the page names the system's.
+        content = re.sub(r"@import url\([^)]*\);?", "", (reveal / part).read_text(encoding="utf-8"))
+        (folder / "reveal" / Path(part).name).write_text(content, encoding="utf-8")
