@@ -1,7 +1,6 @@
 """Which models, weights, images, seeds, device and commit made an array: written into its attrs, read by captions."""
 
 import subprocess
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,24 +49,6 @@ def line(*arrays: "xr.DataArray | xr.Dataset") -> str:
         seeds = of_images or of_measures
     parts = [("", models), ("", images), ("seed ", seeds), ("", every("device")), ("commit ", every("commit"))]
     return " · ".join(title + ", ".join(dict.fromkeys(found)) for title, found in parts if found)
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What a reader needs to make a figure again; `line` stands under every figure of the book."""
-
-    edition: str
-    images: str
-    n_images: int
-    seed: int
-    device: str
-
-    @property
-    def line(self) -> str:
-        return (
-            f"Edition {self.edition} · {self.n_images:,} images of {self.images} · seed {self.seed} · "
-            f"{self.device} · commit {commit()}"
-        )
 
 
 @cache

@@ -221,29 +221,20 @@ class ZooCurves(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         from vitcnn_utils import zoo
         from vitcnn_utils.plots.style import Figure, figure
+        from vitcnn_utils.provenance import commit
 
         logs = {name: zoo.log(name) for name in zoo.names()}
         ends = ", ".join(f"{name} {log[-1]['train_accuracy']:.2f}" for name, log in logs.items())
         picture: Figure = figure(
             learning_curves(logs),
-            ids=[],
+            name="",
             alt="Three panels of curves that rise with the training step: vision transformers, smaller vision "
             f"transformers and ResNets. Training accuracy at the end: {ends}.",
             caption="Training accuracy (share of the augmented training images that are named rightly) against steps, "
             "on a logarithmic axis; a point after each epoch.",
-            provenance=Logs(),
+            provenance=f"From the training logs that ship with the package · commit {commit()}",
         )
         return [nodes.raw("", picture._repr_html_(), format="html")]
-
-
-class Logs:
-    """Where the learning curves come from."""
-
-    @property
-    def line(self) -> str:
-        from vitcnn_utils.provenance import commit
-
-        return f"From the training logs that ship with the package · commit {commit()}"
 
 
 def learning_curves(logs: dict[str, list[dict[str, float]]]) -> Any:
@@ -452,12 +443,6 @@ def machine_facts(measured: dict[str, Any]) -> nodes.Node:
     return nodes.raw("", f"<dl>{items}</dl>", format="html")
 
 
-class Measured(NamedTuple):
-    """Where the plot of speeds comes from."""
-
-    line: str
-
-
 def speed_plot(measured: dict[str, Any]) -> nodes.Node:
     from vitcnn_utils.plots.style import figure, panels, styled
 
@@ -466,13 +451,13 @@ def speed_plot(measured: dict[str, Any]) -> nodes.Node:
     said = "; ".join(f"{pair.measure}, {pair.name}: {pair.ratio:.2g}" for pair in pairs)
     picture = figure(
         styled(_draw_speed)(pairs, panels),
-        ids=[],
+        name="",
         alt=f"Dots on a logarithmic axis: how many times as long as this package another way takes. {said}.",
         caption="How many times as long as this package another way takes for the same work. Large dots are medians, "
         "small ones single rounds; right of the line this package is faster.",
-        provenance=Measured(f"{measured['date']} · {machine['cpu']}, threads: {machine['threads']} · "
-                            f"commit {measured['commit']}"),
-    )  # fmt: skip
+        provenance=f"{measured['date']} · {machine['cpu']}, threads: {machine['threads']} · "
+        f"commit {measured['commit']}",
+    )
     return nodes.raw("", picture._repr_html_(), format="html")
 
 

@@ -241,6 +241,11 @@ def _middle(layout: Layout, side: int, places: int) -> float:
     return offset + places // 2 * step
 
 
+def of_kind(fields: xr.DataArray, kind: str) -> xr.DataArray:
+    """The layers of one kind: 'attention', 'mlp', 'residual' (units of a CNN) or 'stem'."""
+    return fields.isel(layer=fields["kind"].values == kind)
+
+
 def summarize(fields: xr.DataArray, side: float) -> xr.Dataset:
     """The size of each receptive field, over layer; `fields` (layer, y, x) from `effective_receptive_fields`.
 
