@@ -83,5 +83,13 @@ def probes(
         "layer": [f"blocks.{i}" for i in range(len(depths))], "depth": ("layer", list(depths)), "readout": [readout],
         "draw": range(3),
     }  # fmt: skip
-    attrs = {"images": "cifar10", "shots": 10, "n_images": 2500, "n_test": 1000, "chance": 0.1, "model": "zoo/x", "weights": "w"}
+    attrs = {
+        "images": "cifar10",
+        "shots": 10,
+        "n_images": 2500,
+        "n_test": 1000,
+        "chance": 0.1,
+        "model": "zoo/x",
+        "weights": "w",
+    }
     return xr.Dataset({"accuracy": (("layer", "readout", "draw"), accuracy)}, coords, attrs)

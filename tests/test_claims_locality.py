@@ -1,4 +1,4 @@
-"""Claims of chapter 2: where the rules hold, where they fail, where a control passes too, and where they cannot be asked."""
+"""Claims of chapter 2: where they hold, fail, are matched by a control, are too close, or cannot be asked."""
 
 from typing import Any
 
@@ -48,7 +48,9 @@ def test_low_blocks_mix(heads: xr.Dataset, untrained: xr.Dataset, verdict: str) 
 
 def test_low_blocks_mix_quotes_numbers_and_control() -> None:
     claim = claims.low_blocks_mix(LOCAL, EVEN)
-    assert claim.note.startswith("block 0 from 20.0 to 100.0 px; block 1 from 30.0 to 100.0 px; untrained: block 0 from 99")
+    assert claim.note.startswith(
+        "block 0 from 20.0 to 100.0 px; block 1 from 30.0 to 100.0 px; untrained: block 0 from 99"
+    )
     assert [part.estimate.value for part in claim.parts] == [30, 100]
     assert claim.verdict_of(claim.parts[1]) == HOLDS_TOO  # the untrained heads are far as well
 

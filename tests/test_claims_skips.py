@@ -1,4 +1,4 @@
-"""Claims about skip connections, on arrays made so that they hold, fail, are matched by a control, or lack what it takes."""
+"""Claims of chapter 3: where they hold, fail, are matched by a control, are too close, or cannot be asked."""
 
 from typing import Any
 

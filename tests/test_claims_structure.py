@@ -45,7 +45,9 @@ REVERSED = ridge(lambda d: 1 - d, constant)
 FADING = ridge(lambda d: 0.6 * d, lambda depth: np.where(depth < 2 / 3, 1, 0.3))
 
 
-def cross(trained: xr.DataArray, spatial: xr.DataArray | None = None, untrained: xr.DataArray = REVERSED) -> list[Claim]:
+def cross(
+    trained: xr.DataArray, spatial: xr.DataArray | None = None, untrained: xr.DataArray = REVERSED
+) -> list[Claim]:
     return structure.cross_claims(trained, untrained, trained, trained * 0.99 if spatial is None else spatial)
 
 

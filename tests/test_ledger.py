@@ -17,8 +17,20 @@ from similarity_maps import curves, probes
 from vitcnn_utils.claims import locality, localization, scale, skips, structure, table
 from vitcnn_utils.claims.cards import MIME
 from vitcnn_utils.claims.ledger import (
-    CANNOT, CLOSE, FAILS, HOLDS, HOLDS_TOO, UNDECIDED, VERDICTS, Claim, Estimate, Part, agreed, all_of,
-    difference_of_shares, over_draws,
+    CANNOT,
+    CLOSE,
+    FAILS,
+    HOLDS,
+    HOLDS_TOO,
+    UNDECIDED,
+    VERDICTS,
+    Claim,
+    Estimate,
+    Part,
+    agreed,
+    all_of,
+    difference_of_shares,
+    over_draws,
 )  # fmt: skip
 
 NAN = float("nan")
@@ -57,7 +69,9 @@ def part(value: float, interval: tuple[float, float] | None = None, **more: obje
         (Estimate(float("inf")), UNDECIDED, UNDECIDED),
     ],
 )
-def test_an_estimate_lies_beyond_a_threshold_with_its_whole_interval(estimate: Estimate, above: str, below: str) -> None:
+def test_an_estimate_lies_beyond_a_threshold_with_its_whole_interval(
+    estimate: Estimate, above: str, below: str
+) -> None:
     assert part(0).says(estimate) == above
     assert part(0, side="below").says(estimate) == below
 
@@ -84,7 +98,11 @@ YES, NO, OPEN, NOTHING = part(0.9), part(0.1), part(0.6, (0.4, 0.8)), part(NAN)
         (claim(replace(YES, control=Estimate(NAN))), HOLDS, ""),
         (claim(replace(YES, control=Estimate(0.7)), YES), HOLDS, ""),  # the control meets one part only
         (claim(replace(NO, control=Estimate(0.7))), FAILS, ""),
-        (claim(replace(YES, again=Estimate(0.1)), second="seed 2"), CLOSE, "another training says the reverse (seed 2)"),
+        (
+            claim(replace(YES, again=Estimate(0.1)), second="seed 2"),
+            CLOSE,
+            "another training says the reverse (seed 2)",
+        ),
         (claim(replace(YES, again=Estimate(0.8))), HOLDS, ""),
         (claim(replace(YES, again=Estimate(0.6, (0.4, 0.8)))), HOLDS, ""),
     ],

@@ -155,9 +155,12 @@ def architecture_claims(
 def _architecture(
     name: str, vit: xr.Dataset, readout: str, cnn: xr.Dataset, control: tuple[xr.Dataset, xr.Dataset]
 ) -> Claim:
+    there = readout in control[0]["readout"]
+
     def part(words: str, summary: Summary) -> Part:
         return Part(f"probe accuracy {words}, ViT − CNN", _lead(vit, cnn, summary, readout), "above", AHEAD,
-                    "Less is hard to see in the figure.", unit="points", control=_lead(*control, summary))  # fmt: skip
+                    "Less is hard to see in the figure.", unit="points",
+                    control=_lead(*control, summary, readout) if there else None)  # fmt: skip
 
     return Claim(
         id=f"fig-13-architecture-{name.split(',')[0].replace(' ', '-').lower()}",

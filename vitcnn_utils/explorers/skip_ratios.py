@@ -9,7 +9,7 @@ import xarray as xr
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers.base import Explorer, Still, measured
 from vitcnn_utils.images import Images
-from vitcnn_utils.measures.residual import skip_ratios
+from vitcnn_utils.measures.residual import AVERAGES, skip_ratios
 from vitcnn_utils.models.facts import Model
 
 _BRANCHES = ["attention", "mlp"]
