@@ -246,7 +246,7 @@ def test_heads_of_a_model(vit):
             per_image = [[textbook_distance(head, (4, 4), 8, 1, renormalize) for head in image] for image in A]
             np.testing.assert_allclose(here[name], np.mean(per_image, axis=0), rtol=1e-5)
             if name == "distance":
-                np.testing.assert_allclose(here.distance_std, np.std(per_image, axis=0), rtol=1e-3)
+                np.testing.assert_allclose(here.distance_by_image, per_image, rtol=1e-5)
         np.testing.assert_allclose(here.prefix_mass, A[:, :, 1:, 0].mean((0, 2)), rtol=1e-5)
         entropy = -(A * np.log(A)).sum(-1)[:, :, 1:].mean((0, 2)) / np.log(17)
         np.testing.assert_allclose(here.entropy, entropy, rtol=1e-5)
@@ -265,7 +265,7 @@ def test_heads_that_see_nothing_attend_uniformly(noise):
     expected = {"distance": uniform * 16 / 20, "distance_renormalized": uniform, "prefix_mass": 4 / 20, "entropy": 1}
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5)
-    np.testing.assert_allclose(found.distance_std, 0, atol=1e-5)
+    np.testing.assert_allclose(found.distance_by_image.std("image"), 0, atol=1e-5)
 
 
 # Head subsets and a CNN

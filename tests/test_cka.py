@@ -1,15 +1,14 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from textbook import biased_cka, cka, left_as_it_was, model_of, noise_images
 from torch import nn
 
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.images import Images
-from vitcnn_utils.measures.cka import STRIP, WIDTH, HsicSums, centred_gram, layer_similarity, linear_cka, minibatches
+from vitcnn_utils.measures.cka import STRIP, WIDTH, centred_gram, hsic, layer_similarity, linear_cka
+from vitcnn_utils.measures.cka import cka as cka_of
 from vitcnn_utils.models.load import load_model
+from vitcnn_utils.run import minibatches
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +39,12 @@ def related(rng, n=40, p=30, q=20):
 
 def cka32(x, y):
     """The float32 route that the layers of a model take."""
-    x, y = (torch.from_numpy(np.asarray(v, dtype=np.float32)) for v in (x, y))
-    return HsicSums.of_features({"x": x}, {"y": y}).cka()[0, 0]
+    return cka_of([hsic_of(*(torch.from_numpy(np.asarray(v, dtype=np.float32)) for v in (x, y)))])[0, 0]
+
+
+def hsic_of(x, y, clip_norms=False):
+    """HSIC of one minibatch of two representations."""
+    return hsic(*(centred_gram(v, clip_norms=clip_norms)[None] for v in (x, y)))
 
 
 # Linear CKA
@@ -90,8 +93,8 @@ def test_however_features_lie_in_memory(rng, layout, dtype):
 def test_features_made_in_inference_mode(rng):
     x, y = (torch.from_numpy(v).float() for v in related(rng, n=70))
     with torch.inference_mode():
-        inside = HsicSums.of_features({"x": x + 0}, {"y": y + 0}).cka()
-    assert inside == pytest.approx(HsicSums.of_features({"x": x}, {"y": y}).cka(), abs=1e-6)
+        inside = cka_of([hsic_of(x + 0, y + 0)])
+    assert inside == pytest.approx(cka_of([hsic_of(x, y)]), abs=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int32])
@@ -214,34 +217,12 @@ def features(rng, sizes, widths=(5, 9)):
     return batches
 
 
-def summed(batches):
-    total = HsicSums.zeros(2, 1)
-    for x, y in batches:
-        total += HsicSums.of_features({"x": x, "y": y}, {"y": y})
-    return total
-
-
 def test_sums_come_before_the_ratio(rng):
     batches = features(rng, [6, 20, 9])
     xs, ys = ([b[i].numpy() for b in batches] for i in (0, 1))
-    value = summed(batches).cka()[0, 0]
+    value = cka_of([hsic_of(x, y) for x, y in batches])[0, 0]
     assert value == pytest.approx(cka(xs, ys), abs=1e-12)
     assert value != pytest.approx(np.mean([cka([x], [y]) for x, y in zip(xs, ys, strict=True)]), abs=1e-3)
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.lists(st.integers(4, 12), min_size=2, max_size=6), st.data())
-def test_shards_add_up_in_any_grouping(sizes, data):
-    batches = features(np.random.default_rng(len(sizes)), sizes)
-    order = data.draw(st.permutations(range(len(batches))))
-    cut = data.draw(st.integers(0, len(batches)))
-    first, second = (summed([batches[i] for i in part]) for part in (order[:cut], order[cut:]))
-    np.testing.assert_allclose((first + second).cka(), summed(batches).cka(), rtol=1e-12)
-
-
-def test_sums_of_other_layers_do_not_add_up():
-    with pytest.raises(VitcnnError, match="do not add up"):
-        HsicSums.zeros(1, 1) + HsicSums.zeros(1, 2)
 
 
 def test_more_gram_entries_than_are_multiplied_at_a_time(rng):
@@ -255,36 +236,19 @@ def test_clipped_norms(rng):
     norms = np.linalg.norm(x, axis=1)
     clipped = x * np.minimum(1, np.sort(norms)[14] / norms)[:, None]
     gram_x, gram_y = (centred_gram(torch.from_numpy(v), clip_norms=c) for v, c in ((x, True), (y, False)))
-    assert HsicSums.of_grams(gram_x[None], gram_y[None]).cka()[0, 0] == pytest.approx(cka([clipped], [y]), abs=1e-12)
+    assert cka_of([hsic(gram_x[None], gram_y[None])])[0, 0] == pytest.approx(cka([clipped], [y]), abs=1e-12)
 
 
 def test_clipping_takes_the_weight_from_outliers(rng):
     x, y = rng.normal(size=(2, 100, 20))
     x[:2], y[:2] = 1000, 1000  # nothing in common but two images of large norm
-    batch = {"x": torch.from_numpy(x)}, {"y": torch.from_numpy(y)}
-    plain, clipped = (HsicSums.of_features(*batch, clip_norms).cka()[0, 0] for clip_norms in (False, True))
+    batch = torch.from_numpy(x), torch.from_numpy(y)
+    plain, clipped = (cka_of([hsic_of(*batch, clip_norms)])[0, 0] for clip_norms in (False, True))
     assert plain > 0.99
     assert abs(clipped) < 0.05
 
 
-# Minibatches
-
-
-@pytest.mark.parametrize(("n", "size", "expected"), [(10, 10, [10]), (11, 10, [6, 5]), (257, 256, [129, 128]),
-                                                     (9, 4, [5, 4]), (7, 4, [7])])  # fmt: skip
-def test_every_image_once_in_batches_of_nearly_one_size(n, size, expected):
-    images = noise_images(n, size=2)
-    batches = list(minibatches(images, size, 0, ""))
-    assert [len(b) for b in batches] == expected
-    seen = np.concatenate([b.numpy() for b in batches])
-    assert sorted(map(bytes, seen)) == sorted(map(bytes, images.pixels))
-
-
-def test_the_seed_draws_the_order():
-    images = noise_images(12, size=2)
-    first, again, other = (torch.cat(list(minibatches(images, 4, seed, ""))) for seed in (0, 0, 1))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+# Layers of models
 
 
 def test_too_few_images(vit):
@@ -292,15 +256,6 @@ def test_too_few_images(vit):
         layer_similarity(vit, vit, noise_images(3))
     with pytest.raises(VitcnnError, match="batch_size=3"):
         layer_similarity(vit, vit, noise_images(8), batch_size=3)
-
-
-def test_batches_mix_what_the_images_are_sorted_by():
-    pixels = np.repeat(np.arange(4, dtype=np.uint8), 16)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
-    for batch in minibatches(Images("sorted", pixels), 16, 0, ""):
-        assert set(batch.flatten().tolist()) == {0, 1, 2, 3}
-
-
-# Layers of models
 
 
 def recorded(model, images, layers, batch_size):

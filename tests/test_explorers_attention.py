@@ -13,7 +13,8 @@ from test_attention import random_weights
 from textbook import noise_images
 
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.explorers import AttentionExplorer, explore_attention
+from vitcnn_utils.explorers import explore_attention
+from vitcnn_utils.explorers.attention import AttentionExplorer
 from vitcnn_utils.images import Images
 from vitcnn_utils.measures.attention import (
     attention_maps,

@@ -17,8 +17,9 @@ from nbconvert import HTMLExporter
 from similarity_maps import staged
 
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.explorers import SimilarityExplorer, explore_similarity, static
+from vitcnn_utils.explorers import explore_similarity, static
 from vitcnn_utils.explorers.base import MIME
+from vitcnn_utils.explorers.similarity import SimilarityExplorer
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"

@@ -7,7 +7,6 @@ from torch import nn
 
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.images import load_images
-from vitcnn_utils.measures.cka import minibatches
 from vitcnn_utils.measures.localization import (
     border_similarity,
     contrast,
@@ -18,6 +17,7 @@ from vitcnn_utils.measures.localization import (
     token_patch_similarity,
 )
 from vitcnn_utils.models.load import load_model
+from vitcnn_utils.run import minibatches
 
 
 class Permute(nn.Module):

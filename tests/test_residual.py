@@ -84,7 +84,7 @@ def test_textbook(vit, noise):
 
 def test_units_of_a_cnn_are_averaged_over_places(resnet, noise):
     found = skip_ratios(resnet, noise, batch_size=4)
-    assert found.sizes == {"block": 8, "branch": 1, "token": 1}
+    assert found.ratio.sizes == {"block": 8, "branch": 1, "token": 1}
     assert found.projected.values.tolist() == [True, False] * 4
     for branch in resnet.branches:
         z, f = read(resnet, noise, [branch.shortcut, branch.branch])  # (N, C, H, W)

@@ -25,9 +25,9 @@ def of(model: "Model | None", images: "Images", seed: int | None = None, **other
     models = {} if model is None else {"model": model, **others}
     attrs: dict[str, str | int] = {}
     for role, one in models.items():
-        attrs |= {role: one.name, ROLES[role]: getattr(one, "weights", "unknown")}
+        attrs |= {role: one.name, ROLES[role]: one.weights}
     attrs |= {"images": images.name, "n_images": len(images)}
-    seeds = {"images_seed": getattr(images, "seed", None), "seed": seed}
+    seeds = {"images_seed": images.seed, "seed": seed}
     attrs |= {name: value for name, value in seeds.items() if value is not None}
     return attrs | {"device": "cpu" if model is None else str(model.device), "commit": commit()}
 

@@ -1,4 +1,4 @@
-"""How many images go through a model at once: as many as fit in memory, and fewer from where it runs out."""
+"""Images through a model: in batches as large as fit in memory, or in minibatches that are seen as a whole."""
 
 import sys
 import weakref
@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MOST = 64
-"""More images at once are hardly faster, and where it is left to us, no more are taken."""
+"""Images at once, unless the caller says otherwise: more are hardly faster."""
+
+SMALLEST_BATCH = 4
+"""Images in a minibatch: the unbiased estimator of CKA divides by n (n - 3)."""
 
 SHARE = {"cpu": 0.5, "cuda": 0.8, "mps": 0.8}
-"""What may be filled of a device's free memory: kernels take more than the tensors that can be counted, and a host that
-runs out of memory ends the process, where a GPU says so."""
+"""The part of a device's free memory that is used. Kernels take more than the tensors that can be counted, and a host
+that runs out of memory kills the process, where a GPU raises an error."""
 
 ASSUMED = 4 << 30
 """Bytes taken to be free where the system does not say."""
@@ -35,9 +39,9 @@ ASSUMED = 4 << 30
 
 @dataclass
 class Pace:
-    """How many of something are worked on at once: fewer from where they did not fit in memory.
+    """How many things are worked on at once; halved when they do not fit in memory.
 
-    what: they are, as in 'images through ViT-L/16', for the error where not even one fits.
+    what: names the things, such as 'images through ViT-L/16', in the error where not even one fits.
     """
 
     size: int
@@ -45,7 +49,7 @@ class Pace:
 
     @classmethod
     def of(cls, batch_size: int | None, model: "Model", probe: Callable[[], object], most: int = MOST) -> "Pace":
-        """`batch_size` images at once, or, for None, up to `most` that fit if each needs the memory of probe()."""
+        """`batch_size` images at once; for None as many, up to `most`, as fit if each needs the memory of probe()."""
         if batch_size is not None and batch_size < 1:
             raise VitcnnError(f"batch_size={batch_size}: give 1 or more, or None for as many as fit in memory")
         pace = cls(batch_size or 1, _through(model))
@@ -55,12 +59,11 @@ class Pace:
         return pace
 
     def over(self, count: int, step: Callable[[slice], T], title: str | None = None) -> Iterator[T]:
-        """What step(part) gives, part after part of `count` things, in order.
+        """Yield step(part) for each slice of `count` things, in order.
 
-        Where memory runs out in a step, that part alone is begun again, in halves. So a step must change nothing that
-        its repetition would change again. VitcnnError where a part of one does not fit. title: for a progress bar.
+        Where memory runs out, the same slice is run again in halves, so a step must be safe to repeat; VitcnnError
+        where a slice of one does not fit. title: of the progress bar, which is text and shows in terminals only.
         """
-        # disable=None: bars are for terminals.
         with tqdm(total=count, desc=title, leave=False, disable=True if title is None else None) as bar:
             start = 0
             while start < count:
@@ -74,16 +77,16 @@ class Pace:
                     self.shrink(part.stop - start)
 
     def shrink(self, failed: int) -> None:
-        """To half of what did not fit."""
+        """Halve the size after `failed` things did not fit."""
         if failed == 1:
             raise VitcnnError(f"there is no memory for even one of the {self.what}: take smaller images or models")
         self.size = failed // 2
 
 
 def each_batch(model: "Model", images: "Images", batch_size: int | None, step: Callable[[Tensor], T]) -> Iterator[T]:
-    """step(x) for all images in order, x prepared, (B, 3, H, W).
+    """Yield step(x) for all images in order, x the prepared images, (B, 3, H, W).
 
-    batch_size: B, or None for what fits in memory. Where it does not, `Pace.over` says what happens.
+    batch_size: B, or None for as many as fit in memory. A step may be repeated, see `Pace.over`.
     """
     pace = Pace.of(batch_size, model, lambda: step(prepared(model, images, slice(1))))
     return pace.over(len(images), lambda part: step(prepared(model, images, part)), title=model.name)
@@ -104,11 +107,26 @@ def prepared(model: "Model", images: "Images", part: slice) -> Tensor:
     return model.prepare(torch.from_numpy(images.pixels[part]))
 
 
-# Minibatches that are one whole
+# Minibatches that are seen as a whole
+
+
+def minibatches(images: "Images", batch_size: int, seed: int, title: str) -> Iterator[Tensor]:
+    """Yield all images in an order drawn with `seed`, in minibatches of nearly equal size, uint8 (B, H, W, 3).
+
+    Minibatches have at most `batch_size` images, at least 4, and differ by at most one: no image is dropped, and no
+    small last minibatch, whose estimate would be poor, weighs as much as the others.
+    """
+    if batch_size < SMALLEST_BATCH or len(images) < SMALLEST_BATCH:
+        few = f"batch_size={batch_size}" if batch_size < SMALLEST_BATCH else f"{len(images)} images of {images.name}"
+        raise VitcnnError(f"CKA needs at least {SMALLEST_BATCH} images a batch, not {few}: give more")
+    count = min(-(-len(images) // batch_size), len(images) // SMALLEST_BATCH)
+    order = np.random.default_rng(seed).permutation(len(images))
+    for chosen in tqdm(np.array_split(order, count), desc=title, leave=False, disable=None):
+        yield torch.from_numpy(images.pixels[chosen])
 
 
 def whole_pace(model: "Model", images: "Images", layers: "Sequence[Layer]", batch_size: int) -> Pace:
-    """For `reduce_whole`: up to `batch_size` images at once, fewer if they would not fit in memory."""
+    """The pace for `reduce_whole`: up to `batch_size` images at once, fewer if they would not fit in memory."""
 
     def probe() -> None:
         model.reduce(prepared(model, images, slice(1)), layers, lambda name, activation: None)
@@ -119,11 +137,11 @@ def whole_pace(model: "Model", images: "Images", layers: "Sequence[Layer]", batc
 def reduce_whole(
     model: "Model", pixels: Tensor, layers: "Sequence[Layer]", function: Callable[[str, Tensor], T], pace: Pace
 ) -> dict[str, T]:
-    """`Model.reduce` for images of which `function` must see all at once, as CKA must, also where they do not fit.
+    """`Model.reduce` for a minibatch that `function` must see as a whole, as CKA must, even where it does not fit.
 
-    pixels: uint8 (n, H, W, 3). Where n is more than `pace` allows, or turns out not to fit, parts of the images go
-    through the model, and the activations of as many layers as there is room for are put together; then again for the
-    next layers. What `function` sees is the same; the time is that of a forward pass for each few layers.
+    pixels: uint8 (n, H, W, 3). Where n images do not fit, they go through the model in parts, and the activations of as
+    many layers as there is room for are put together; then again for the next layers. The function sees the same; the
+    time is one forward pass for each group of layers.
     """
     n = len(pixels)
     if n <= pace.size:
@@ -144,12 +162,12 @@ def reduce_whole(
 
 
 def _put(model: "Model", pixels: Tensor, group: "Sequence[Layer]", held: dict[str, Tensor], part: slice) -> None:
-    """Fills in the activations of a part of the images."""
+    """Write the activations of a part of the images into `held`."""
     model.reduce(model.prepare(pixels[part]), group, lambda name, activation: held[name][part].copy_(activation))
 
 
 def _groups(layers: "Sequence[Layer]", needed: dict[str, int], there: int) -> "Iterator[list[Layer]]":
-    """Layers whose activations have room together, in half of what is there, as the model needs memory too."""
+    """Groups of layers whose activations fit together into half of the free memory; the model needs some too."""
     group: list[Layer] = []
     for layer in layers:
         if group and sum(needed[x.name] for x in [*group, layer]) > there / 2:
@@ -160,7 +178,7 @@ def _groups(layers: "Sequence[Layer]", needed: dict[str, int], there: int) -> "I
 
 
 def _hold(model: "Model", group: "Sequence[Layer]", one: dict[str, Tensor], n: int) -> dict[str, Tensor]:
-    """For the activations of n images, by layer; `one` are those of one image."""
+    """Empty tensors for the activations of n images, by layer; `one` holds those of one image."""
     done = attempt(
         lambda: {
             x.name: torch.empty(n, *one[x.name].shape[1:], dtype=one[x.name].dtype, device=model.device) for x in group
@@ -178,7 +196,7 @@ def _hold(model: "Model", group: "Sequence[Layer]", one: dict[str, Tensor], n: i
 
 
 def attempt(step: Callable[[], T]) -> list[T]:
-    """[step()], or [] if memory ran out in it, which is then as free as it was before."""
+    """[step()], or [] if memory ran out; then nothing that the step made is held."""
     try:
         return [step()]
     except (RuntimeError, MemoryError) as error:
@@ -191,19 +209,19 @@ def attempt(step: Callable[[], T]) -> list[T]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, of CUDA, of MPS or of the host."""
+    """Whether an error says that memory ran out, on CUDA, MPS or the host."""
     signs = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED")  # the last of cuBLAS and cuDNN
     out_of = (torch.cuda.OutOfMemoryError, MemoryError)
     return isinstance(error, out_of) or (isinstance(error, RuntimeError) and any(s in str(error) for s in signs))
 
 
 def room(device: torch.device) -> int:
-    """Bytes that tensors may take of a device's memory, now."""
+    """Bytes of a device's memory that tensors may take now."""
     return int(SHARE.get(device.type, SHARE["cpu"]) * free_memory(device))
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes of a device's memory that nobody has taken."""
+    """Bytes of a device's memory that are free."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -221,7 +239,7 @@ def _free_host() -> int:
 
 
 def _free_cgroup() -> int:
-    """What the limit of a container leaves; pages of files, which are given up when needed, count as free."""
+    """What the limit of a container leaves; cached pages of files count as free."""
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
         taken = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
@@ -238,7 +256,7 @@ def peak_bytes(run: Callable[[], object]) -> int:
 
 
 class _Live(TorchDispatchMode):
-    """Counts the memory of the tensors that functions give, for as long as it lives."""
+    """Counts the bytes of the tensors that torch functions make, as long as these live."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -247,7 +265,7 @@ class _Live(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for storage in _storages((args, kwargs)):
-            self.note(storage, 0)  # was there before, such as a weight
+            self.note(storage, 0)  # existed before, such as a weight
         out = func(*args, **(kwargs or {}))
         for storage in _storages(out):
             self.note(storage, storage.nbytes())

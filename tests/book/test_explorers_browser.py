@@ -3,7 +3,6 @@
 All is looked at once, by `explored`; the tests then judge what was seen. A new kind has to join explorer_samples.py.
 """
 
-import inspect
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from vitcnn_utils import explorers
 from vitcnn_utils.explorers import static
 from vitcnn_utils.explorers.base import Explorer
 
-KINDS = sorted(c.kind for _, c in inspect.getmembers(explorers, inspect.isclass) if issubclass(c, Explorer))
+KINDS = sorted(name.removeprefix("explore_") for name in explorers.__all__)
 SCRIPT = Path(__file__).with_name("explore.js")
 # Every explorer is a screen away from the next, so that reaching one does not load all.
 APART = '<p style="height: 1800px">Text.</p>'

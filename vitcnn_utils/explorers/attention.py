@@ -1,7 +1,6 @@
 """The explorer of Figures 3 and 4: where a head looks, query by query, and how far it looks among all heads."""
 
 import gzip
-from itertools import takewhile
 
 import numpy as np
 import traitlets
@@ -16,7 +15,7 @@ from vitcnn_utils.models.facts import Model
 
 _OF_HEADS = ("distance", "distance_renormalized", "prefix_mass")
 # How finely weights are stored, in steps from 0 to the largest weight of a query: as finely as the room allows.
-_STEPS = (15, 18, 21, 24, 27, 31, 40, 63, 127, 254)
+_STEPS = (254, 127, 63, 40, 31, 27, 24, 21, 18, 15)
 _ROOM = 950_000  # bytes of an explorer's arrays after gzip
 _PICTURE_ROOM = 160_000  # bytes of all pictures
 
@@ -133,14 +132,12 @@ def _stored(models: list[xr.Dataset], room: int) -> dict[str, Quantized]:
 
 
 def _as_fine_as_fits(relative: np.ndarray, room: int) -> Quantized:
-    """Values from 0 to 1 in as many steps as fit `room` bytes after gzip, and no fewer than the first of _STEPS."""
-
-    def codes(steps: int) -> np.ndarray:
-        return np.rint(relative * steps).astype(np.uint8)
-
-    fitting = list(takewhile(lambda steps: _zipped(codes(steps)) <= room, _STEPS))
-    steps = fitting[-1] if fitting else _STEPS[0]
-    return Quantized(codes(steps), 0.0, 1 / steps)
+    """Values from 0 to 1 in as many steps as fit `room` bytes after gzip, and no fewer than the last of _STEPS."""
+    for steps in _STEPS:
+        codes = np.rint(relative * steps).astype(np.uint8)
+        if _zipped(codes) <= room:
+            break
+    return Quantized(codes, 0.0, 1 / steps)
 
 
 def _zipped(codes: np.ndarray) -> int:

@@ -5,9 +5,10 @@
 // The colours of plots/style.py: blue, orange, green, purple, red, grey.
 const LINES = ["#2f7fc1", "#d2691e", "#1d9a6c", "#a866b8", "#d04a4a", "#808080"];
 const GREY = LINES[5];
-const MODELS = new Map([["ViT", LINES[0]], ["CNN", LINES[1]]]); // one colour a model, in all figures
-const DASHED = "4 3", DOTTED = "1 3";
-const DASHES = [undefined, DASHED, "7 3 1 3"];
+// One colour a model and one line a way of training, in all figures.
+const MODELS = new Map([["ViT", LINES[0]], ["CNN", LINES[1]], ["ViT-GAP", LINES[2]], ["small ViT", LINES[3]]]);
+const DASHED = "4 3", DOTTED = "1 3", DASH_DOT = "7 3 1 3";
+const VARIANTS = [["small data", DASHED], ["second seed", DASH_DOT], ["untrained", DOTTED]];
 
 // --- data ---------------------------------------------------------------------------------------------------
 
@@ -76,16 +77,18 @@ function fill(element, properties, children) {
 
 // --- models -------------------------------------------------------------------------------------------------
 
-// How the lines of models look. What a label says before a comma is the model and gives the colour, what follows gives the dashes.
+// How the lines of models look, by labels 'MODEL' or 'MODEL, VARIANT': models without a colour of their own take those that
+// are left; the same model once more, in a variant without a line of its own, is dashed.
 function looksOf(labels) {
-  const family = (label) => label.split(",")[0];
-  const others = [...new Set(labels.map(family))].filter((name) => !MODELS.has(name));
-  const free = LINES.slice(0, 5).filter((color) => !labels.some((label) => MODELS.get(family(label)) === color));
-  return labels.map((label, i) => {
-    const name = family(label), place = others.indexOf(name);
-    const before = labels.slice(0, i).filter((one) => family(one) === name && !one.includes("untrained")).length;
-    const dash = label.includes("untrained") ? DOTTED : DASHES[(before + Math.floor(Math.max(place, 0) / free.length)) % DASHES.length];
-    return { color: MODELS.get(name) ?? free[place % free.length], dash };
+  const parts = labels.map((label) => label.split(/, (.*)/s));
+  const names = [...new Set(parts.map(([name]) => name))];
+  const free = LINES.slice(0, 5).filter((color) => !names.some((name) => MODELS.get(name) === color));
+  const others = names.filter((name) => !MODELS.has(name));
+  return parts.map(([name, variant = ""], i) => {
+    const place = others.indexOf(name);
+    const known = VARIANTS.find(([start]) => variant.startsWith(start));
+    const isAgain = place >= free.length || parts.findIndex(([one]) => one === name) < i;
+    return { color: MODELS.get(name) ?? free[place % free.length], dash: known ? known[1] : isAgain ? DASHED : undefined };
   });
 }
 

@@ -14,9 +14,16 @@ function render({ model, el }) {
     marks: svg("svg", { "aria-hidden": "true" }), head: h("p", { class: "vx-head" }) }));
   const bar = colorBar(table, { label: "", low: 0, high: 1, digits: 3 });
   const profiles = plot({ label: "How the fields fall off with the distance from their centre", xLabel: "distance from the centre (px)",
-    yLabel: "share of the largest", x: [0, Math.max(...sizes.map((size) => Math.hypot(...size) / 2))] });
+    yLabel: "share of the largest", x: [0, Math.max(...labels.map((_, i) => farthest(i)))] });
   const radii = plot({ label: "The radius with half the field, by depth", xLabel: "depth of the layer, 0 to 1", yLabel: "px",
     x: [0, 1], y: [0, 1.05 * Math.max(...uniform)] });
+
+  // From a centre to the corner farthest from it, in px.
+  function farthest(i) {
+    const centres = values[`centre_after${i}`];
+    const side = (axis) => Math.max(...Array.from({ length: centres.shape[0] }, (_, at) => centres.at(at, axis)).map((one) => Math.max(one, sizes[i][axis] - one)));
+    return Math.hypot(side(0), side(1));
+  }
 
   function update(state) {
     const shown = labels.map((label, i) => see(label, i, state));

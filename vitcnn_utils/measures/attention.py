@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -13,10 +13,9 @@ from torch.overrides import TorchFunctionMode
 
 from vitcnn_utils import provenance
 from vitcnn_utils.errors import VitcnnError, not_finite
-from vitcnn_utils.measures.cka import HsicSums, Part, centred_gram, minibatches
+from vitcnn_utils.measures.cka import Hsic, centred_gram, hsic, labelled_cka
 from vitcnn_utils.models.facts import Layer, Model
-from vitcnn_utils.run import Pace, each_batch, prepared, reduce_whole, whole_pace
-from vitcnn_utils.sums import Labels
+from vitcnn_utils.run import Pace, each_batch, minibatches, of_first, prepared, reduce_whole, whole_pace
 
 if TYPE_CHECKING:
     from vitcnn_utils.images import Images
@@ -24,11 +23,12 @@ if TYPE_CHECKING:
 Array = TypeVar("Array", np.ndarray, Tensor)
 
 
+@lru_cache(maxsize=4)
 def patch_distances(grid: tuple[int, int], patch_size: float) -> Tensor:
     """Euclidean distance in pixels between the centres of any two patches, row by row: (S, S)."""
     rows, columns = grid
     place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).double()
-    # Not torch.cdist: above 25 rows it takes a short cut through products that loses digits.
+    # Not torch.cdist: above 25 rows it goes through products, which loses digits.
     return (place[:, None] - place[None]).square().sum(-1).sqrt() * patch_size
 
 
@@ -41,17 +41,18 @@ def uniform_distance(grid: tuple[int, int], patch_size: float) -> float:
     return patch_distances(grid, patch_size).mean().item()
 
 
-def mean_distance(
+def query_distance(
     weights: Array, grid: tuple[int, int], patch_size: float, prefix_tokens: int = 0, renormalize: bool = False
 ) -> Array:
-    """Mean attention distance in pixels, (..., H), of attention weights (..., H, T, T), queries before keys.
+    """Attention distance of each spatial query in pixels, (..., H, S), of weights (..., H, T, T), queries before keys.
 
-    The mean over all spatial queries i of sum_j A[i, j] * distance(i, j), i = j included. Rows and columns of prefix
-    tokens are dropped, as in the public code that the paper's authors credit. That leaves the mass on
-    prefix tokens counted as distance 0: a head that puts a share a there seems (1 - a) times as far-sighted.
-    renormalize=True divides each query's weights by their spatial sum instead.
+    That of query i is sum_j A[i, j] * distance(i, j) over the spatial keys j, i = j included. The paper does not
+    say what becomes of prefix tokens; the public code, which credits one of its authors, drops their rows and columns.
+    That counts attention to prefix tokens as distance 0: a head that puts a share a there seems (1 - a) times as
+    far-sighted. renormalize=True divides each query's weights by their spatial sum instead; a query without any has
+    distance 0.
 
-    T must be prefix_tokens + rows * columns of `grid`, VitcnnError otherwise. Gives what it takes, numpy or torch.
+    T must be prefix_tokens + rows * columns of `grid`, VitcnnError otherwise. Takes and gives numpy or torch.
     """
     A = torch.as_tensor(weights)
     rows, columns = grid
@@ -62,13 +63,18 @@ def mean_distance(
             f"prefix tokens: the last two dimensions must be {T} x {T}"
         )
     A = A[..., prefix_tokens:, prefix_tokens:]
-    far = patch_distances(grid, patch_size).to(A.dtype).to(A.device)
-    per_query = (A * far).sum(-1)  # four times faster than einsum
+    far = patch_distances((rows, columns), patch_size).to(A.dtype).to(A.device)
+    result = (A * far).sum(-1)  # four times faster than einsum
     if renormalize:
-        # A query with all its mass on prefix tokens has no distance of its own; it counts as 0.
-        per_query = per_query / A.sum(-1).clamp_min(torch.finfo(A.dtype).tiny)
-    result = per_query.mean(-1)
+        result = result / A.sum(-1).clamp_min(torch.finfo(A.dtype).tiny)
     return result if isinstance(weights, Tensor) else result.numpy()
+
+
+def mean_distance(
+    weights: Array, grid: tuple[int, int], patch_size: float, prefix_tokens: int = 0, renormalize: bool = False
+) -> Array:
+    """Mean attention distance of each head in pixels, (..., H): `query_distance`, averaged over the spatial queries."""
+    return query_distance(weights, grid, patch_size, prefix_tokens, renormalize).mean(-1)
 
 
 def attention_maps(model: Model, images: "Images", batch_size: int | None = None) -> xr.DataArray:
@@ -102,84 +108,43 @@ def attention_maps(model: Model, images: "Images", batch_size: int | None = None
 def head_distances(model: Model, images: "Images", batch_size: int | None = None) -> xr.Dataset:
     """How far each head looks (Figs 3 and 4), over (block, head), as the mean over all spatial queries and images.
 
-    distance, distance_renormalized: pixels, see `mean_distance`.
-    distance_std: standard deviation of `distance` over the images, pixels.
+    distance, distance_renormalized: pixels, see `query_distance`.
+    distance_by_image: `distance` of each image, (image, block, head), float32, for `intervals.bootstrap`.
     prefix_mass: share of the spatial queries' attention that goes to prefix tokens.
     entropy: that of the spatial queries' attention, as a share of log T; 1 for uniform attention. A head that is far
     because it is uniform has a high entropy, one that looks at a far place a low one.
     attrs: uniform_distance (pixels) of this grid. No attention map is kept: each is reduced when its block has run.
 
-    batch_size: images at once; None for as many as fit in memory. Parts of the images add up, see `distance_sums`.
+    batch_size: images at once; None for as many as fit in memory.
     Raises VitcnnError, with the layer's name, for NaN or Inf.
     """
-    return distance_sums(model, images, batch_size).result()
-
-
-def distance_sums(model: Model, images: "Images", batch_size: int | None = None) -> "DistanceSums":
-    """What `head_distances` is made of; sums over parts of the images, computed apart, add up (see `sums`)."""
     model.require("attention", "attention distance")
     layers = _attention_layers(model)
-    far = _far(model)
     assert model.grid is not None and model.patch_size is not None
-    coords = {"block": [x.block for x in layers], "layer": [x.name for x in layers], "depth": [x.depth for x in layers]}
-    attrs = {
-        **provenance.of(model, images), "grid": model.grid, "patch_size": model.patch_size,
-        "uniform_distance": uniform_distance(model.grid, model.patch_size),
-    }  # fmt: skip
 
     def numbers(x: Tensor) -> Tensor:
         found: list[Tensor] = []
-        watch_attention(model, x, lambda _, weights, values: found.append(_reduce(weights, far)), layers)
+        watch_attention(model, x, lambda _, weights, values: found.append(_reduce(weights, model)), layers)
         return torch.stack(found).cpu()  # (L, 4, B, H)
 
-    total: DistanceSums | None = None
+    by_image, total = [], np.zeros(())
     for values in each_batch(model, images, batch_size, numbers):
         for layer, of_layer in zip(layers, values, strict=True):
             _finite(of_layer, layer, model)
-        new = DistanceSums.of(values.double().numpy(), Labels(coords, {**attrs, "n_images": values.shape[2]}))
-        total = new if total is None else total + new
-    assert total is not None
-    return total
-
-
-@dataclass(frozen=True)
-class DistanceSums:
-    """Of the numbers of each head, over images: (L, H) means of distance, renormalized, prefix mass and entropy.
-
-    mean: (4, L, H), float64, squares: (L, H), the sum of the squared deviations of the distance from its mean.
-    """
-
-    mean: np.ndarray
-    squares: np.ndarray
-    labels: Labels
-
-    @classmethod
-    def of(cls, values: np.ndarray, labels: Labels) -> "DistanceSums":
-        """values: (L, 4, B, H)."""
-        mean = values.mean(2).swapaxes(0, 1)
-        return cls(mean, np.square(values[:, 0] - mean[0][:, None]).sum(1), labels)
-
-    def __add__(self, other: "DistanceSums") -> "DistanceSums":
-        labels = self.labels + other.labels
-        n, m = self.labels.attrs["n_images"], other.labels.attrs["n_images"]
-        # Chan, Golub and LeVeque (1979): squares of the distances themselves would lose the digits of a small spread.
-        apart = other.mean - self.mean
-        mean = self.mean + apart * m / (n + m)
-        return DistanceSums(mean, self.squares + other.squares + apart[0] ** 2 * n * m / (n + m), labels)
-
-    def result(self) -> xr.Dataset:
-        """As `head_distances` describes it."""
-        coords, attrs = self.labels.coords, self.labels.attrs
-        units = {"distance": "px", "distance_renormalized": "px", "prefix_mass": "share of attention",
-                 "entropy": "share of log T", "distance_std": "px"}  # fmt: skip
-        values = [*self.mean, np.sqrt(self.squares / attrs["n_images"])]
-        return xr.Dataset(
-            {name: (("block", "head"), value, {"units": unit})
-             for (name, unit), value in zip(units.items(), values, strict=True)},
-            coords={"block": coords["block"], "head": np.arange(self.mean.shape[-1]),
-                    "layer": ("block", coords["layer"]), "depth": ("block", coords["depth"])},
-            attrs=dict(attrs),
-        )  # fmt: skip
+        by_image.append(values[:, 0].transpose(0, 1).numpy().copy())
+        total = total + values.double().sum(2).numpy()
+    means = total.swapaxes(0, 1) / len(images)
+    units = {"distance": "px", "distance_renormalized": "px", "prefix_mass": "share of attention",
+             "entropy": "share of log T"}  # fmt: skip
+    over = ("block", "head")
+    data = {name: (over, value, {"units": unit}) for (name, unit), value in zip(units.items(), means, strict=True)}
+    return xr.Dataset(
+        {**data, "distance_by_image": (("image", *over), np.concatenate(by_image), {"units": "px"})},
+        coords={"block": [x.block for x in layers], "head": np.arange(means.shape[-1]),
+                "layer": ("block", [x.name for x in layers]), "depth": ("block", [x.depth for x in layers])},
+        attrs={**provenance.of(model, images), "grid": model.grid, "patch_size": model.patch_size,
+               "uniform_distance": uniform_distance(model.grid, model.patch_size)},
+    )  # fmt: skip
 
 
 def head_subset_similarity(
@@ -191,86 +156,54 @@ def head_subset_similarity(
     cnn_layers: Sequence[Layer] | None = None,
     batch_size: int = 256,
     seed: int = 0,
+    left_out: bool = False,
 ) -> xr.Dataset:
     """CKA between groups of a block's heads, from the most local to the most global, and layers of a CNN (Fig 5).
 
     Heads are sorted by mean distance; a group is `size` neighbours in that order (a sliding window, as all groups must
-    have the same number of heads to be compared), its features the outputs A_h V_h of its heads, before the output
-    projection, put side by side. The paper states neither; these choices are ours.
+    have the same number of heads to be compared). Its features are the outputs A_h V_h of its heads, before the output
+    projection, side by side. The paper states neither; these choices are ours.
 
     cnn_layers: None for the first five units, those of the paper's figure.
     Returns over (subset, layer): cka, of all tokens flattened; cka_pooled, of the mean over tokens, a control: what is
     left of the similarity where no place is told from another. Coordinates: distance (subset), the mean over its heads,
-    px; heads (subset, member); depth (layer). Minibatches and their order as in `cka.layer_similarity`.
+    px; heads (subset, member); depth (layer). Minibatches, `seed` and `left_out` as in `cka.layer_similarity`.
     """
-    return subset_sums(vit, cnn, images, block, size, cnn_layers, batch_size, seed).result()
-
-
-def subset_sums(
-    vit: Model,
-    cnn: Model,
-    images: "Images",
-    block: int = 0,
-    size: int = 4,
-    cnn_layers: Sequence[Layer] | None = None,
-    batch_size: int = 256,
-    seed: int = 0,
-    part: Part = (0, 1),
-) -> "SubsetSums":
-    """What `head_subset_similarity` is made of; the sums of parts add up (see `sums`, and `cka.minibatches`)."""
     vit.require("attention", "the similarity of head subsets")
     layer = _layer_of(vit, block)
     cnn_layers = cnn.blocks[:5] if cnn_layers is None else cnn_layers
     if not cnn_layers:
         raise VitcnnError(f"{cnn.name} has no residual units: name its layers with cnn_layers")
+    H = of_first(vit, images, lambda x: _heads(vit, x, layer)[1].shape[1])
+    if not 1 <= size <= H:
+        raise VitcnnError(f"{vit.name} has {H} heads a block: give a size from 1 to {H}, not {size}")
     vit_pace = Pace.of(None, vit, lambda: _heads(vit, prepared(vit, images, slice(1)), layer))
     cnn_pace = whole_pace(cnn, images, cnn_layers, batch_size)
-    total: SubsetSums | None = None
-    for pixels in minibatches(images, batch_size, seed, f"head subsets, {vit.name} and {cnn.name}", part):
-        grams, distances = _head_grams(vit, pixels, layer, vit_pace)
-        H = distances.shape[1]
-        if not 1 <= size <= H:
-            raise VitcnnError(f"{vit.name} has {H} heads a block: give a size from 1 to {H}, not {size}")
-        other = reduce_whole(
-            cnn, pixels, cnn_layers, lambda name, z: centred_gram(z, f"{name} of {cnn.name}"), cnn_pace
-        )
-        stacked = torch.stack([other[x.name] for x in cnn_layers])
-        hsic = {name: (HsicSums.of_grams(g, g), HsicSums.of_grams(g, stacked)) for name, g in grams.items()}
-        attrs = {**provenance.of(vit, images, seed, cnn=cnn), "block": block, "size": size, "batch_size": batch_size,
-                 "n_images": len(pixels)}  # fmt: skip
-        coords = {"layer": [x.name for x in cnn_layers], "depth": [x.depth for x in cnn_layers]}
-        new = SubsetSums(hsic, distances.double().sum(0).numpy(), Labels(coords, attrs))
-        total = new if total is None else total + new
-    assert total is not None
-    return total
 
+    def gram(name: str, activation: Tensor) -> Tensor:
+        return centred_gram(activation, f"{name} of {cnn.name}")
 
-@dataclass(frozen=True)
-class SubsetSums:
-    """hsic: of cka and cka_pooled, that of the heads with each other, and with the layers; distance: (H,), summed."""
-
-    hsic: dict[str, tuple[HsicSums, HsicSums]]
-    distance: np.ndarray
-    labels: Labels
-
-    def __add__(self, other: "SubsetSums") -> "SubsetSums":
-        labels = self.labels + other.labels
-        hsic = {name: (a + other.hsic[name][0], b + other.hsic[name][1]) for name, (a, b) in self.hsic.items()}
-        return SubsetSums(hsic, self.distance + other.distance, labels)
-
-    def result(self) -> xr.Dataset:
-        """As `head_subset_similarity` describes it."""
-        coords, attrs = self.labels.coords, self.labels.attrs
-        per_head = self.distance / attrs["n_images"]
-        members = np.lib.stride_tricks.sliding_window_view(np.argsort(per_head), attrs["size"])  # (H - size + 1, size)
-        return xr.Dataset(
-            {name: (("subset", "layer"), _subset_cka(*pair, members), {"units": "1"})
-             for name, pair in self.hsic.items()},
-            coords={"distance": ("subset", per_head[members].mean(1), {"units": "px"}),
-                    "heads": (("subset", "member"), members),
-                    "layer": coords["layer"], "depth": ("layer", coords["depth"])},
-            attrs=dict(attrs),
-        )  # fmt: skip
+    # Of each minibatch, for all tokens and pooled: HSIC of single heads with each other, and with the layers.
+    batches: dict[str, list[tuple[Hsic, Hsic]]] = {"cka": [], "cka_pooled": []}
+    distances = []
+    for pixels in minibatches(images, batch_size, seed, f"head subsets, {vit.name} and {cnn.name}"):
+        head_grams, distance = _head_grams(vit, pixels, layer, vit_pace)
+        of_cnn = reduce_whole(cnn, pixels, cnn_layers, gram, cnn_pace)
+        stacked = torch.stack([of_cnn[x.name] for x in cnn_layers])
+        for name, heads in head_grams.items():
+            batches[name].append((hsic(heads, heads), hsic(heads, stacked)))
+        distances.append(distance.double().numpy())
+    per_head = np.concatenate(distances).mean(0)
+    members = np.lib.stride_tricks.sliding_window_view(np.argsort(per_head), size)  # (subset, member)
+    similarity = {
+        name: labelled_cka([_of_subsets(*pair, members) for pair in pairs], ("subset", "layer"), left_out)
+        for name, pairs in batches.items()
+    }
+    return xr.Dataset(similarity).assign_coords(
+        distance=("subset", per_head[members].mean(1), {"units": "px"}), heads=(("subset", "member"), members),
+        layer=[x.name for x in cnn_layers], depth=("layer", [x.depth for x in cnn_layers]),
+    ).assign_attrs({**provenance.of(vit, images, seed, cnn=cnn), "units": "1", "block": block, "size": size,
+                    "batch_size": batch_size})  # fmt: skip
 
 
 def _head_grams(model: Model, pixels: Tensor, layer: Layer, pace: Pace) -> tuple[dict[str, Tensor], Tensor]:
@@ -291,41 +224,35 @@ def _heads(model: Model, x: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
     found: list[tuple[Tensor, Tensor]] = []
 
     def keep(_: int, weights: Tensor, values: Tensor) -> None:
-        found.append(((weights @ values).transpose(0, 1), _reduce(weights, _far(model))[0].cpu()))
+        found.append(((weights @ values).transpose(0, 1), _reduce(weights, model)[0].cpu()))
 
     watch_attention(model, x, keep, [layer])
     return found[0]
 
 
-def _subset_cka(heads: HsicSums, both: HsicSums, members: np.ndarray) -> np.ndarray:
-    """CKA of groups of heads, (subset, layer), from the HSIC of single heads with each other and with the layers.
+def _of_subsets(heads: Hsic, both: Hsic, members: np.ndarray) -> Hsic:
+    """HSIC of groups of heads with the layers, from that of single heads with each other and with the layers.
 
     The Gram matrix of features put side by side is the sum of their Gram matrices, and HSIC is linear in both.
     """
     chosen = np.zeros((len(members), len(heads.between)))
     np.put_along_axis(chosen, members, 1, axis=1)
     within = np.einsum("sh,hk,sk->s", chosen, heads.between, chosen)
-    return HsicSums(chosen @ both.between, within, both.within_b).cka()
+    return Hsic(chosen @ both.between, within, both.within_b)
 
 
-def _far(model: Model) -> Tensor:
-    """`patch_distances` as float32 on the model's device."""
+def _reduce(weights: Tensor, model: Model) -> Tensor:
+    """(B, H, T, T) weights to distance, renormalized distance, prefix mass and entropy of image and head: (4, B, H)."""
     assert model.grid is not None and model.patch_size is not None
-    return patch_distances(model.grid, model.patch_size).float().to(model.device)
-
-
-def _reduce(weights: Tensor, far: Tensor) -> Tensor:
-    """(B, H, T, T) weights to the four numbers of an image and head, (4, B, H); far: (S, S), pixels."""
-    P = weights.shape[-1] - len(far)
+    P = model.prefix_tokens
     queries = weights[:, :, P:]
-    spatial = queries[..., P:]
     tiny = torch.finfo(weights.dtype).tiny
-    far_per_query, mass = (spatial * far).sum(-1), spatial.sum(-1)
-    renormalized = far_per_query / mass.clamp_min(tiny)
-    prefix_mass = queries[..., :P].sum(-1)
-    # Not torch.special.entr or xlogy, which on a CPU take thrice as long.
+    distance = query_distance(weights, model.grid, model.patch_size, P)
+    mass = queries[..., P:].sum(-1)
+    # Not torch.special.entr or xlogy, which take three times as long on a CPU.
     entropy = queries.clamp_min(tiny).log_().mul_(queries).sum(-1) / -np.log(weights.shape[-1])
-    return torch.stack([v.mean(-1) for v in (far_per_query, renormalized, prefix_mass, entropy)])
+    numbers = distance, distance / mass.clamp_min(tiny), queries[..., :P].sum(-1), entropy
+    return torch.stack([v.mean(-1) for v in numbers])
 
 
 def _finite(values: Tensor, layer: Layer, model: Model) -> Tensor:

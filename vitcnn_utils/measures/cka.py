@@ -9,10 +9,9 @@ The biased one, which many libraries take, reads near 1 for any two layers with 
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,29 +19,21 @@ import torch
 import xarray as xr
 from numpy.typing import ArrayLike
 from torch import Tensor
-from tqdm import tqdm
 
 from vitcnn_utils import provenance
 from vitcnn_utils.errors import VitcnnError, not_finite
 from vitcnn_utils.images import Images
 from vitcnn_utils.models.facts import Layer, Model
-from vitcnn_utils.run import Pace, reduce_whole, whole_pace
-from vitcnn_utils.sums import Labels
-
-SMALLEST_BATCH = 4
-"""HSIC₁ divides by n (n - 3): with fewer than 4 images there is none."""
+from vitcnn_utils.run import SMALLEST_BATCH, Pace, minibatches, reduce_whole, whole_pace
 
 COLUMNS = 1 << 15
-"""So many entries of every Gram matrix are in float64 at a time."""
+"""How many entries of each Gram matrix are in float64 at a time."""
 
 STRIP, WIDTH = 64, 1 << 13
-"""On a CPU so many rows of a Gram matrix are computed at once, as far as the diagonal, from so many columns of the
-features, which stay in its cache."""
+"""On a CPU a Gram matrix is computed in blocks of so many rows, as far as the diagonal, from so many columns of the
+features: these stay in the cache."""
 
 Tokens = Literal["all", "spatial", "cls"]
-
-Part = tuple[int, int]
-"""(i, k): the i-th of k parts of the minibatches, counted from 0."""
 
 
 def linear_cka(x: ArrayLike, y: ArrayLike) -> float:
@@ -57,7 +48,7 @@ def linear_cka(x: ArrayLike, y: ArrayLike) -> float:
     a, b = (torch.from_numpy(np.array(v, dtype=np.float64)) for v in (x, y))
     if len(a) != len(b):
         raise VitcnnError(f"CKA compares features of the same images: {tuple(a.shape)} and {tuple(b.shape)} are not")
-    return float(HsicSums.of_features({"x": a}, {"y": b}).cka()[0, 0])
+    return float(cka([hsic(centred_gram(a, "x")[None], centred_gram(b, "y")[None])])[0, 0])
 
 
 def layer_similarity(
@@ -70,43 +61,26 @@ def layer_similarity(
     tokens: Tokens = "all",
     clip_norms: bool = False,
     seed: int = 0,
+    left_out: bool = False,
 ) -> xr.DataArray:
     """Minibatch unbiased CKA of every layer of `a` with every layer of `b` (Figs 1, 2, 8, 12).
 
     A sample is an image: its activation is flattened, over tokens and channels or over the map, without pooling. Both
-    models see the same crops. `a` and `b` may be one model, which then runs once. See `minibatches` for how the images
-    are divided.
+    models see the same crops. `a` and `b` may be one model, which then runs once. `seed` draws the minibatches, see
+    `run.minibatches`.
 
     layers_a, layers_b: None for all; `model.blocks` for the block outputs only.
-    tokens: what a model with tokens is compared by: 'all' (prefix tokens too), 'spatial' or 'cls' (first of all).
+    tokens: which tokens of a model with tokens: 'all' (prefix tokens too), 'spatial' or 'cls'.
     clip_norms: see `centred_gram`. A map that changes with it is made by a few images of large norm.
+    left_out: also give the map without each minibatch, along a first dimension `left_out`, for `intervals.jackknife`:
+    -1 is the map of all minibatches, i the map without minibatch i.
 
     batch_size: images a minibatch, on which the estimate depends a little. Where so many do not fit in memory, they go
-    through the models in smaller parts, and CKA is that of the same minibatches (see `batching.reduce_whole`).
+    through the models in smaller parts, and CKA is that of the same minibatches (see `run.reduce_whole`).
 
     Returns (layer_a, layer_b), from about 0 (unrelated) to 1 (equal up to rotation and scale), NaN where a layer is
-    constant over the images; coordinates kind, depth (0 to 1) and block (-1 outside blocks) of both.
+    constant over the images; coordinates kind, depth (0 to 1), block and stage of both (-1: none).
     Raises VitcnnError for fewer than 4 images and, with its name, for a layer with NaN or Inf.
-    """
-    return similarity_sums(a, b, images, batch_size, layers_a, layers_b, tokens, clip_norms, seed).result()
-
-
-def similarity_sums(
-    a: Model,
-    b: Model,
-    images: Images,
-    batch_size: int = 256,
-    layers_a: Sequence[Layer] | None = None,
-    layers_b: Sequence[Layer] | None = None,
-    tokens: Tokens = "all",
-    clip_norms: bool = False,
-    seed: int = 0,
-    part: Part = (0, 1),
-) -> "SimilaritySums":
-    """What `layer_similarity` is made of, of some of the minibatches (see `minibatches`); those of all parts add up.
-
-    >>> parts = [similarity_sums(vit, cnn, images, part=(i, 2)) for i in range(2)]
-    >>> similarity = (parts[0] + parts[1]).result()
     """
     layers_a = a.layers if layers_a is None else layers_a
     layers_b = b.layers if layers_b is None else layers_b
@@ -114,73 +88,39 @@ def similarity_sums(
     run_a = list(dict.fromkeys([*layers_a, *layers_b])) if a is b else layers_a
     pace_a = whole_pace(a, images, run_a, batch_size)
     pace_b = pace_a if a is b else whole_pace(b, images, layers_b, batch_size)
-    total, count = HsicSums.zeros(len(layers_a), len(layers_b)), 0
-    for pixels in minibatches(images, batch_size, seed, f"CKA, {a.name} and {b.name}", part):
+    batches = []
+    for pixels in minibatches(images, batch_size, seed, f"CKA, {a.name} and {b.name}"):
         grams_a = _layer_grams(a, pixels, run_a, tokens, clip_norms, pace_a)
         grams_b = grams_a if a is b else _layer_grams(b, pixels, layers_b, tokens, clip_norms, pace_b)
-        total += HsicSums.of_grams(
-            torch.stack([grams_a[layer.name] for layer in layers_a]),
-            torch.stack([grams_b[layer.name] for layer in layers_b]),
-        )
-        count += len(pixels)
+        stacked_a = torch.stack([grams_a[layer.name] for layer in layers_a])
+        stacked_b = torch.stack([grams_b[layer.name] for layer in layers_b])
+        batches.append(hsic(stacked_a, stacked_b))
     attrs = {
         "measure": "unbiased minibatch linear CKA", "units": "1", "model_a": a.name,
-        **provenance.of(a, images, seed, model_b=b), "n_images": count, "batch_size": batch_size, "tokens": tokens,
+        **provenance.of(a, images, seed, model_b=b), "batch_size": batch_size, "tokens": tokens,
         "clip_norms": int(clip_norms),
     }  # fmt: skip
-    return SimilaritySums(total, Labels(_layer_coords(layers_a, "a") | _layer_coords(layers_b, "b"), attrs))
-
-
-@dataclass(frozen=True)
-class SimilaritySums:
-    """HSIC₁ of all pairs of layers, with what to call them."""
-
-    hsic: "HsicSums"
-    labels: Labels
-
-    def __add__(self, other: "SimilaritySums") -> "SimilaritySums":
-        labels = self.labels + other.labels
-        return SimilaritySums(self.hsic + other.hsic, labels)
-
-    def result(self) -> xr.DataArray:
-        """As `layer_similarity` describes it."""
-        coords, attrs = dict(self.labels.coords), dict(self.labels.attrs)
-        return xr.DataArray(self.hsic.cka(), dims=("layer_a", "layer_b"), coords=coords, name="cka", attrs=attrs)
-
-
-def minibatches(images: Images, batch_size: int, seed: int, title: str, part: Part = (0, 1)) -> Iterator[Tensor]:
-    """All images in an order drawn with `seed`, in batches of nearly equal size, uint8 (B, H, W, 3).
-
-    Batches have at most `batch_size` images and differ by at most one: none is dropped, and no small last one, whose
-    estimate would be poor, weighs as much as the others. Where batches would have fewer than 4 images, there are fewer.
-    part: (i, k) for the batches i, i + k, i + 2 k, ... only, to be given to several machines.
-    """
-    if batch_size < SMALLEST_BATCH or len(images) < SMALLEST_BATCH:
-        few = f"batch_size={batch_size}" if batch_size < SMALLEST_BATCH else f"{len(images)} images of {images.name}"
-        raise VitcnnError(f"CKA needs at least {SMALLEST_BATCH} images a batch, not {few}: give more")
-    count = min(-(-len(images) // batch_size), len(images) // SMALLEST_BATCH)
-    index, of = part
-    if not 0 <= index < of <= count:
-        raise VitcnnError(f"part={part} of {count} minibatches: give (i, k) with 0 <= i < k <= {count}")
-    order = np.random.default_rng(seed).permutation(len(images))
-    for chosen in tqdm(np.array_split(order, count)[index::of], desc=title, leave=False, disable=None):
-        yield torch.from_numpy(images.pixels[chosen])
+    return (
+        labelled_cka(batches, ("layer_a", "layer_b"), left_out)
+        .assign_coords(_layer_coords(layers_a, "a") | _layer_coords(layers_b, "b"))
+        .assign_attrs(attrs)
+    )
 
 
 # From features to CKA
 
 
 def centred_gram(features: Tensor, name: str = "the features", clip_norms: bool = False) -> Tensor:
-    """All that CKA asks of one representation of a minibatch: its U-centred Gram matrix, below the diagonal.
+    """The U-centred Gram matrix of one representation of a minibatch, below the diagonal: all that CKA needs of it.
 
     features: (n, ...) of n >= 4 images; dimensions after the first are flattened. float64 stays, all else becomes
     float32. No gradient goes through it.
-    clip_norms: the features of each image are scaled down to the median norm of the batch where they are longer, before
-    they are centred (the mean would follow the outliers), so that no few images of large norm decide alone. This is
-    not in the paper.
+    clip_norms: scale the features of each image down to the median norm of the batch where they are longer, so that a
+    few images of large norm do not decide alone. This is done before centring, as the mean would follow the outliers.
+    It is not in the paper.
 
-    Returns (n (n - 1) / 2,), scaled so that the dot product of two of them is HSIC₁; zero for constant features, where
-    constant means up to rounding.
+    Returns (n (n - 1) / 2,), scaled so that the dot product of two of them is HSIC₁; zero for features that are
+    constant up to rounding.
     Raises VitcnnError with `name` if there is NaN or Inf in the features, or in their squares, or fewer than 4 of them.
     """
     x = features.detach().unsqueeze(-1).flatten(1)
@@ -246,62 +186,50 @@ def _u_centred(gram: Tensor) -> Tensor:
     return below[row, column]
 
 
-@dataclass(frozen=True)
-class HsicSums:
-    """HSIC₁ of every pair of two lists of representations, summed over minibatches: what CKA is made of.
+class Hsic(NamedTuple):
+    """HSIC₁ of one minibatch, float64, of two lists of representations.
 
-    Sums over parts of the images, computed apart, add up: `a + b` is what both parts in one would have given.
-
-    >>> total = HsicSums.zeros(1, 2)
-    >>> for x, y, z in batches:
-    ...     total += HsicSums.of_features({"x": x}, {"y": y, "z": z})
-    >>> total.cka().shape
-    (1, 2)
-
-    between: (La, Lb); within_a: (La,) and within_b: (Lb,), each representation with itself; all float64.
+    between: (La, Lb); within_a: (La,) and within_b: (Lb,), each representation with itself.
     """
 
     between: np.ndarray
     within_a: np.ndarray
     within_b: np.ndarray
 
-    @classmethod
-    def zeros(cls, count_a: int, count_b: int) -> "HsicSums":
-        """No minibatch yet."""
-        return cls(np.zeros((count_a, count_b)), np.zeros(count_a), np.zeros(count_b))
 
-    @classmethod
-    def of_features(cls, a: Mapping[str, Tensor], b: Mapping[str, Tensor], clip_norms: bool = False) -> "HsicSums":
-        """Of one minibatch: the features of the same images, (n, ...) each, by name (for errors)."""
-        grams_a, grams_b = (torch.stack([centred_gram(x, name, clip_norms) for name, x in m.items()]) for m in (a, b))
-        return cls.of_grams(grams_a, grams_b)
+def hsic(a: Tensor, b: Tensor) -> Hsic:
+    """HSIC₁ from stacked `centred_gram`s of the same n images, (La, m) and (Lb, m), m = n (n - 1) / 2."""
+    if a.shape[1] != b.shape[1]:
+        raise VitcnnError(f"CKA compares features of the same images, not Grams of {a.shape[1]} and {b.shape[1]}")
+    if a.device.type == "mps":  # has no float64
+        a, b = a.cpu(), b.cpu()
+    b = b.to(a.device)
+    between = a.new_zeros(len(a), len(b), dtype=torch.float64)
+    within_a, within_b = between.new_zeros(len(a)), between.new_zeros(len(b))
+    for a32, b32 in zip(a.split(COLUMNS, dim=1), b.split(COLUMNS, dim=1), strict=True):
+        a64, b64 = a32.double(), b32.double()
+        between += a64 @ b64.T
+        within_a += a64.square().sum(dim=1)
+        within_b += b64.square().sum(dim=1)
+    return Hsic(between.cpu().numpy(), within_a.cpu().numpy(), within_b.cpu().numpy())
 
-    @classmethod
-    def of_grams(cls, a: Tensor, b: Tensor) -> "HsicSums":
-        """Of one minibatch: what `centred_gram` gives, stacked: (La, m) and (Lb, m), m = n (n - 1) / 2."""
-        if a.shape[1] != b.shape[1]:
-            raise VitcnnError(f"CKA compares features of the same images, not Grams of {a.shape[1]} and {b.shape[1]}")
-        if a.device.type == "mps":  # has no float64
-            a, b = a.cpu(), b.cpu()
-        b = b.to(a.device)
-        between = a.new_zeros(len(a), len(b), dtype=torch.float64)
-        within_a, within_b = between.new_zeros(len(a)), between.new_zeros(len(b))
-        for a32, b32 in zip(a.split(COLUMNS, dim=1), b.split(COLUMNS, dim=1), strict=True):
-            a64, b64 = a32.double(), b32.double()
-            between += a64 @ b64.T
-            within_a += a64.square().sum(dim=1)
-            within_b += b64.square().sum(dim=1)
-        return cls(between.cpu().numpy(), within_a.cpu().numpy(), within_b.cpu().numpy())
 
-    def __add__(self, other: "HsicSums") -> "HsicSums":
-        if self.between.shape != other.between.shape:
-            raise VitcnnError(f"sums over {self.between.shape} and {other.between.shape} layers do not add up")
-        return HsicSums(self.between + other.between, self.within_a + other.within_a, self.within_b + other.within_b)
+def cka(batches: Sequence[Hsic]) -> np.ndarray:
+    """CKA of all minibatches, (La, Lb): sums come before the ratio; NaN where a representation is constant in all."""
+    between, within_a, within_b = (np.sum(parts, axis=0) for parts in zip(*batches, strict=True))
+    scale = np.sqrt(np.outer(within_a, within_b))
+    return np.divide(between, scale, out=np.full_like(scale, np.nan), where=scale > 0)
 
-    def cka(self) -> np.ndarray:
-        """(La, Lb); NaN where either representation is constant in all minibatches."""
-        scale = np.sqrt(np.outer(self.within_a, self.within_b))
-        return np.divide(self.between, scale, out=np.full_like(scale, np.nan), where=scale > 0)
+
+def labelled_cka(batches: Sequence[Hsic], dims: tuple[str, str], left_out: bool) -> xr.DataArray:
+    """`cka` over `dims`; with `left_out` also without each minibatch, see `layer_similarity`."""
+    if not left_out:
+        return xr.DataArray(cka(batches), dims=dims, name="cka")
+    if len(batches) < 2:
+        raise VitcnnError("left_out needs two or more minibatches: give more images or a smaller batch_size")
+    without = [cka([*batches[:i], *batches[i + 1 :]]) for i in range(len(batches))]
+    coords = {"left_out": np.arange(-1, len(batches))}
+    return xr.DataArray(np.stack([cka(batches), *without]), coords, ("left_out", *dims), name="cka")
 
 
 # From a model to Gram matrices
@@ -319,7 +247,7 @@ def _layer_grams(
 
 
 def _of_tokens(model: Model, activation: Tensor, tokens: Tokens) -> Tensor:
-    """What `tokens` names of (B, T, D); a map has no tokens and stays whole."""
+    """The chosen tokens of (B, T, D); a map has no tokens and stays whole."""
     if activation.ndim != 3 or tokens == "all":
         return activation
     return model.spatial(activation) if tokens == "spatial" else activation[:, :1]
@@ -328,9 +256,8 @@ def _of_tokens(model: Model, activation: Tensor, tokens: Tokens) -> Tensor:
 def _check_tokens(a: Model, b: Model, tokens: Tokens) -> None:
     if tokens not in ("all", "spatial", "cls"):
         raise VitcnnError(f"tokens={tokens!r} is neither 'all', 'spatial' nor 'cls'")
-    without = [model.name for model in (a, b) if model.grid is not None and "CLS" not in model.prefix_names]
-    if a.grid is None and b.grid is None:
-        without = [a.name, b.name]
+    with_tokens = [model for model in (a, b) if model.grid is not None] or [a]
+    without = [model.name for model in with_tokens if "CLS" not in model.prefix_names]
     if tokens == "cls" and without:
         raise VitcnnError(f"{without[0]} has no CLS token: give tokens='all' or 'spatial'")
 

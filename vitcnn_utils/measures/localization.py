@@ -1,8 +1,6 @@
 """Does a token still know where it came from? CKA of tokens with input patches (section 7; Figs 9, 10, D.1-D.3)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +10,9 @@ from torch import Tensor
 from vitcnn_utils import provenance
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.images import Images
-from vitcnn_utils.measures.cka import HsicSums, Part, centred_gram, minibatches
+from vitcnn_utils.measures.cka import Hsic, centred_gram, hsic, labelled_cka
 from vitcnn_utils.models.facts import Layer, Model
-from vitcnn_utils.run import of_first, reduce_whole, whole_pace
-from vitcnn_utils.sums import Labels
+from vitcnn_utils.run import minibatches, of_first, reduce_whole, whole_pace
 
 TOKEN = ("row", "col")
 PATCH = ("patch_row", "patch_col")
@@ -31,8 +28,8 @@ def token_patch_similarity(
 
     A sample is an image; x is the activation of one token (of a CNN: all channels at one location), y the pixels of
     one cell of the image, cut into as many cells as there are tokens. Prefix tokens are left out. The pixels are
-    those before normalisation, so that all models are asked about the same. See `cka.minibatches` for how the images
-    are divided; a batch of n needs about (2 x tokens) x n² x 2 bytes: 0.8 GB for 14 x 14 tokens and n = 1024.
+    those before normalisation, so that all models are asked about the same. `seed` draws the minibatches, see
+    `run.minibatches`; one of n images needs about (2 x tokens) x n² x 2 bytes: 0.8 GB for 14 x 14 tokens and n = 1024.
 
     layer: None for the output of the last block.
 
@@ -45,50 +42,33 @@ def token_patch_similarity(
 
 
 def layer_patch_similarity(
-    model: Model, images: Images, layers: Sequence[Layer], batch_size: int = 512, seed: int = 0
+    model: Model,
+    images: Images,
+    layers: Sequence[Layer],
+    batch_size: int = 512,
+    seed: int = 0,
+    left_out: bool = False,
 ) -> xr.DataArray:
-    """`token_patch_similarity` of several layers of one grid, in one pass: (layer, row, col, patch_row, patch_col)."""
-    return patch_sums(model, images, layers, batch_size, seed).result()
+    """`token_patch_similarity` of several layers of one grid, in one pass: (layer, row, col, patch_row, patch_col).
 
-
-def patch_sums(
-    model: Model, images: Images, layers: Sequence[Layer], batch_size: int = 512, seed: int = 0, part: Part = (0, 1)
-) -> "PatchSums":
-    """What `layer_patch_similarity` is made of; the sums of parts add up (see `sums`, and `cka.minibatches`)."""
+    left_out: also without each minibatch, along `left_out`, see `cka.layer_similarity`.
+    """
     grid = _common_grid(model, images, layers)
-    cells, count = grid[0] * grid[1], 0
-    totals = {layer.name: HsicSums.zeros(cells, cells) for layer in layers}
+    batches: dict[str, list[Hsic]] = {layer.name: [] for layer in layers}
     pace = whole_pace(model, images, layers, batch_size)
-    for pixels in minibatches(images, batch_size, seed, f"token x patch CKA, {model.name}", part):
+    for pixels in minibatches(images, batch_size, seed, f"token x patch CKA, {model.name}"):
         patches = _grams(cut(pixels.to(model.device), grid), "patch")
 
-        def sums(name: str, activation: Tensor, patches: Tensor = patches) -> HsicSums:
-            return HsicSums.of_grams(_grams(model.spatial(activation), f"{name} of {model.name}, token"), patches)
+        def of_layer(name: str, activation: Tensor, patches: Tensor = patches) -> Hsic:
+            return hsic(_grams(model.spatial(activation), f"{name} of {model.name}, token"), patches)
 
-        for name, new in reduce_whole(model, pixels, layers, sums, pace).items():
-            totals[name] += new
-        count += len(pixels)
+        for name, new in reduce_whole(model, pixels, layers, of_layer, pace).items():
+            batches[name].append(new)
+    by_layer = xr.concat([_on_grid(batches[layer.name], grid, left_out) for layer in layers], "layer")
     coords = {"layer": [x.name for x in layers], "depth": ("layer", [x.depth for x in layers])}
-    attrs = {**provenance.of(model, images, seed), "n_images": count, "batch_size": batch_size}
-    labels = _labels("token and patch of raw pixels", attrs, coords)
-    return PatchSums(tuple(totals[layer.name] for layer in layers), grid, labels)
-
-
-@dataclass(frozen=True)
-class PatchSums:
-    """hsic: of each layer, that of all tokens with all patches, both row by row."""
-
-    hsic: tuple[HsicSums, ...]
-    grid: Grid
-    labels: Labels
-
-    def __add__(self, other: "PatchSums") -> "PatchSums":
-        labels = self.labels + other.labels
-        return PatchSums(tuple(a + b for a, b in zip(self.hsic, other.hsic, strict=True)), self.grid, labels)
-
-    def result(self) -> xr.DataArray:
-        """As `layer_patch_similarity` describes it."""
-        return _labelled(np.stack([sums.cka().reshape(*self.grid, *self.grid) for sums in self.hsic]), self.labels)
+    attrs = {"measure": "unbiased minibatch linear CKA, token and patch of raw pixels", "units": "1",
+             **provenance.of(model, images, seed), "batch_size": batch_size}  # fmt: skip
+    return by_layer.transpose(..., "layer", *DIMS).assign_coords(coords).assign_attrs(attrs)
 
 
 def patch_patch_similarity(images: Images, grid: Grid, batch_size: int = 512, seed: int = 0) -> xr.DataArray:
@@ -96,14 +76,21 @@ def patch_patch_similarity(images: Images, grid: Grid, batch_size: int = 512, se
 
     A model whose tokens are its patches would give this. grid: rows and columns of cells.
     """
-    total = HsicSums.zeros(grid[0] * grid[1], grid[0] * grid[1])
+    batches = []
     for pixels in minibatches(images, batch_size, seed, "patch x patch CKA"):
         grams = _grams(cut(pixels, grid), "patch")
-        total += HsicSums.of_grams(grams, grams)
-    labels = _labels(
-        "patch and patch of raw pixels", {**provenance.of(None, images, seed), "batch_size": batch_size}, {}
-    )
-    return _labelled(total.cka().reshape(*grid, *grid), labels)
+        batches.append(hsic(grams, grams))
+    attrs = {"measure": "unbiased minibatch linear CKA, patch and patch of raw pixels", "units": "1",
+             **provenance.of(None, images, seed), "batch_size": batch_size}  # fmt: skip
+    return _on_grid(batches, grid, left_out=False).assign_attrs(attrs)
+
+
+def _on_grid(batches: Sequence[Hsic], grid: Grid, left_out: bool) -> xr.DataArray:
+    """CKA of tokens and patches, both row by row, to (row, col, patch_row, patch_col)."""
+    flat = labelled_cka(batches, ("token", "patch"), left_out)
+    values = flat.values.reshape(*flat.shape[:-2], *grid, *grid)
+    cells = dict(zip(DIMS, map(np.arange, (*grid, *grid)), strict=True))
+    return xr.DataArray(values, {**flat.coords, **cells}, (*flat.dims[:-2], *DIMS), name="cka")
 
 
 def cut(pixels: Tensor, grid: Grid) -> Tensor:
@@ -214,16 +201,6 @@ def _common_grid(model: Model, images: Images, layers: Sequence[Layer]) -> Grid:
         raise VitcnnError(f"the layers of {model.name} have several grids, {found}: take those of one grid")
     ((rows, cols),) = distinct
     return rows, cols
-
-
-def _labels(pair: str, attrs: dict[str, str | int], coords: dict[str, Any]) -> Labels:
-    return Labels(coords, {"measure": f"unbiased minibatch linear CKA, {pair}", "units": "1", **attrs})
-
-
-def _labelled(values: np.ndarray, labels: Labels) -> xr.DataArray:
-    cells = {dim: np.arange(size) for dim, size in zip(DIMS, values.shape[-4:], strict=True)}
-    coords, attrs = {**labels.coords, **cells}, dict(labels.attrs)
-    return xr.DataArray(values, dims=("layer", *DIMS)[-values.ndim :], coords=coords, name="cka", attrs=attrs)
 
 
 def _chebyshev(similarity: xr.DataArray) -> xr.DataArray:

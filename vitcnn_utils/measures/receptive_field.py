@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +14,6 @@ from vitcnn_utils.errors import VitcnnError, not_finite
 from vitcnn_utils.models.facts import Branch, Model
 from vitcnn_utils.models.trace import Layout, Tap
 from vitcnn_utils.run import Pace, of_first, prepared
-from vitcnn_utils.sums import Labels
 
 if TYPE_CHECKING:
     from vitcnn_utils.images import Images
@@ -32,6 +30,7 @@ def effective_receptive_fields(
     channels: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
+    by_image: bool = False,
 ) -> xr.DataArray:
     """How strongly the centre of each layer depends on each pixel: (layer, y, x), Figs 6 and C.1 to C.3.
 
@@ -52,25 +51,10 @@ def effective_receptive_fields(
     tokens, the middle of the patch; in a ResNet, whose kernels are odd, index * stride + 0.5). A map that was made
     smaller in another way, such as by merging patches, counts as one of square cells.
 
-    batch_size: images at once; None for as many as fit in memory. Parts of the images add up, see `field_sums`.
+    by_image: give the field of each image, (image, layer, y, x), float32, whose mean is the field, for
+    `intervals.bootstrap`.
+    batch_size: images at once; None for as many as fit in memory.
     Raises VitcnnError, with the layer's name, for NaN or Inf in it or in its gradient.
-    """
-    return field_sums(model, images, layers, before_addition, channels, batch_size, seed).result()
-
-
-def field_sums(
-    model: Model,
-    images: "Images",
-    layers: Sequence[str] | None = None,
-    before_addition: bool = False,
-    channels: int | None = None,
-    batch_size: int | None = None,
-    seed: int = 0,
-) -> "FieldSums":
-    """What `effective_receptive_fields` are made of; sums over parts of the images, computed apart, add up.
-
-    See `sums`. With `channels`, a part draws other channels than the same images among all would: the sum is as good an
-    estimate, and another one.
     """
     if channels is not None and channels < 1:
         raise VitcnnError(f"channels={channels} of each layer: give 1 or more, or None for all")
@@ -84,43 +68,28 @@ def field_sums(
 
         # One channel takes as much memory as all, one after the other.
         pace = Pace.of(batch_size, model, lambda: fields(slice(1), [of_layer[:, :1] for of_layer in drawn]))
-        total = torch.zeros(len(places), 3, *images.pixels.shape[1:3], dtype=torch.float64)
-        for field in pace.over(len(images), fields, title=model.name):
-            total += field
-    n_channels, centre_y, centre_x = map(list, zip(*facts, strict=True))
-    coords = _coords(places) | {"n_channels": n_channels, "centre_y": centre_y, "centre_x": centre_x}
+        parts = pace.over(len(images), fields, title=model.name)
+        if by_image:
+            values = torch.cat(list(parts)).numpy()
+        else:
+            zero = torch.zeros((), dtype=torch.float64)
+            values = (sum((part.double().sum(0) for part in parts), zero) / len(images)).numpy()
     attrs = {
         "units": "mean |gradient| per unit of pixel value",
         **provenance.of(model, images, None if channels is None else seed), "before_addition": int(before_addition),
         "channels": "all" if channels is None else f"{channels} of each image, drawn with seed {seed}",
     }  # fmt: skip
-    # x = (pixel - mean) / std, so d z / d pixel = d z / d x / std.
-    by_pixel = (total / torch.tensor(model.std, dtype=torch.float64).view(3, 1, 1)).mean(1)
-    return FieldSums(by_pixel.numpy(), Labels(coords, attrs))
-
-
-@dataclass(frozen=True)
-class FieldSums:
-    """fields: (layer, y, x), float64, the sum over images of |d z / d pixel|, averaged over channels and colours."""
-
-    fields: np.ndarray
-    labels: Labels
-
-    def __add__(self, other: "FieldSums") -> "FieldSums":
-        labels = self.labels + other.labels
-        return FieldSums(self.fields + other.fields, labels)
-
-    def result(self) -> xr.DataArray:
-        """As `effective_receptive_fields` describes it."""
-        coords = {name: value if name == "layer" else ("layer", value) for name, value in self.labels.coords.items()}
-        _, H, W = self.fields.shape
-        return xr.DataArray(
-            self.fields / self.labels.attrs["n_images"],
-            dims=("layer", "y", "x"),
-            coords={"layer": coords.pop("layer"), "y": np.arange(H) + 0.5, "x": np.arange(W) + 0.5, **coords},
-            name="effective receptive field",
-            attrs=dict(self.labels.attrs),
-        )
+    H, W = values.shape[-2:]
+    names = ("n_channels", "centre_y", "centre_x")
+    over_layer = _coords(places) | dict(zip(names, map(list, zip(*facts, strict=True)), strict=True))
+    return xr.DataArray(
+        values,
+        dims=("image", "layer", "y", "x")[-values.ndim :],
+        coords={"y": np.arange(H) + 0.5, "x": np.arange(W) + 0.5}
+        | {name: ("layer", value) for name, value in over_layer.items()},
+        name="effective receptive field",
+        attrs=attrs,
+    )
 
 
 Place = tuple[str, str, int, float, Tap]
@@ -200,22 +169,24 @@ def _draw(sizes: Sequence[int], count: int, channels: int | None, seed: int) -> 
 
 
 def _fields(model: Model, x: Tensor, places: list[Place], drawn: list[np.ndarray]) -> Tensor:
-    """The absolute gradients at all places, summed over images x: (layer, 3, H, W), float64 on the CPU."""
+    """The field of each of the images x: (B, layer, H, W), float32 on the CPU."""
     x.requires_grad_()
     with model.reading([tap for *_, tap in places]) as values:
         model.module(x)
-    found = []
+    found, std = [], torch.tensor(model.std, device=x.device).view(3, 1, 1)
     for z, (name, *_), of_layer in zip(values, places, drawn, strict=True):
         grid = model.spatial(z)
         centre = grid[:, grid.shape[1] // 2, grid.shape[2] // 2]  # (B, C)
-        found.append(_absolute_gradients(centre, x, torch.tensor(of_layer, dtype=torch.long, device=x.device)))
-        if not (torch.isfinite(z).all() and torch.isfinite(found[-1]).all()):
+        gradient = _absolute_gradients(centre, x, torch.tensor(of_layer, dtype=torch.long, device=x.device))
+        if not (torch.isfinite(z).all() and torch.isfinite(gradient).all()):
             raise not_finite(f"{name} of {model.name}, or its gradient")
-    return torch.stack(found).cpu().double()
+        # x = (pixel - mean) / std, so d z / d pixel = d z / d x / std.
+        found.append((gradient / std).mean(1).cpu())
+    return torch.stack(found, dim=1)
 
 
 def _absolute_gradients(centre: Tensor, x: Tensor, drawn: Tensor) -> Tensor:
-    """|d centre[b, c] / d x[b]|, averaged over channels c of each image and summed over images b: (3, H, W).
+    """|d centre[b, c] / d x[b]|, averaged over channels c of each image: (B, 3, H, W).
 
     centre: (B, C), each row a function of one image of x (B, 3, H, W) only: one backward pass does B images at once.
     drawn: (B, K), the channels c of each image.
@@ -225,7 +196,7 @@ def _absolute_gradients(centre: Tensor, x: Tensor, drawn: Tensor) -> Tensor:
         chosen = torch.zeros_like(centre).scatter_(1, channel[:, None], 1)
         (gradient,) = torch.autograd.grad(centre, x, chosen, retain_graph=True)
         total += gradient.abs_()
-    return total.sum(0) / len(drawn.T)
+    return total / len(drawn.T)
 
 
 def _centre(tap: Tap, grid: Tensor, image: tuple[int, int]) -> tuple[float, float]:

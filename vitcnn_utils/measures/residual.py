@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,7 +13,6 @@ from vitcnn_utils import provenance
 from vitcnn_utils.errors import VitcnnError, not_finite
 from vitcnn_utils.models.facts import Branch, Model, hook
 from vitcnn_utils.run import each_batch
-from vitcnn_utils.sums import Labels
 
 if TYPE_CHECKING:
     from vitcnn_utils.images import Images
@@ -36,19 +34,15 @@ def skip_ratios(model: Model, images: "Images", batch_size: int | None = None) -
     exactly 0, as in a ResNet that starts training, has ratio infinity and no cosine_branch (NaN); one without a skip is
     NaN in all. Coordinate projected (block): z is a projection.
 
-    batch_size: images at once; None for as many as fit in memory. Parts of the images add up, see `skip_ratio_sums`.
-    For the median, 4 bytes are kept of each image, branch and token: 1.9 GB for 50,000 images and ViT-L/16.
+    ratio_by_image: |z| / |f(z)| of each image, (image, block, branch, token), float32, for the median and for
+    `intervals.bootstrap`: 1.9 GB for 50,000 images and ViT-L/16.
+
+    batch_size: images at once; None for as many as fit in memory.
     Raises VitcnnError, with the branch's name, for NaN or Inf.
     """
-    return skip_ratio_sums(model, images, batch_size).result()
-
-
-def skip_ratio_sums(model: Model, images: "Images", batch_size: int | None = None) -> "SkipRatioSums":
-    """What `skip_ratios` is made of; sums over parts of the images, computed apart, add up (see `sums`)."""
     model.require("residual stream", "skip ratios")
     branches = [branch for branch in model.branches if branch.has_skip]
     taps = [tap for branch in branches for tap in (branch.shortcut, branch.branch)]
-    labels = _labels(model, branches)
 
     def compare(x: Tensor) -> Tensor:
         with torch.no_grad(), model.reading(taps) as values:
@@ -58,14 +52,21 @@ def skip_ratio_sums(model: Model, images: "Images", batch_size: int | None = Non
         pairs = zip(branches, z_and_f[::2], z_and_f[1::2], strict=True)
         return torch.stack([_compare(z, f, by_token, f"{b.name} of {model.name}") for b, z, f in pairs])
 
-    total: SkipRatioSums | None = None
+    by_image, total = [], np.zeros(())
     for values in each_batch(model, images, batch_size, compare):
-        attrs = {**provenance.of(model, images), "n_images": values.shape[2]}
-        ratios = values[:, 2].transpose(0, 1).numpy().copy()
-        new = SkipRatioSums(values.double().sum(2).numpy(), (ratios,), Labels(labels, attrs))
-        total = new if total is None else total + new
-    assert total is not None
-    return total
+        total = total + values.double().sum(2).numpy()
+        by_image.append(values[:, 2].transpose(0, 1).numpy().copy())
+    z_norm, f_norm, ratio, cosine_branch, cosine_sum = total.swapaxes(0, 1) / len(images)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a branch of 0
+        ratio_of_means = z_norm / f_norm
+    ratios = np.concatenate(by_image)  # (N, branches, T)
+    by_image.clear()  # they are large
+    # Branch by branch, as a median makes several copies.
+    median = np.stack([np.median(ratios[:, i].astype(np.float64), axis=0) for i in range(len(branches))])
+    return _by_block(model, branches, {
+        "ratio": ratio, "ratio_of_means": ratio_of_means, "median": median, "cosine_branch": cosine_branch,
+        "cosine_sum": cosine_sum, "ratio_by_image": ratios,
+    }).assign_attrs(provenance.of(model, images))  # fmt: skip
 
 
 def _compare(z: Tensor, f: Tensor, by_token: bool, name: str) -> Tensor:
@@ -83,63 +84,27 @@ def _compare(z: Tensor, f: Tensor, by_token: bool, name: str) -> Tensor:
     return (values if by_token else values.flatten(2).nanmean(-1, keepdim=True)).cpu()
 
 
-@dataclass(frozen=True)
-class SkipRatioSums:
-    """Sums over images of what `_compare` gives of each branch, and all ratios, without which there is no median.
-
-    sums: (branches, 5, T), float64; ratios: (B, branches, T) of each batch, float32.
-    """
-
-    sums: np.ndarray
-    ratios: tuple[np.ndarray, ...]
-    labels: Labels
-
-    def __add__(self, other: "SkipRatioSums") -> "SkipRatioSums":
-        labels = self.labels + other.labels
-        return SkipRatioSums(self.sums + other.sums, self.ratios + other.ratios, labels)
-
-    def result(self) -> xr.Dataset:
-        """As `skip_ratios` describes it."""
-        n = self.labels.attrs["n_images"]
-        z_norm, f_norm, ratio, cosine_branch, cosine_sum = self.sums.swapaxes(0, 1) / n
-        with np.errstate(divide="ignore", invalid="ignore"):  # a branch of 0
-            ratio_of_means = z_norm / f_norm
-        # Branch by branch, as a median needs several copies.
-        by_branch = (np.concatenate([part[:, i] for part in self.ratios]) for i in range(len(self.sums)))
-        median = np.stack([np.median(ratios.astype(np.float64), axis=0) for ratios in by_branch])
-        return self._in_cells({"ratio": ratio, "ratio_of_means": ratio_of_means, "median": median,
-                               "cosine_branch": cosine_branch, "cosine_sum": cosine_sum})  # fmt: skip
-
-    def _in_cells(self, values: dict[str, np.ndarray]) -> xr.Dataset:
-        """(branches, T) to (block, branch, token), NaN where there is no such branch."""
-        coords = dict(self.labels.coords)
-        cells, prefix = tuple(zip(*coords.pop("cells"), strict=True)), coords.pop("prefix")
-        T = self.sums.shape[-1]
-        shape = len(coords["block"]), len(coords["branch"]), T
-        arrays = {name: np.full(shape, np.nan) for name in values}
-        for name, value in values.items():
-            arrays[name][cells] = value
-        return xr.Dataset(
-            {name: (("block", "branch", "token"), array, {"units": "1"}) for name, array in arrays.items()},
-            coords={**coords, "token": np.arange(T),
-                    "part": ("token", prefix + ["spatial"] * (T - len(prefix)))},
-            attrs=dict(self.labels.attrs),
-        )  # fmt: skip
-
-
-def _labels(model: Model, branches: list[Branch]) -> dict[str, Any]:
-    """Coordinates of the result, and `cells`: the place of each of `branches` in it, over (block, branch)."""
+def _by_block(model: Model, branches: list[Branch], values: dict[str, np.ndarray]) -> xr.Dataset:
+    """(…, branches, T) to (…, block, branch, token), NaN where there is no such branch."""
     kinds = list(dict.fromkeys(branch.kind for branch in model.branches))
     blocks = sorted({branch.block for branch in model.branches})
     layers = {layer.block: layer for layer in model.blocks}
     projected = {branch.block for branch in model.branches if branch.shortcut != branch.skip}
-    return {
-        "cells": [(blocks.index(branch.block), kinds.index(branch.kind)) for branch in branches],
-        "prefix": model.prefix_names, "block": blocks, "branch": kinds,
+    row, column = [blocks.index(branch.block) for branch in branches], [kinds.index(branch.kind) for branch in branches]
+    T = values["ratio"].shape[-1]
+    data = {}
+    for name, value in values.items():
+        array = np.full((*value.shape[:-2], len(blocks), len(kinds), T), np.nan, value.dtype)
+        array[..., row, column, :] = value
+        data[name] = (("image", "block", "branch", "token")[-array.ndim :], array, {"units": "1"})
+    coords = {
+        "block": blocks, "branch": kinds, "token": np.arange(T),
         "layer": ("block", [layers[block].name for block in blocks]),
         "depth": ("block", [layers[block].depth for block in blocks]),
         "projected": ("block", [block in projected for block in blocks]),
+        "part": ("token", model.prefix_names + ["spatial"] * (T - model.prefix_tokens)),
     }  # fmt: skip
+    return xr.Dataset(data, coords)
 
 
 @contextmanager

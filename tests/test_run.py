@@ -1,4 +1,4 @@
-"""How many images go through a model at once, and what happens where they do not fit."""
+"""Images through a model: batches that fit in memory, what happens where they do not, and minibatches."""
 
 import weakref
 
@@ -10,9 +10,19 @@ from hypothesis import strategies as st
 from textbook import noise_images
 from torch import nn
 
-from vitcnn_utils import run as batching
+from vitcnn_utils import run
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.run import Pace, attempt, each_batch, free_memory, is_out_of_memory, peak_bytes, reduce_whole
+from vitcnn_utils.images import Images
+from vitcnn_utils.run import (
+    Pace,
+    attempt,
+    each_batch,
+    free_memory,
+    is_out_of_memory,
+    minibatches,
+    peak_bytes,
+    reduce_whole,
+)
 
 
 def fits(most):
@@ -106,8 +116,8 @@ def test_no_batch_size(vit, noise, size):
 def test_as_many_as_half_of_the_memory_holds(vit, monkeypatch, room, expected):
     images = noise_images(70)
     image = 3 * 32 * 32 * 4
-    monkeypatch.setattr(batching, "peak_bytes", lambda probe: probe() and image)
-    monkeypatch.setattr(batching, "free_memory", lambda device: room * image)
+    monkeypatch.setattr(run, "peak_bytes", lambda probe: probe() and image)
+    monkeypatch.setattr(run, "free_memory", lambda device: room * image)
     sizes = list(each_batch(vit, images, None, len))
     assert sizes[0] == expected
     assert sum(sizes) == 70
@@ -171,9 +181,9 @@ def test_free_memory_of_the_host():
 
 
 def test_a_container_has_what_its_limit_leaves(tmp_path, monkeypatch):
-    monkeypatch.setattr(batching, "Path", lambda path: tmp_path / path.lstrip("/"))
+    monkeypatch.setattr(run, "Path", lambda path: tmp_path / path.lstrip("/"))
     cpu = torch.device("cpu")
-    assert free_memory(cpu) == batching.ASSUMED  # a system that does not say
+    assert free_memory(cpu) == run.ASSUMED  # a system that does not say
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc" / "meminfo").write_text("MemTotal: 100 kB\nMemFree: 1 kB\nMemAvailable: 60 kB\n")
     assert free_memory(cpu) == 60 << 10
@@ -186,7 +196,33 @@ def test_a_container_has_what_its_limit_leaves(tmp_path, monkeypatch):
     assert free_memory(cpu) == 40000
 
 
-# Minibatches that are one whole
+# Minibatches
+
+
+@pytest.mark.parametrize(("n", "size", "expected"), [(10, 10, [10]), (11, 10, [6, 5]), (257, 256, [129, 128]),
+                                                     (9, 4, [5, 4]), (7, 4, [7])])  # fmt: skip
+def test_every_image_once_in_batches_of_nearly_one_size(n, size, expected):
+    images = noise_images(n, size=2)
+    batches = list(minibatches(images, size, 0, ""))
+    assert [len(b) for b in batches] == expected
+    seen = np.concatenate([b.numpy() for b in batches])
+    assert sorted(map(bytes, seen)) == sorted(map(bytes, images.pixels))
+
+
+def test_the_seed_draws_the_order():
+    images = noise_images(12, size=2)
+    first, again, other = (torch.cat(list(minibatches(images, 4, seed, ""))) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_batches_mix_what_the_images_are_sorted_by():
+    pixels = np.repeat(np.arange(4, dtype=np.uint8), 16)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    for batch in minibatches(Images("sorted", pixels), 16, 0, ""):
+        assert set(batch.flatten().tolist()) == {0, 1, 2, 3}
+
+
+# Minibatches that are seen as a whole
 
 
 def shapes_and_sums(name, activation):
@@ -223,7 +259,7 @@ def test_layers_share_a_run_as_far_as_there_is_room(vit, monkeypatch):
     block = 10 * 17 * 24 * 4  # bytes of the activation of a block
     runs = runs_of(vit)
     for room, groups in ((3, 1), (2, 2), (1, 3), (0.1, 3)):
-        monkeypatch.setattr(batching, "free_memory", lambda device, room=room: 4 * room * block)
+        monkeypatch.setattr(run, "free_memory", lambda device, room=room: 4 * room * block)
         runs.clear()
         reduce_whole(vit, pixels, vit.blocks, shapes_and_sums, Pace(5, "images"))
         assert runs == [1, *[5, 5] * groups]
