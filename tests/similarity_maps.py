@@ -11,10 +11,10 @@ from vitcnn_utils.measures.cka import same_blocks
 KINDS = ("norm", "attention", "norm", "mlp hidden", "mlp", "block")
 
 
-def similarity(values: np.ndarray, kinds: tuple[str, ...] = KINDS, stages: int = 4) -> xr.DataArray:
+def similarity(values: np.ndarray, kinds: tuple[str, ...] = KINDS, stages: int = 0) -> xr.DataArray:
     """A map (layer_a, layer_b) as `cka.layer_similarity` gives it, its layers in blocks of `kinds`.
 
-    stages: that the blocks are divided into, as evenly as can be.
+    stages: that the blocks are divided into, as evenly as can be; 0 for a model without.
     """
 
     def coords(side: str, count: int) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def similarity(values: np.ndarray, kinds: tuple[str, ...] = KINDS, stages: int =
             f"kind_{side}": (dim, [kinds[i % len(kinds)] for i in range(count)]),
             f"depth_{side}": (dim, np.linspace(0, 1, count)),
             f"block_{side}": (dim, block),
-            f"stage_{side}": (dim, block * stages // (block[-1] + 1)),
+            f"stage_{side}": (dim, block * stages // (block[-1] + 1) if stages else np.full(count, -1)),
         }
 
     attrs = {"model_a": "a", "model": "a", "weights": "w", "model_b": "b", "weights_b": "w", "n_images": 128}
@@ -53,7 +53,7 @@ def grid(same: float, different: float) -> xr.DataArray:
 def ridge(where: Callable[[np.ndarray], np.ndarray], height: Callable[[np.ndarray], np.ndarray]) -> xr.DataArray:
     """(31 ViT layers, 41 CNN layers): a ridge at ViT depth where(CNN depth), of height(ViT depth)."""
     vit, cnn = np.linspace(0, 1, 31), np.linspace(0, 1, 41)
-    return similarity(height(vit)[:, None] * np.exp(-50 * (vit[:, None] - where(cnn)) ** 2))
+    return similarity(height(vit)[:, None] * np.exp(-50 * (vit[:, None] - where(cnn)) ** 2), stages=4)
 
 
 def constant(depth: np.ndarray) -> np.ndarray:

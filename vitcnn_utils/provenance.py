@@ -40,7 +40,7 @@ def line(*arrays: "xr.DataArray | xr.Dataset") -> str:
         return list(dict.fromkeys(str(a[name]) for a in attrs if name in a))
 
     models = [f"{a[role].removesuffix(' (untrained)')} ({a[weights]})"
-              for a in attrs for role, weights in ROLES.items() if role in a]  # fmt: skip
+              for a in attrs for role, weights in ROLES.items() if weights in a]  # fmt: skip
     images = [f"{a['n_images']:,} images of {a['images']}" for a in attrs if "images" in a]
     of_images, of_measures = every("images_seed"), every("seed")
     if of_images and of_measures and of_images != of_measures:

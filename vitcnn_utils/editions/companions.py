@@ -66,10 +66,10 @@ class Cast(Mapping[str, Model]):
         figure = f"<strong>{html.escape(self.figure)}</strong>"
         if not self.names:
             return f"<p>{figure} is left out: it needs models that this edition does not name.</p>"
+        trained = [(label, name) for label, name in self.names.items() if not label.endswith(UNTRAINED)]
         shown = ", ".join(
-            f"{html.escape(label) * (label != name)} <code>{html.escape(name)}</code>"
-            for label, name in self.names.items()
-            if not label.endswith(UNTRAINED)
+            f"{'' if label == name else html.escape(label)} <code>{html.escape(name)}</code>".lstrip()
+            for label, name in trained
         )
         why = ": models of the zoo, as this edition has none of its own that were trained in this way" * self.stand_in
         return f"<p>{figure} shows {shown}, on images of {html.escape(self.images.name)}{why}.</p>"

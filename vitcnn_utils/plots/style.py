@@ -102,6 +102,7 @@ def legend_below(drawing: MplFigure, axes: Any, columns: int = 4) -> None:
 class Figure:
     """A figure as the page shows it: inline SVG with alt text, caption, and where it comes from."""
 
+    drawing: MplFigure
     svg: str
     id: str
     alt: str
@@ -129,7 +130,7 @@ def figure(drawing: MplFigure, name: str, alt: str, caption: str, provenance: st
     of which the first, without a key, has the name as its id.
     """
     prefix = f"{name or 'drawing'}-{key}".removesuffix("-")
-    return Figure(inline_svg(drawing, prefix, alt), "" if key else name, alt, caption, provenance)
+    return Figure(drawing, inline_svg(drawing, prefix, alt), "" if key else name, alt, caption, provenance)
 
 
 def inline_svg(drawing: MplFigure, prefix: str, alt: str) -> str:
