@@ -2,7 +2,9 @@
 
 import argparse
 import errno
+import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +15,10 @@ from vitcnn_utils.errors import VitcnnError, near
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command; gives the exit status: 0, 1 for an error of the user's, 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may know ASCII only
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what is open is closed
     options = _parser().parse_args(arguments)
     try:
         options.command(options)
@@ -52,16 +58,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="execute the notebooks of editions; only those whose inputs have changed")
+    run = commands.add_parser("run", help="execute the notebooks of editions; only those of which anything has changed")
     run.add_argument(
         "editions", nargs="+", metavar="EDITION", help="the name of a file in notebooks/editions, such as zoo"
     )
     run.add_argument(
         "--notebook", action="append", default=[], metavar="NOTEBOOK", help="only this one (2, or 2_local_and_global)"
     )
+    _add_parameter(run, "replace a value of the edition; VALUE is YAML, such as 512 or zoo/vit-gap")
     run.add_argument(
-        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-        help="replace a value of the edition; VALUE is YAML, such as 512 or zoo/vit-gap",
+        "--quick", action="store_true",
+        help="try all chapters on few images, in _build/quick, and tell how long the whole would take",
     )  # fmt: skip
     run.add_argument(
         "--scheduler", metavar="ADDRESS",
@@ -69,13 +76,21 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     run.set_defaults(command=_run)
 
+    check = commands.add_parser("check", help="tell whether an edition can be run, and what has to be fetched")
+    check.add_argument("edition", metavar="EDITION", help="the name of a file in notebooks/editions, such as zoo")
+    _add_parameter(check, "as for run")
+    check.set_defaults(command=_check)
+
     book = commands.add_parser("book", help="build the static book from the executed notebooks")
     book.set_defaults(command=_book)
 
     train = commands.add_parser("train", help="train models of the zoo; goes on where it was interrupted")
     which = train.add_mutually_exclusive_group(required=True)
     which.add_argument("name", nargs="?", metavar="NAME", help="such as zoo/vit-cls; `vitcnn zoo` lists them")
-    which.add_argument("--all", action="store_true", help="all models of the zoo")
+    which.add_argument(
+        "--all", action="store_true", help="all that have no weights by their recipe yet, at the lowest priority"
+    )
+    train.add_argument("--jobs", type=int, default=1, metavar="N", help="with --all: so many at a time (default: 1)")
     train.add_argument(
         "--data",
         type=Path,
@@ -84,18 +99,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the weights of the package)")
     train.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
-    train.add_argument("--short", action="store_true", help="the short recipes, for a CPU, of the weights that ship")
+    train.add_argument(
+        "--runs", type=Path, default=Path("runs/zoo"), metavar="DIR",
+        help="where trainings that have not ended are kept (default: runs/zoo)",
+    )  # fmt: skip
     train.set_defaults(command=_train)
 
     tune = commands.add_parser("tune", help="try a recipe: train without 5,000 training images, and test on these")
     tune.add_argument("name", metavar="NAME", help="such as zoo/vit-cls; `vitcnn zoo` lists them")
-    tune.add_argument(
-        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-        help="replace a value of the recipe, such as learning_rate 2e-3",
-    )  # fmt: skip
+    _add_parameter(tune, "replace a value of the recipe, such as learning_rate 2e-3")
     tune.add_argument("--data", type=Path, metavar="DIR", help="as for train")
     tune.add_argument("--device", default="auto", help="as for train")
-    tune.add_argument("--short", action="store_true", help="start from the short recipe")
+    tune.add_argument(
+        "--runs", type=Path, default=Path("runs/zoo"), metavar="DIR",
+        help="where to add what was measured, to tuning.jsonl (default: runs/zoo)",
+    )  # fmt: skip
     tune.set_defaults(command=_tune)
 
     handout = commands.add_parser("handout", help="write one zip for a class without network: book, exercises, models")
@@ -108,19 +126,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> None:
-    from vitcnn_utils.editions.book import run_editions
-
-    run_editions(options.editions, options.notebook, _parameters(options), options.scheduler)
+def _add_parameter(command: argparse.ArgumentParser, what: str) -> None:
+    pair: dict[str, Any] = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
+    command.add_argument("-p", "--parameter", help=what, **pair)
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, Any]:
-    import yaml
+    from vitcnn_utils.editions.parameters import read_yaml
 
-    try:
-        return {name: yaml.safe_load(value) for name, value in options.parameter}
-    except yaml.YAMLError as error:
-        raise VitcnnError(f"a value after -p is no YAML: {' '.join(str(error).split())}") from None
+    return {name: read_yaml(value, "a value after -p") for name, value in options.parameter}
+
+
+def _run(options: argparse.Namespace) -> None:
+    from vitcnn_utils.editions.chapters import run_editions
+
+    run_editions(options.editions, options.notebook, _parameters(options), options.scheduler, options.quick)
+
+
+def _check(options: argparse.Namespace) -> None:
+    from vitcnn_utils.editions.check import check_edition
+
+    check_edition(options.edition, _parameters(options))
 
 
 def _book(options: argparse.Namespace) -> None:
@@ -132,26 +158,28 @@ def _book(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from vitcnn_utils.models.load import find_device
     from vitcnn_utils.zoo import FOLDER
-    from vitcnn_utils.zoo.recipes import RECIPES, find_recipe
+    from vitcnn_utils.zoo.queue import train_all
+    from vitcnn_utils.zoo.recipes import find_recipe
     from vitcnn_utils.zoo.trainer import find_cifar10, train
 
-    names = list(RECIPES) if options.all else [options.name]
-    recipes = [find_recipe(name, options.short) for name in names]
+    recipe = None if options.all else find_recipe(options.name)
     device = str(find_device(options.device))
     data = options.data or find_cifar10()
-    for name, recipe in zip(names, recipes, strict=True):
-        print(train(name, recipe, data, options.out or FOLDER, device))
+    out = options.out or FOLDER
+    if recipe is None:
+        train_all(data, out, options.runs, device, options.jobs)
+    else:
+        print(train(options.name, recipe, data, out, options.runs, device))
 
 
 def _tune(options: argparse.Namespace) -> None:
     from dataclasses import fields, replace
 
     from vitcnn_utils.models.load import find_device
-    from vitcnn_utils.zoo import TUNING
     from vitcnn_utils.zoo.recipes import find_recipe
     from vitcnn_utils.zoo.trainer import find_cifar10, tune
 
-    recipe = find_recipe(options.name, options.short)
+    recipe = find_recipe(options.name)
     types = {field.name: type(getattr(recipe, field.name)) for field in fields(recipe)}
     changes = _parameters(options)
     for name, value in changes.items():
@@ -163,13 +191,14 @@ def _tune(options: argparse.Namespace) -> None:
         except (TypeError, ValueError):
             raise VitcnnError(f"{name} must be of the kind {types[name].__name__}, not {value!r}") from None
     data = options.data or find_cifar10()
-    result = tune(options.name, replace(recipe, **changes), data, TUNING, str(find_device(options.device)))
-    print(f"{result:.1%} of the 5,000 held-out training images right; added to {TUNING}")
+    record = options.runs / "tuning.jsonl"
+    result = tune(options.name, replace(recipe, **changes), data, record, str(find_device(options.device)))
+    print(f"{result:.1%} of the 5,000 held-out training images right; added to {record}")
 
 
 def _handout(options: argparse.Namespace) -> None:
     from vitcnn_utils.course import handout
-    from vitcnn_utils.editions.book import find_root
+    from vitcnn_utils.editions.chapters import find_root
 
     if options.check:
         if not handout.check():

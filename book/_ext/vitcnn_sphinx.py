@@ -1,6 +1,8 @@
-"""What the book's pages need of Sphinx: formulas as MathML, docstrings as plain text, and directives
-for the zoo's tables and learning curves and the API reference, from the package itself, for explorers, and for what
-the benchmark measured."""
+"""The book's Sphinx extension.
+
+It writes formulas as MathML, reads docstrings as plain text, repairs what the theme and its parts do wrong, and has
+directives that make tables, figures and the API reference from the package, the explorers and the benchmarks.
+"""
 
 import html
 import json
@@ -32,6 +34,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", _plain_text)
     app.add_directive("zoo-table", ZooTable)
     app.add_directive("zoo-curves", ZooCurves)
+    app.add_directive("zoo-distances", ZooDistances)
     app.add_directive("zoo-tuning", ZooTuning)
     app.add_directive("api", Api)
     app.add_directive("families-table", FamiliesTable)
@@ -50,15 +53,15 @@ def _without_thebe(app: Sphinx, config: Any) -> None:
 
 
 def _without_barriers(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Mend what pandas, Markdown and docutils write that a screen reader stumbles over."""
+    """Repair HTML of pandas, Markdown and docutils that screen readers cannot use."""
     if "body" in context:
-        # The corner of a table is no heading, and the role of references is deprecated: they are items of a list.
+        # The empty corner of a table is not a heading; the role of references is deprecated, they are a list's items.
         body = re.sub(r"<th\b[^>]*>(?:\s|</?p>)*</th>", "<td></td>", context["body"])
         context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
 
 
 def _open_sources(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Let the buttons of an edition's chapter open its notebook, which is one for all editions."""
+    """Let the buttons of an edition's chapter open the source notebook, which all editions share."""
     folder = re.match(r"editions/[^/]+/(?=\d)", page)
     for button in context.get("header_buttons", []) if folder else []:
         for item in button.get("buttons", [button]):
@@ -67,13 +70,13 @@ def _open_sources(app: Sphinx, page: str, template: str, context: dict[str, Any]
 
 
 def _icons_once(app: Sphinx, error: Exception | None) -> None:
-    """The theme has its icons as fonts, and again in a script of half a megabyte that every page would load."""
+    """Empty the theme's script of icons: it weighs half a megabyte, and the theme has the same icons as fonts."""
     script = Path(app.outdir) / "_static" / "scripts" / "fontawesome.js"
     if script.exists():
         script.write_text("// The icons are fonts.\n", encoding="utf-8")
 
 
-# Formulas are turned into MathML while the book is built: no script, no fonts, and nothing from another host.
+# Formulas become MathML while the book is built, so that pages need no script; vitcnn.css has the font.
 
 
 def _inline_math(writer: Any, node: nodes.math) -> None:
@@ -93,14 +96,19 @@ def _mathml(node: nodes.Element, as_block: bool) -> str:
     if as_block and "\\\\" in tex and not tex.startswith("\\begin"):
         tex = f"\\begin{{aligned}}{tex}\\end{{aligned}}"
     try:
-        return tex2mathml(tex, as_block=as_block)
+        formula = tex2mathml(tex, as_block=as_block)
     except MathError as error:
         logger.warning("formula is not understood: %s: %s", error, tex, location=node)
         return f"<code>{html.escape(tex)}</code>"
+    if "\\left" in tex:
+        return formula
+    # The bars of a norm would grow to the height of the whole row.
+    formula = formula.replace('<mo class="mathopen">‖</mo>', '<mo form="prefix" stretchy="false">‖</mo>')
+    return formula.replace("<mo>‖</mo>", '<mo form="postfix" stretchy="false">‖</mo>')
 
 
 def _plain_text(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
-    """Docstrings are plain text with `code`: other marks of reStructuredText stand for themselves."""
+    """Read a docstring as plain text with `code`: escape all other marks of reStructuredText."""
     text = "\n".join(lines)
     parts = re.split(r"(`[^`\n]+`)", text)
     parts[::2] = [re.sub(r"([*|\\]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]
@@ -109,7 +117,7 @@ def _plain_text(app: Sphinx, what: str, name: str, obj: object, options: Any, li
 
 
 def _blocks(lines: list[str]) -> list[str]:
-    """Every change of indentation starts a paragraph of its own, so that no layout is an error."""
+    """Start a paragraph at each change of indentation, so that no layout is an error."""
     out: list[str] = []
     for line in lines:
         indent = len(line) - len(line.lstrip())
@@ -120,7 +128,7 @@ def _blocks(lines: list[str]) -> list[str]:
 
 
 class ZooTable(SphinxDirective):
-    """A table of all zoo models, from their cards: what they are ('models'), or how they were made ('training')."""
+    """A table of the zoo's cards: 'models' says what each model is, 'training' how it was made."""
 
     required_arguments = 1
 
@@ -129,45 +137,49 @@ class ZooTable(SphinxDirective):
 
         cards = sorted((zoo.card(name) for name in zoo.names()), key=self.order)
         if self.arguments[0] == "models":
-            heads = ["Model", "What it is", "Parameters", "Training images", "Steps", "Test accuracy"]
-            return [scrolling_table(heads, [self.model(card) for card in cards])]
-        heads = ["Model", "Minutes", "Images/s", "Share of the device's speed", "Device", "sha256"]
+            heads = ["Model", "What it is", "Training", "Parameters", "Training images", "Test accuracy"]
+            return [scrolling_table(heads, [self.model(card, zoo.trainings()) for card in cards])]
+        heads = ["Model", "Steps", "Batch", "Minutes", "Images/s", "Device", "Commit", "sha256"]
         return [scrolling_table(heads, [self.training(card) for card in cards])]
 
     @staticmethod
     def order(card: dict[str, Any]) -> tuple[Any, ...]:
-        """Families one after another; in each, what is compared with one another side by side."""
+        """Sort by family, then so that models which are compared stand side by side."""
         recipe = card["recipe"]
         family = ["vit", "vit-small", "resnet"].index(recipe["family"])
         skipless = -1 if recipe["skipless_block"] is None else recipe["skipless_block"]
-        return family, recipe["readout"] == "avg", skipless, -recipe["data_fraction"], recipe["seed"]
+        return family, recipe["readout"] == "avg", skipless, -recipe["data_fraction"], recipe["seed"], card["name"]
 
     @staticmethod
-    def model(card: dict[str, Any]) -> list[str]:
+    def model(card: dict[str, Any], trainings: dict[str, str]) -> list[str]:
+        from vitcnn_utils.zoo.trainer import wilson_interval
+
+        low, high = wilson_interval(card["test_accuracy"], 10_000)
         return [
             f"<code>{card['name']}</code>",
             what_differs(card["recipe"]),
+            trainings[card["name"]],
             f"{card['parameters']:,}",
             f"{card['training_images']:,}",
-            f"{card['steps']:,}",
-            f"{100 * card['test_accuracy']:.1f}&nbsp;%",
+            f"{100 * card['test_accuracy']:.1f}&nbsp;% ({100 * low:.1f} to {100 * high:.1f})",
         ]
 
     @staticmethod
     def training(card: dict[str, Any]) -> list[str]:
-        measured = "flops" in card
         return [
             f"<code>{card['name']}</code>",
+            f"{card['steps']:,}",
+            f"{card['recipe']['batch_size']}",
             f"{card['minutes']:g}",
             f"{card['images_per_second']:,}",
-            f"{100 * card['flops'] / card['flops_of_a_product']:.0f}&nbsp;%" if measured else "not measured",
             html.escape(card["device"]),
+            f"<code>{card.get('commit', 'not noted')}</code>",
             f'<code title="{card["sha256"]}">{card["sha256"][:8]}</code>',
         ]
 
 
 def scrolling_table(heads: list[str], rows: list[list[str]]) -> nodes.Node:
-    """A table of HTML cells that scrolls by itself where the page is narrow."""
+    """A table whose cells are HTML; it scrolls sideways where the page is narrow."""
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     table = f'<table class="table vitcnn-zoo"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
@@ -175,39 +187,46 @@ def scrolling_table(heads: list[str], rows: list[list[str]]) -> nodes.Node:
 
 
 class ZooTuning(SphinxDirective):
-    """What `vitcnn tune` measured, and in which values of the recipe the runs of a model differ."""
+    """What `vitcnn tune` measured, from tuning.jsonl, and in which values of the recipe the runs of a model differ."""
 
     def run(self) -> list[nodes.Node]:
-        from vitcnn_utils import zoo
-
-        runs = [json.loads(line) for line in zoo.TUNING.read_text(encoding="utf-8").splitlines()]
-        keys = [key for key in runs[0]["recipe"] if self.tried(key, runs)]
+        record = Path(self.env.srcdir) / "tuning.jsonl"
+        runs = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+        keys = [key for key in runs[-1]["recipe"] if self.tried(key, runs)]
         tried = [key.replace("_", " ").capitalize() for key in keys]
-        heads = ["Model", "Epochs", *tried, "Held-out accuracy", "Minutes"]
+        heads = ["Model", "Epochs", *tried, "Held-out accuracy", "Nearest heads of blocks 0 to 2, px", "Minutes"]
         rows = [
-            [f"<code>{run['name']}</code>", *(str(run["recipe"][key]) for key in ("epochs", *keys)),
-             f"{100 * run['held_out_accuracy']:.1f}&nbsp;%", f"{run['minutes']:g}"]
+            [f"<code>{run['name']}</code>", *(str(run["recipe"].get(key, "")) for key in ("epochs", *keys)),
+             f"{100 * run['held_out_accuracy']:.1f}&nbsp;%", self.nearest(run), f"{run['minutes']:g}"]
             for run in runs
         ]  # fmt: skip
         return [scrolling_table(heads, rows)]
 
     @staticmethod
+    def nearest(run: dict[str, Any]) -> str:
+        """The least mean distance in each of the first blocks at the end; nothing for older runs and ResNets."""
+        distances = run["log"][-1].get("head_distances", []) if "log" in run else []
+        return ", ".join(f"{min(heads):.1f}" for heads in distances[:3])
+
+    @staticmethod
     def tried(key: str, runs: list[dict[str, Any]]) -> bool:
-        """Whether runs of one model differ in this value, which is not just what tells the models apart."""
+        """Whether two runs of the same model differ in this setting."""
         values: dict[str, set[Any]] = {}
         for run in runs:
-            values.setdefault(run["name"], set()).add(run["recipe"][key])
+            values.setdefault(run["name"], set()).add(run["recipe"].get(key))
         return key != "epochs" and max(map(len, values.values())) > 1
 
 
 def what_differs(recipe: dict[str, Any]) -> str:
-    """A recipe in words: the family, and whatever sets it apart within the family."""
+    """A recipe in words: its family, and what differs from the family's default."""
     family = {"vit": "ViT", "vit-small": "smaller ViT", "resnet": "ResNet, bottleneck units"}[recipe["family"]]
     marks = [family]
     if recipe["family"] != "resnet":
         marks.append({"token": "CLS read-out", "avg": "GAP read-out"}[recipe["readout"]])
     if recipe["skipless_block"] is not None:
         marks.append(f"no skips in block {recipe['skipless_block']}")
+    if recipe.get("mimetic"):
+        marks.append("mimetic start")
     if recipe["data_fraction"] < 1:
         marks.append(f"{100 * recipe['data_fraction']:.0f}&nbsp;% of the training images")
     if recipe["seed"] != 1:
@@ -216,50 +235,39 @@ def what_differs(recipe: dict[str, Any]) -> str:
 
 
 class ZooCurves(SphinxDirective):
-    """Training accuracy of all zoo models by step, a panel a family, from their logs."""
+    """Accuracy of all zoo models over their training, from their logs, a panel a question."""
 
     def run(self) -> list[nodes.Node]:
         from vitcnn_utils import zoo
-        from vitcnn_utils.plots.style import Figure, figure
-        from vitcnn_utils.provenance import commit
+        from vitcnn_utils.plots.training import learning_curves
 
-        logs = {name: zoo.log(name) for name in zoo.names()}
-        ends = ", ".join(f"{name} {log[-1]['train_accuracy']:.2f}" for name, log in logs.items())
-        picture: Figure = figure(
-            learning_curves(logs),
-            name="",
-            alt="Three panels of curves that rise with the training step: vision transformers, smaller vision "
-            f"transformers and ResNets. Training accuracy at the end: {ends}.",
-            caption="Training accuracy (share of the augmented training images that are named rightly) against steps, "
-            "on a logarithmic axis; a point after each epoch.",
-            provenance=f"From the training logs that ship with the package · commit {commit()}",
-        )
-        return [nodes.raw("", picture._repr_html_(), format="html")]
+        groups: dict[str, dict[str, Any]] = {}
+        for name in zoo.names():
+            recipe = zoo.card(name)["recipe"]
+            title = {"vit": "ViT", "vit-small": "smaller ViT", "resnet": "ResNet"}[recipe["family"]]
+            if title == "ViT" and recipe["skipless_block"] is not None:
+                title = "ViT, one block without skips"
+            elif title == "ViT" and recipe["data_fraction"] < 1:
+                title = "ViT, part of the images"
+            groups.setdefault(title, {})[name] = zoo.log(name)
+        return [nodes.raw("", learning_curves(groups)._repr_html_(), format="html")]
 
 
-def learning_curves(logs: dict[str, list[dict[str, float]]]) -> Any:
-    from vitcnn_utils.plots.style import panels, styled
+class ZooDistances(SphinxDirective):
+    """How far the heads of a zoo model look over its training, from its log, if that has it."""
 
-    return styled(_draw_curves)(logs, panels)
+    required_arguments = 1
 
+    def run(self) -> list[nodes.Node]:
+        from vitcnn_utils import zoo
+        from vitcnn_utils.plots.training import distances_over_training
 
-def _draw_curves(logs: dict[str, list[dict[str, float]]], panels: Any) -> Any:
-    families = {"zoo/vit-small": "smaller ViT", "zoo/vit": "ViT", "zoo/resnet": "ResNet"}
-    grouped: dict[str, list[str]] = {title: [] for title in sorted(families.values(), reverse=True)}
-    for name in logs:
-        grouped[next(title for prefix, title in families.items() if name.startswith(prefix))].append(name)
-    drawing, axes = panels(1, len(grouped), height=3.4, sharex=True, sharey=True)
-    for ax, (title, names) in zip(axes[0], grouped.items(), strict=True):
-        for index, name in enumerate(names):
-            steps = [row["step"] for row in logs[name]]
-            style = (".-", ".--", ".:")[index // 6]
-            ax.plot(steps, [row["train_accuracy"] for row in logs[name]], style, label=name.removeprefix("zoo/"))
-        ax.set(title=title, xlabel="steps", xscale="log", ylim=(0, 1))
-        ax.set_xticks([1000, 3000, 10000], ["1,000", "3,000", "10,000"])
-        ax.minorticks_off()
-        ax.legend(fontsize=6.5)
-    axes[0, 0].set_ylabel("training accuracy")
-    return drawing
+        (name,) = self.arguments
+        log = zoo.log(name)
+        if "head_distances" not in log[0]:
+            text = f"The log of {name} is of a training that did not note them: it is to be trained again."
+            return [nodes.paragraph("", text)]
+        return [nodes.raw("", distances_over_training(name, log)._repr_html_(), format="html")]
 
 
 class Api(SphinxDirective):
@@ -275,7 +283,7 @@ class Api(SphinxDirective):
 
 
 class Explorer(SphinxDirective):
-    """An explorer of the executed notebooks once more, by its kind, and a link to the chapter; for pages at the top."""
+    """Show the first explorer of a kind from the executed notebooks, with a link to its chapter."""
 
     required_arguments = 1
 
@@ -292,14 +300,17 @@ class Explorer(SphinxDirective):
 
 
 class FamiliesTable(SphinxDirective):
-    """Families of models × measures, from families.json, which `python tests/families.py` writes; reasons below it."""
+    """A table of model families × measures from families.json, which `python tests/families.py` writes.
+
+    The reasons why a measure does not work are numbered notes below it.
+    """
 
     def run(self) -> list[nodes.Node]:
         path = Path(self.env.srcdir) / "families.json"
         self.env.note_dependency(str(path))
         rows = json.loads(path.read_text(encoding="utf-8"))
         cells = [text for row in rows for text in list(row.values())[2:]]
-        # What is no short word is a reason, which a column would be too narrow for.
+        # A text longer than these words is a reason; a column would be too narrow for it.
         reasons = list(dict.fromkeys(text for text in cells if len(text) > len("no residual stream")))
         measures = list(rows[0])[2:]
         head = "".join(f'<th scope="col">{html.escape(name.capitalize())}</th>' for name in ("family", *measures))
@@ -339,7 +350,7 @@ class Speed(SphinxDirective):
 
 
 class Pair(NamedTuple):
-    """A route beside ours. ratios: its time by ours, or ours by its where it is a pass, round by round."""
+    """Another route beside ours. ratios, one a round: its time / ours; for a pass of the model alone, ours / its."""
 
     measure: str
     work: str
@@ -355,13 +366,13 @@ class Pair(NamedTuple):
 
 
 def speed_pairs(measured: dict[str, Any], kind: str) -> list[Pair]:
-    """Every route of a kind, 'other' or 'pass', beside ours."""
+    """Each route of one kind, 'other' or 'pass', beside ours."""
     found = []
     for one in measured["comparisons"].values():
         ours = next(route for route in one["routes"].values() if route["kind"] == "ours")
         for name, route in one["routes"].items():
             if route["kind"] == kind:
-                # A route may have had fewer rounds than ours, and then has had the first.
+                # A route that had fewer rounds than ours had the first ones.
                 both = zip(ours["seconds"], route["seconds"], strict=False)
                 ratios = [b / a if kind == "other" else a / b for a, b in both]
                 found.append(Pair(one["measure"], one["work"], one["device"], name, ours, route, ratios))
@@ -401,7 +412,7 @@ def _work(pair: Pair) -> str:
 
 
 def _both(pair: Pair, of: Callable[[dict[str, Any]], str]) -> str:
-    """A quantity of the other way, and below it, bold, of this package."""
+    """A quantity of the other route, and below it, bold, that of this package."""
     return f"{of(pair.route)}<br><strong>{of(pair.ours)}</strong>"
 
 

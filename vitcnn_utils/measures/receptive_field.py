@@ -52,7 +52,7 @@ def effective_receptive_fields(
     smaller in another way, such as by merging patches, counts as one of square cells.
 
     by_image: give the field of each image, (image, layer, y, x), float32, whose mean is the field, for
-    `intervals.bootstrap`.
+    `intervals.left_out`.
     batch_size: images at once; None for as many as fit in memory.
     Raises VitcnnError, with the layer's name, for NaN or Inf in it or in its gradient.
     """

@@ -376,10 +376,10 @@ def _describe_grid(model: Model, blocks: Sequence[Call]) -> None:
     patch = int(layout.step)
     if tuple(patch * places for places in layout.grid) != model.image_size:
         side = model.image_size[0]
-        fits = f"{side // patch * patch} and {(side // patch + 1) * patch}"
+        fits = f"{side // patch * patch} or {(side // patch + 1) * patch}"
         raise VitcnnError(
-            f"{model.name} cuts images into patches of {patch} pixels, of which {side} is no multiple: "
-            f"the nearest values of image_size that fit are {fits}"
+            f"{model.name} cuts images into patches of {patch} x {patch} pixels, into which {side} x {side} pixels "
+            f"cannot be divided: give image_size={fits}"
         )
     model.grid, model.prefix_tokens, model.patch_size = layout.grid, layout.prefix, patch
 

@@ -4,12 +4,12 @@ import json
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from vitcnn_utils.errors import VitcnnError
 
 FOLDER = Path(__file__).parent / "weights"
-TUNING = FOLDER / "tuning.jsonl"  # what `vitcnn tune` measured, a line a run
 
 
 def names() -> list[str]:
@@ -26,14 +26,28 @@ def card(name: str) -> dict[str, Any]:
     path = _path(name, ".json")
     if not path.exists():
         find_recipe(name)  # an unknown model cannot be trained either
-        raise VitcnnError(
-            f"{name} is not trained yet: run `vitcnn train {name} --short`; there are: {', '.join(names())}"
-        )
+        raise VitcnnError(f"{name} is not trained yet: run `vitcnn train {name}`; there are: {', '.join(names())}")
     return json.loads(path.read_text())
 
 
-def log(name: str) -> list[dict[str, float]]:
-    """The training log, a row an epoch: epoch, step, loss, train_accuracy, seconds."""
+def trainings() -> dict[str, str]:
+    """By model, a letter and its passes: models of one letter were trained alike and can be compared.
+
+    They may differ in what they are, in their images and start, and in CutMix.
+    """
+    apart = {"family", "readout", "heads", "skipless_block", "mimetic", "cutmix", "data_fraction", "seed"}
+    recipes = {name: card(name)["recipe"] for name in names()}
+    alike = {name: str({key: recipe[key] for key in recipe if key not in apart}) for name, recipe in recipes.items()}
+    letters = dict(zip(dict.fromkeys(alike.values()), ascii_uppercase, strict=False))
+    return {name: f"{letters[alike[name]]}, {recipes[name]['epochs']} passes" for name in recipes}
+
+
+def log(name: str) -> list[dict[str, Any]]:
+    """The training log, a row an epoch: epoch, step, loss, train_accuracy, seconds.
+
+    Logs of 2026-11-25 and later also have held_out_accuracy, cpu_seconds and, of a ViT, the mean attention distance
+    of each head in pixels: head_distances, a list a block.
+    """
     return [json.loads(line) for line in _path(name, ".log.jsonl").read_text().splitlines()]
 
 
@@ -42,7 +56,7 @@ def weights_path(name: str) -> Path:
     """The fp16 safetensors of a zoo model, after its sha256 was found to be the card's."""
     path = _path(name, ".safetensors")
     expected = card(name)["sha256"]
-    mend = f"restore it or run `vitcnn train {name} --short`"
+    mend = f"restore it or run `vitcnn train {name}`"
     if not path.exists():
         raise VitcnnError(f"{path} is missing, though its card is there: {mend}")
     if sha256(path.read_bytes()).hexdigest() != expected:

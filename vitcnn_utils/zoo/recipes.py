@@ -1,21 +1,11 @@
 """How every zoo model is trained: one table.
 
-    vitcnn train --all                  # all of them at full strength, one after the other; for a GPU
-    vitcnn train --all --short          # the recipes of the weights that ship; for a CPU
-    vitcnn train zoo/vit-cls --short    # one model
+    vitcnn train --all --jobs 1     # every model that has no weights by its recipe here, one after another
+    vitcnn train zoo/vit-cls        # one model
 
-At full strength (`RECIPES`): 200 passes over the training images, strong augmentation. Expected from published
-results of models of this size: about 90 % of the test images right for a ViT, 94 % for the ResNet. These
-recipes have NOT been run to their end yet, as no GPU was at hand; no number in the book comes from them.
-
-Short (`SHORT`): what two CPU cores do in a few hours. Minutes, device and test accuracy of each of these runs are
-in its card (`vitcnn_utils/zoo/weights/*.json`) and on the book's zoo page, which is made from the cards.
-
-Every model sees the same kind of images (CIFAR-10, 32 x 32) for `epochs * 50_000` images, whatever part of the
-training set it may use: a model that is trained on 3 % of the images takes as many steps as one that is trained on
-all of them, and sees each image 33 times as often. Models that are compared for what they learn
-(`vit-cls-seed-2`, the models without a skip, the data series) share one length, so that `vit-cls-seed-2` is
-their intact, full-data twin; at full strength `vit-cls` has that length too.
+All models see CIFAR-10 (32 x 32) for `epochs * 50_000` images, whatever part of the training set they may use: a
+model that is trained on 3 % of the images takes as many steps as one that is trained on all of them, and sees each
+image 33 times as often. All ViTs share steps, batch size and schedule, so any two of them can be compared.
 
 Choices were made on 5,000 held-out training images with `vitcnn tune`, which writes down what it measured.
 """
@@ -36,22 +26,23 @@ class Recipe:
     family: str  # one of `FAMILIES`: the shape, see `architectures.build`
     epochs: int  # passes over 50,000 images
     readout: str = "token"  # ViT only: 'token' reads the CLS token, 'avg' the mean of all tokens
+    heads: int = 8  # ViT only
     skipless_block: int | None = None  # ViT only: this block is built without its two skips
+    mimetic: bool = False  # ViT only: a start at which heads are local, see `architectures.start_mimetic`
     data_fraction: float = 1.0  # of the training images, class-balanced
     seed: int = 1
-    batch_size: int = 64
-    optimizer: str = "adamw"
-    learning_rate: float = 1e-3
+    batch_size: int = 128
+    optimizer: str = "muon"
+    learning_rate: float = 4e-3
     weight_decay: float = 0.05
-    warmup_fraction: float = 0.1  # of all steps, linear; cosine to zero after it
+    warmup_fraction: float = 0.05  # of all steps, linear; cosine to zero after it
     label_smoothing: float = 0.1
     clip_grad_norm: float = 1.0
     crop_padding: int = 4  # random crop after padding by so many pixels, and a random flip
-    three_augment: bool = False  # grey, solarised, blurred or unchanged, each for a quarter of the images
-    mixup: float = 0.0  # alpha of mixup and of cutmix, each for half of the batches
-    cutmix: float = 0.0
-    drop_path: float = 0.0  # stochastic depth: the rate at the last block, rising linearly from 0
-    ema_decay: float = 0.0  # the model is the moving average of its weights over the steps
+    cutmix: float = 0.5  # probability that a batch is mixed
+    patch_drop: float = 0.0  # ViT only: share of the patches that is left out of a step ...
+    small_size: int = 32  # ResNet only: side in pixels of the images of a step ...
+    cheap_until: float = 0.8  # ... during this share of the steps; from then on all patches, all pixels
 
     def __post_init__(self) -> None:
         for name, known in (("family", FAMILIES), ("readout", READOUTS)):
@@ -66,14 +57,11 @@ class Recipe:
         return self.epochs * TRAINING_IMAGES // self.batch_size
 
 
-_VIT = Recipe(
-    family="vit", epochs=200, batch_size=256, optimizer="muon", learning_rate=4e-3, three_augment=True,
-    mixup=0.8, cutmix=1.0, drop_path=0.1, ema_decay=0.999,
-)  # fmt: skip
-_SMALL = replace(_VIT, family="vit-small", drop_path=0.0)
-_RESNET = replace(_VIT, family="resnet", weight_decay=5e-4, three_augment=False, mixup=0.2, drop_path=0.0)
+_VIT = Recipe(family="vit", epochs=50, patch_drop=0.5)
+_SMALL = replace(_VIT, family="vit-small", heads=4)
+_RESNET = Recipe(family="resnet", epochs=30, small_size=24, cheap_until=0.7)
 
-# In the order of training: should a session end early, the models that most figures need exist.
+# In the order of training: should it end early, the models that most figures need exist.
 RECIPES: dict[str, Recipe] = {
     "zoo/vit-cls": _VIT,
     "zoo/resnet": _RESNET,
@@ -86,27 +74,18 @@ RECIPES: dict[str, Recipe] = {
     "zoo/vit-small-data-100": _SMALL,
     "zoo/vit-cls-data-3": replace(_VIT, data_fraction=0.03),
     "zoo/vit-small-data-10": replace(_SMALL, data_fraction=0.10),
+    "zoo/vit-small-data-100-seed-2": replace(_SMALL, seed=2),
     "zoo/vit-cls-data-30": replace(_VIT, data_fraction=0.30),
     "zoo/vit-small-data-3": replace(_SMALL, data_fraction=0.03),
     "zoo/vit-small-data-30": replace(_SMALL, data_fraction=0.30),
     "zoo/resnet-data-10": replace(_RESNET, data_fraction=0.10),
+    "zoo/vit-cls-nocutmix": replace(_VIT, cutmix=0.0),
+    "zoo/vit-cls-mimetic": replace(_VIT, cutmix=0.0, mimetic=True),
 }
 
 
-def _short(name: str, recipe: Recipe) -> Recipe:
-    """The same model in a training that a CPU can do, so short that regularisation but the lightest costs accuracy."""
-    return replace(
-        recipe, epochs=15 if name in MAIN else 2, batch_size=64, three_augment=False, mixup=0.0, cutmix=0.0,
-        drop_path=0.0, ema_decay=0.0,
-    )  # fmt: skip
-
-
-MAIN = ("zoo/vit-cls", "zoo/vit-gap", "zoo/resnet")  # most figures are made from these
-SHORT: dict[str, Recipe] = {name: _short(name, recipe) for name, recipe in RECIPES.items()}
-
-
-def find_recipe(name: str, short: bool = False) -> Recipe:
-    """How a model of the zoo is trained, in full or in short; VitcnnError, with near names, if there is none."""
+def find_recipe(name: str) -> Recipe:
+    """How a model of the zoo is trained; VitcnnError, with near names, if there is none."""
     if name not in RECIPES:
         raise VitcnnError(f"no zoo model {name!r}{near(name, list(RECIPES))}")
-    return (SHORT if short else RECIPES)[name]
+    return RECIPES[name]

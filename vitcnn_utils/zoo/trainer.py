@@ -5,25 +5,24 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from math import sqrt
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import timm
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from timm.data import Mixup
+from timm.layers import PatchDropout
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
-from torchvision.transforms.v2 import functional as tv
 from tqdm import tqdm
 
 from vitcnn_utils import hub
@@ -31,70 +30,88 @@ from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.files import alone, replace_text, replacing
 from vitcnn_utils.images import Images, read_parquet
 from vitcnn_utils.measures.accuracy import accuracy
-from vitcnn_utils.models.facts import Model
+from vitcnn_utils.measures.attention import head_distances
+from vitcnn_utils.models.facts import Model, describe
+from vitcnn_utils.provenance import commit
 from vitcnn_utils.zoo.architectures import CLASSES, IMAGE_SIZE, MEAN, STD, build
-from vitcnn_utils.zoo.recipes import SHORT, Recipe
+from vitcnn_utils.zoo.recipes import Recipe
 
-CHECKPOINT = ".checkpoint.safetensors"
+RUNS = Path("runs/zoo")
+"""Where trainings that have not ended are kept, below the current folder."""
+WATCHED = 2500
+"""How many held-out images the log's accuracy is of; all 5,000 would make a pass several per cent longer."""
 
 
-def train(name: str, recipe: Recipe, data: Path, out: Path, device: str = "cpu") -> Path:
-    """Train one zoo model and write its weights, card and log into `out`.
+def train(name: str, recipe: Recipe, data: Path, out: Path, runs: Path = RUNS, device: str = "cpu") -> Path:
+    """Train one zoo model, then replace its weights, card and log in `out` together.
 
-    Interrupted, it leaves `out/NAME.checkpoint.safetensors`; called again, it goes on from there
-    with the random numbers it would have drawn. A model whose card is there is not trained again.
-    VitcnnError where another process trains it in `out`, or began to by another recipe and did not end.
+    After every epoch it leaves a checkpoint and the log in `runs`, in files that also name the recipe; called again,
+    it goes on from there with the random numbers it would have drawn. A model whose card is of this recipe is not
+    trained again. VitcnnError where another process trains the same.
 
+    The log's held-out accuracy is that of the first test images; nothing is chosen by it: the last weights are kept.
     data: folder with CIFAR-10 as parquet, `train-*.parquet` and `test-*.parquet`.
     Returns the path of the weights, fp16 safetensors.
     """
-    stem = out / name.removeprefix("zoo/")
-    lock, card = (stem.with_name(stem.name + suffix) for suffix in (".lock", ".json"))
-    with alone(lock, f"another `vitcnn train` is at work on {name} in {out}"):
-        if not card.exists() or Recipe(**json.loads(card.read_text())["recipe"]) != recipe:
-            replace_text(card, json.dumps(_train(name, recipe, data, stem, device), indent=1) + "\n")
-            stem.with_name(stem.name + CHECKPOINT).unlink()
-        with suppress(OSError):  # Windows keeps what is open; an empty file is left then
-            lock.unlink()
-    return stem.with_name(stem.name + ".safetensors")
+    text = json.dumps(asdict(recipe), sort_keys=True)
+    short_name = name.removeprefix("zoo/")
+    run_stem = runs / f"{short_name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    with alone(run_stem.with_suffix(".lock"), f"another `vitcnn train` is at work on {name} in {runs}"):
+        if not is_trained(name, recipe, out):
+            _train(name, recipe, data, out / short_name, run_stem, device)
+    return out / f"{short_name}.safetensors"
 
 
-def _train(name: str, recipe: Recipe, data: Path, stem: Path, device: str) -> dict[str, Any]:
-    """Trains a model and writes its weights; gives its card."""
+def is_trained(name: str, recipe: Recipe, out: Path) -> bool:
+    """Whether the card of a model in `out` says that it was trained by this recipe."""
+    card = out / (name.removeprefix("zoo/") + ".json")
+    return card.exists() and json.loads(card.read_text())["recipe"] == asdict(recipe)
+
+
+def _train(name: str, recipe: Recipe, data: Path, stem: Path, run_stem: Path, device: str) -> None:
     images, labels = read_cifar10(data, "train")
     keep = balanced_subset(labels, recipe.data_fraction, recipe.seed)
-    images, labels = images[keep].to(device), labels[keep].to(device)
-    run = _Run(recipe, stem, device)
-    run.fit(name, images, labels)
-    model = run.result()
+    test = _images("CIFAR-10, test", *read_cifar10(data, "test"))
+    run = _Run(name, recipe, run_stem, device)
+    run.fit(images[keep].to(device), labels[keep].to(device), test[:WATCHED])
 
+    model = run.model
     half = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
     half = {key: value.cpu().contiguous() for key, value in half.items()}
-    test = read_cifar10(data, "test")
-    accuracy_fp32 = _accuracy(name, model, *test)
+    accuracy_fp32 = accuracy(run.as_model(), test, batch_size=500)
     model.load_state_dict(half)
-    accuracy_fp16 = _accuracy(name, model, *test)
-    weights_path = stem.with_name(stem.name + ".safetensors")
-    _save(half, weights_path)
-    seen = recipe.steps * recipe.batch_size
-    return {
+    accuracy_fp16 = accuracy(run.as_model(), test, batch_size=500)
+    weights = save(half)
+    card = {
         "name": name,
-        "command": f"vitcnn train {name}" + (" --short" if recipe == SHORT.get(name) else ""),
+        "command": f"vitcnn train {name}",
         "recipe": asdict(recipe),
-        "training_images": len(labels),
+        "training_images": len(keep),
+        "passes": recipe.epochs,
         "steps": recipe.steps,
         "parameters": sum(p.numel() for p in model.parameters()),
         "test_accuracy": accuracy_fp16,
+        "test_accuracy_interval": wilson_interval(accuracy_fp16, len(test)),
         "test_accuracy_before_fp16": accuracy_fp32,
         "minutes": round(run.seconds / 60, 1),
-        "images_per_second": round(seen / run.seconds),
-        "flops": operations(model, images[: recipe.batch_size]) * seen / run.seconds,
-        "flops_of_a_product": product_speed(device),
+        "cpu_minutes": round(run.cpu_seconds / 60, 1),
+        "images_per_second": round(recipe.steps * recipe.batch_size / run.seconds),
         "device": describe_device(device),
+        "commit": commit(),
         "torch": torch.__version__,
         "timm": timm.__version__,
-        "sha256": hashlib.sha256(weights_path.read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256(weights).hexdigest(),
     }
+    with (
+        replacing(stem.with_suffix(".json")) as new_card,  # last to be put in place: it says that the rest is there
+        replacing(stem.with_suffix(".log.jsonl")) as new_log,
+        replacing(stem.with_suffix(".safetensors")) as new_weights,
+    ):
+        new_weights.write_bytes(weights)
+        new_log.write_text(lines(run.log))
+        new_card.write_text(json.dumps(card, indent=1) + "\n")
+    for path in run.files():
+        path.unlink()
 
 
 def tune(name: str, recipe: Recipe, data: Path, record: Path, device: str = "cpu") -> float:
@@ -108,25 +125,30 @@ def tune(name: str, recipe: Recipe, data: Path, record: Path, device: str = "cpu
     held_out = torch.ones(len(labels), dtype=torch.bool)
     held_out[training] = False
     training = training[balanced_subset(labels[training], recipe.data_fraction, recipe.seed)]
+    # Shuffled, as the training images may lie sorted by class, and the log is of the first ones.
+    order = held_out.nonzero().flatten()
+    order = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(0))]
+    judges = _images("CIFAR-10, held out", images[order], labels[order])
     with tempfile.TemporaryDirectory() as folder:
-        run = _Run(recipe, Path(folder) / "tune", device)
-        run.fit(name, images[training].to(device), labels[training].to(device))
-    result = _accuracy(name, run.result(), images[held_out], labels[held_out])
+        run = _Run(name, recipe, Path(folder) / "tune", device)
+        run.fit(images[training].to(device), labels[training].to(device), judges[:WATCHED])
+    result = accuracy(run.as_model(), judges, batch_size=500)
     row = {"name": name, "recipe": asdict(recipe), "held_out_accuracy": result, "minutes": round(run.seconds / 60, 1),
-           "device": describe_device(device)}  # fmt: skip
-    with record.open("a") as lines:
-        lines.write(json.dumps(row) + "\n")
+           "cpu_minutes": round(run.cpu_seconds / 60, 1), "device": describe_device(device), "commit": commit(),
+           "log": run.log}  # fmt: skip
+    record.parent.mkdir(parents=True, exist_ok=True)
+    with record.open("a") as file:
+        file.write(lines([row]))
     return result
 
 
 class _Run:
     """One training run: what must be kept to go on after an interruption."""
 
-    def __init__(self, recipe: Recipe, stem: Path, device: str) -> None:
+    def __init__(self, name: str, recipe: Recipe, stem: Path, device: str) -> None:
         torch.manual_seed(recipe.seed)
-        self.recipe = recipe
-        self.device = device
-        self.model = build(recipe).to(device)
+        self.name, self.recipe, self.device, self.stem = name, recipe, device, stem
+        self.model: Any = build(recipe).to(device)
         if recipe.family == "resnet":
             self.model.to(memory_format=torch.channels_last)
         module: Any
@@ -141,98 +163,112 @@ class _Run:
             self.optimizer, t_initial=recipe.steps, warmup_t=int(recipe.warmup_fraction * recipe.steps),
             warmup_prefix=False, t_in_epochs=False,
         )  # fmt: skip
-        self.ema = ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
-        self.mixup = None
-        if recipe.mixup or recipe.cutmix:
-            self.mixup = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=CLASSES)
+        self.mix = Mixup(
+            mixup_alpha=0.0, cutmix_alpha=1.0, prob=recipe.cutmix, label_smoothing=recipe.label_smoothing,
+            num_classes=CLASSES,
+        )  # fmt: skip
         # Compiling was measured to slow these small models down on a CPU.
         self.forward = torch.compile(self.model) if device.startswith("cuda") else self.model
-        self.checkpoint_path = stem.with_name(stem.name + CHECKPOINT)
-        self.log_path = stem.with_name(stem.name + ".log.jsonl")
-        self.step, self.seconds = 0, 0.0
-        if self.checkpoint_path.exists():
+        self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
+        self.log: list[dict[str, Any]] = []
+        if self.files()[0].exists():
             self._restore()
 
-    def fit(self, name: str, images: Tensor, labels: Tensor) -> None:
+    def files(self) -> list[Path]:
+        """All that a run keeps: the checkpoint, and the log, to be read while it trains."""
+        return [self.stem.with_suffix(".checkpoint.safetensors"), self.stem.with_suffix(".log.jsonl")]
+
+    def fit(self, images: Tensor, labels: Tensor, watched: Images) -> None:
+        """Train to the end; `watched` are the held-out images of the log."""
         recipe = self.recipe
         steps_per_epoch = recipe.steps // recipe.epochs
-        bar = tqdm(total=recipe.steps, initial=self.step, desc=name, unit="step", mininterval=5)
+        bar = tqdm(total=recipe.steps, initial=self.step, desc=self.name, unit="step", mininterval=60)
         while self.step < recipe.steps:
             epoch = self.step // steps_per_epoch
             # All randomness of an epoch follows from its number, so a resumed run draws the same.
             torch.manual_seed(recipe.seed * 10_000 + epoch)
             np.random.seed(recipe.seed * 10_000 + epoch)  # timm's Mixup draws from it
             end = recipe.steps if epoch + 1 >= recipe.epochs else (epoch + 1) * steps_per_epoch
-            start_time, start = time.perf_counter(), self.step
+            start_time, start_cpu, start = time.perf_counter(), time.process_time(), self.step
             loss_sum, correct = (torch.zeros((), device=self.device) for _ in range(2))
             self.model.train()
             for batch in _batches(len(labels), end - self.step, recipe.batch_size, images.device):
-                x = augment(images[batch], recipe)
+                x = augment(images[batch], recipe.crop_padding)
                 loss, hits = self._optimize(x, labels[batch])
                 # Added up on the device: reading them here would make the CPU wait at every step.
                 loss_sum += loss
                 correct += hits
                 bar.update()
-            seen = (end - start) * recipe.batch_size
-            train_loss, train_accuracy = loss_sum.item() / (end - start), correct.item() / seen
+            row = {"epoch": epoch + 1, "step": self.step, "loss": round(loss_sum.item() / (end - start), 4),
+                   "train_accuracy": round(correct.item() / (end - start) / recipe.batch_size, 4),
+                   **self._watch(watched)}  # fmt: skip
             self.seconds += time.perf_counter() - start_time
-            self._log(epoch + 1, train_loss, train_accuracy)
-            self._checkpoint()
+            self.cpu_seconds += time.process_time() - start_cpu
+            self.log.append({**row, "seconds": round(self.seconds, 1), "cpu_seconds": round(self.cpu_seconds, 1)})
+            self._keep()
         bar.close()
 
-    def result(self) -> nn.Module:
-        """The trained model: the average over the steps, where the recipe asks for one."""
-        return self.ema.module if self.ema else self.model
+    def as_model(self) -> Model:
+        """The model as measures take it."""
+        size = (IMAGE_SIZE, IMAGE_SIZE)
+        model = Model(self.name, self.model.eval(), torch.device(self.device), size, MEAN, STD, CLASSES)
+        describe(model)
+        return model
 
     def _optimize(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One step; the loss and the number of images that were classified right."""
         self.schedule.step_update(self.step)
-        x, target = self.mixup(x, labels) if self.mixup else (x, labels)
-        smoothing = 0.0 if self.mixup else self.recipe.label_smoothing  # Mixup's targets are smooth already
+        x, target = self.mix(self._cheapen(x), labels)
         with torch.autocast(x.device.type, dtype=torch.bfloat16):
             logits = self.forward(x)
-        loss = F.cross_entropy(logits.float(), target, label_smoothing=smoothing)
+        loss = F.cross_entropy(logits.float(), target)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad_norm)
         self.optimizer.step()
         self.step += 1
-        if self.ema:
-            self.ema.update(self.model, step=self.step)
         return loss.detach(), (logits.argmax(-1) == labels).sum()
 
-    def _log(self, epoch: int, loss: float, train_accuracy: float) -> None:
-        row = {"epoch": epoch, "step": self.step, "loss": round(loss, 4), "train_accuracy": round(train_accuracy, 4),
-               "seconds": round(self.seconds, 1)}  # fmt: skip
-        with self.log_path.open("a" if epoch > 1 else "w") as log:
-            log.write(json.dumps(row) + "\n")
+    def _cheapen(self, x: Tensor) -> Tensor:
+        """What the recipe leaves out before `cheap_until`: patches inside the ViT, pixels of the ResNet's images."""
+        recipe = self.recipe
+        cheap = self.step < recipe.cheap_until * recipe.steps
+        if recipe.family != "resnet":
+            rate = recipe.patch_drop if cheap else 0.0
+            self.model.patch_drop = PatchDropout(rate, self.model.num_prefix_tokens) if rate else nn.Identity()
+        elif cheap and recipe.small_size < IMAGE_SIZE:
+            x = F.interpolate(x, recipe.small_size, mode="bilinear", antialias=True)
+        return x
 
-    def _checkpoint(self) -> None:
+    def _watch(self, watched: Images) -> dict[str, Any]:
+        """Accuracy on held-out images as they are, and how far each head looks on 256 of them, in pixels, by block."""
+        model = self.as_model()
+        with torch.autocast(model.device.type, dtype=torch.bfloat16):
+            row: dict[str, Any] = {"held_out_accuracy": round(accuracy(model, watched, batch_size=128), 4)}
+        if self.recipe.family != "resnet":
+            distances = head_distances(model, watched[:256], batch_size=64)["distance"]
+            row["head_distances"] = distances.values.round(2).tolist()
+        return row
+
+    def _keep(self) -> None:
         tensors = {f"model.{k}": v.cpu().contiguous() for k, v in self.model.state_dict().items()}
-        if self.ema:
-            tensors |= {f"ema.{k}": v.cpu().contiguous() for k, v in self.ema.module.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value).cpu().contiguous()
-        tensors["progress"] = torch.tensor([self.step, self.seconds], dtype=torch.float64)
-        _save(tensors, self.checkpoint_path, {"recipe": self._recipe_text()})
-
-    def _recipe_text(self) -> str:
-        return json.dumps(asdict(self.recipe), sort_keys=True)
+        tensors["progress"] = torch.tensor([self.step, self.seconds, self.cpu_seconds], dtype=torch.float64)
+        checkpoint, log = self.files()
+        with replacing(checkpoint) as partial:
+            save_file(tensors, partial, {"log": json.dumps(self.log)})
+        replace_text(log, lines(self.log))
 
     def _restore(self) -> None:
-        with safe_open(self.checkpoint_path, framework="pt") as checkpoint:
-            if (checkpoint.metadata() or {}).get("recipe") != self._recipe_text():
-                raise VitcnnError(
-                    f"{self.checkpoint_path} is of a training by another recipe, which did not end: "
-                    "end that one first, or remove the file"
-                )
-        tensors = load_file(self.checkpoint_path)
-        step, self.seconds = tensors.pop("progress").tolist()
+        path = self.files()[0]
+        with safe_open(path, framework="pt") as checkpoint:
+            self.log = json.loads(checkpoint.metadata()["log"])
+        tensors = load_file(path)
+        step, self.seconds, self.cpu_seconds = tensors.pop("progress").tolist()
         self.step = int(step)
         self.model.load_state_dict(_under("model.", tensors))
-        if self.ema:
-            self.ema.module.load_state_dict(_under("ema.", tensors))
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):
@@ -255,37 +291,20 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def augment(images: Tensor, recipe: Recipe) -> Tensor:
-    """Augmented and normalised images, drawn for each one apart: uint8 (B, H, W, 3) to float (B, 3, H, W)."""
-    if recipe.three_augment:
-        images = three_augment(images)
-    x, padding = normalize(images), recipe.crop_padding
+def augment(images: Tensor, padding: int) -> Tensor:
+    """Each image shifted by up to `padding` pixels, mirrored or not, and normalised.
+
+    uint8 (B, H, W, 3) to float (B, 3, H, W).
+    """
+    x = normalize(images)
     B, _, H, W = x.shape
-    if padding:
-        x = F.pad(x, [padding] * 4)
-        dy, dx = torch.randint(0, 2 * padding + 1, (2, B, 1)).to(x.device)
-        rows = (torch.arange(H, device=x.device) + dy)[:, None, :, None]
-        columns = torch.arange(W, device=x.device) + dx
-        columns = torch.where((torch.rand(B, 1) < 0.5).to(x.device), columns.flip(1), columns)[:, None, None, :]
-        x = x[torch.arange(B, device=x.device)[:, None, None, None],
-              torch.arange(3, device=x.device)[None, :, None, None], rows, columns]  # fmt: skip
-    return x
-
-
-def three_augment(images: Tensor) -> Tensor:
-    """Each uint8 (B, H, W, 3) image grey, solarised, blurred or as it is (3-Augment, Touvron et al. 2022)."""
-    x = images.permute(0, 3, 1, 2)
-    sigma = float(torch.empty(()).uniform_(0.1, 2.0))
-    views = [
-        x,
-        tv.rgb_to_grayscale(x, num_output_channels=3),
-        tv.solarize(x, threshold=128),
-        tv.gaussian_blur(x, [3, 3], [sigma, sigma]),
-    ]
-    choice = torch.randint(0, len(views), (len(x), 1, 1, 1)).to(x.device)
-    for index, view in enumerate(views):
-        x = torch.where(choice == index, view, x)
-    return x.permute(0, 2, 3, 1)
+    x = F.pad(x, [padding] * 4)
+    dy, dx = torch.randint(0, 2 * padding + 1, (2, B, 1)).to(x.device)
+    rows = (torch.arange(H, device=x.device) + dy)[:, None, :, None]
+    columns = torch.arange(W, device=x.device) + dx
+    columns = torch.where((torch.rand(B, 1) < 0.5).to(x.device), columns.flip(1), columns)[:, None, None, :]
+    return x[torch.arange(B, device=x.device)[:, None, None, None],
+             torch.arange(3, device=x.device)[None, :, None, None], rows, columns]  # fmt: skip
 
 
 def normalize(images: Tensor) -> Tensor:
@@ -295,11 +314,16 @@ def normalize(images: Tensor) -> Tensor:
     return (x - mean) / std
 
 
-def _accuracy(name: str, module: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of uint8 (N, 32, 32, 3) images that a model of the zoo classifies right, in fp32."""
-    device = next(module.parameters()).device
-    model = Model(name, module.eval(), device, (IMAGE_SIZE, IMAGE_SIZE), MEAN, STD, CLASSES)
-    return accuracy(model, Images("CIFAR-10", images.numpy(), labels.numpy()), batch_size=500)
+def _images(name: str, pixels: Tensor, labels: Tensor) -> Images:
+    return Images(name, pixels.numpy(), labels.numpy())
+
+
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share that was measured on `count` images (Wilson 1927)."""
+    z = NormalDist().inv_cdf(0.975)
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return centre - half, centre + half
 
 
 def balanced_subset(labels: Tensor, fraction: float, seed: int) -> Tensor:
@@ -345,32 +369,12 @@ def read_cifar10(folder: Path, split: str) -> tuple[Tensor, Tensor]:
     )
 
 
-def operations(model: nn.Module, images: Tensor) -> float:
-    """Floating-point operations of one training step for one image: matrix products, forward and backward."""
-    with FlopCounterMode(display=False) as counter:
-        model(normalize(images)).sum().backward()
-    model.zero_grad()
-    return counter.get_total_flops() / len(images)
-
-
-def product_speed(device: str) -> float:
-    """Operations a second of one large bf16 matrix product on the device, the best of five: what it could do."""
-    size = 8192 if device.startswith("cuda") else 2048
-    a = torch.ones(size, size, dtype=torch.bfloat16, device=device)
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        (a @ a)[0, 0].item()  # waits for the device
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds)
-
-
 def describe_device(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return f"{device}, {torch.get_num_threads()} thread(s) of {os.cpu_count()} cores"
 
 
-def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    with replacing(path) as partial:
-        save_file(tensors, partial, metadata)
+def lines(rows: Iterable[dict[str, Any]]) -> str:
+    """Rows as JSON lines."""
+    return "".join(json.dumps(row) + "\n" for row in rows)

@@ -1,0 +1,80 @@
+"""How the zoo's models learned: accuracy, and how far heads look, after each pass over the training images."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from vitcnn_utils.plots import style
+from vitcnn_utils.plots.style import Figure, figure, panels, styled
+from vitcnn_utils.provenance import commit
+
+Log = Sequence[Mapping[str, Any]]
+
+
+@styled
+def learning_curves(groups: Mapping[str, Mapping[str, Log]]) -> Figure:
+    """Accuracy of models over their training, a panel a group; held-out accuracy where a log has it.
+
+    groups: the logs of `zoo.log` by model, by title of the panel.
+    """
+    rows = -(-len(groups) // 2)
+    drawing, axes = panels(rows, 2, height=2.6 * rows, sharey=True)
+    for ax, (title, logs) in zip(axes.flat, groups.items(), strict=False):
+        for name, log in logs.items():
+            steps = [row["step"] for row in log]
+            (line,) = ax.plot(steps, [row["train_accuracy"] for row in log], ":", linewidth=1)
+            held_out = [row.get("held_out_accuracy", np.nan) for row in log]
+            ax.plot(steps, held_out, color=line.get_color(), label=name.removeprefix("zoo/"))
+        ax.set(title=title, xlabel="steps", ylim=(0, 1))
+        ax.legend(fontsize=6.5)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("accuracy")
+    for ax in axes.flat[len(groups) :]:
+        ax.remove()
+    ends = ", ".join(f"{name} {_ends(log)}" for logs in groups.values() for name, log in logs.items())
+    alt = f"Panels of curves that rise with the steps of training. At the end, training accuracy: {ends}."
+    caption = (
+        "Share of images that are named rightly, by pass. Solid: held-out images after it, where the log has that; "
+        "dotted: the augmented training images during it, mixed ones by the class of the image that was pasted into."
+    )
+    return figure(drawing, "", alt, caption, _made(), key="learning")
+
+
+def _ends(log: Log) -> str:
+    held_out = f", held-out {log[-1]['held_out_accuracy']:.2f}" if "held_out_accuracy" in log[-1] else ""
+    return f"{log[-1]['train_accuracy']:.2f}{held_out}"
+
+
+@styled
+def distances_over_training(name: str, log: Log) -> Figure:
+    """The mean attention distance of each head after each pass, a panel a block.
+
+    log: of `zoo.log`, with head_distances, pixels, by block and head.
+    """
+    distances = np.array([row["head_distances"] for row in log])  # (passes, L, H)
+    drawing, axes = panels(2, -(-distances.shape[1] // 2), height=3.6, sharex=True, sharey=True)
+    for block, (ax, heads) in enumerate(zip(axes.flat, distances.swapaxes(0, 1), strict=False)):
+        ax.plot(range(1, len(heads) + 1), heads, color=style.BLUE, linewidth=1)
+        ax.set(title=f"block {block}")
+        ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+    for ax in axes[-1]:
+        ax.set_xlabel("pass")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("distance in px")
+    nearest = distances.min(2)
+    ends = (f"block {i} {first:.1f} and {last:.1f} px" for i, (first, last) in enumerate(nearest[[0, -1]].T))
+    alt = (
+        f"A panel for each block of {name}, a line a head. Its nearest head after the first and the last pass: "
+        f"{', '.join(ends)}."
+    )
+    caption = (
+        f"Mean attention distance of each head of {name} in pixels, on 256 held-out images, after each pass over the "
+        "training images."
+    )
+    return figure(drawing, "", alt, caption, _made(), key="distances")
+
+
+def _made() -> str:
+    return f"From the training logs that ship with the package · commit {commit()}"
