@@ -36,9 +36,9 @@ def head_distances(heads: xr.Dataset, untrained: xr.Dataset) -> Figure:
     }
     caption = (
         f"Mean attention distance of every head of {heads.attrs['model']}, sorted within its block; the dashed line is "
-        "uniform attention. Left: attention to prefix tokens (CLS) counts as distance 0, as in the public code that "
-        "the authors credit. Middle: each query's attention to patches is scaled to sum to 1. Right: the same model "
-        "before training, counted as on the left."
+        "uniform attention. Left: attention to prefix tokens (CLS) counts as distance 0, as in public code for this "
+        "measure; the paper does not say. Middle: each query's attention to patches is scaled to sum to 1. Right: the "
+        "same model before training, counted as on the left."
     )
     return _distances(shown, heads.attrs["uniform_distance"], "fig-3", caption, line(heads, untrained))
 
