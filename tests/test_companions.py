@@ -137,3 +137,11 @@ def test_the_reader_is_told_and_names_cannot_write_the_page():
     hostile = Images("<svg onload=alert()>", LARGE.pixels)
     text = Cast("<b>", {"<i>": "<script>"}, hostile)._repr_html_()
     assert not any(tag in text for tag in ("<b>", "<i>", "<script>", "<svg"))
+
+
+def test_a_model_with_weights_of_ones_own_is_of_its_own_origin():
+    mine = {"name": THEIRS, "weights": "mine.safetensors"}
+    assert companions.related(mine, THEIRS) and not companions.related(mine, OURS)
+    cast = casting(mine).own("Figure 13", {"ViT": mine, "ViT, small data": OURS})
+    assert cast.names == {"ViT": mine} and cast.cards == {}
+    assert f"ViT <code>{THEIRS}</code>" in cast._repr_html_()
