@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from vitcnn_utils import zoo
+from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.images import Images, load_images
 from vitcnn_utils.measures.accuracy import accuracy, knows_classes
 from vitcnn_utils.models.facts import Model
@@ -91,13 +92,19 @@ class Casting:
     def cast(self, figure: str, names: Mapping[str, Name | None]) -> Cast:
         """The models of `names`, all of one origin; an empty cast if one of them is missing (None).
 
-        If they are of the zoo and the edition's ViT is not, they see as many of the zoo's images, at most.
+        If they are of the zoo and the edition's ViT is not, they see as many of the zoo's images, at most. VitcnnError
+        if the ViT is of the zoo and one of them is not.
         """
         present = {label: name for label, name in names.items() if name}
         if not present or len(present) < len(names):
             return Cast(figure, {}, self.images)
         if any(related(name, self.vit) for name in present.values()):
             return Cast(figure, present, self.images, **self.own_options)
+        foreign = [title(name) for name in present.values() if not related(name, WHOLE)]
+        if foreign:
+            raise VitcnnError(
+                f"{figure}: {foreign[0]} cannot stand beside {title(self.vit)}: name models of one origin"
+            )
         pictures = load_images("cifar10", seed=self.seed)[: len(self.images)]
         return Cast(figure, present, pictures, stand_in=True, **self.options)
 
@@ -173,6 +180,8 @@ def another_start(name: Name, vit: Name, vit_seed_2: Name | None) -> Name | None
 
 
 def skipless_block(model: Model) -> int:
-    """The number of the one block that has no skip connections."""
-    (block,) = {branch.block for branch in model.branches if not branch.has_skip}
-    return block
+    """The number of the one block that has no skip connections; VitcnnError for a model with no such block, or more."""
+    blocks = {branch.block for branch in model.branches if not branch.has_skip}
+    if len(blocks) != 1:
+        raise VitcnnError(f"{model.name} has {len(blocks)} blocks without skips: `noskip` takes models with one each")
+    return blocks.pop()
