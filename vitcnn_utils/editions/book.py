@@ -157,8 +157,11 @@ def _plain(value: Any) -> Any:
 
 
 def _literal(text: str) -> str:
-    """Markdown that shows a text as it is, whatever marks of Markdown, HTML or TeX are in it."""
-    return re.sub(r"([!-/:-@[-`{-~])", r"\\\1", text)
+    """Markdown that shows a text as it is, whatever marks of Markdown, HTML or TeX are in it.
+
+    As entities: MyST's extensions find their marks, such as `$` and `{{`, behind a backslash too.
+    """
+    return re.sub(r"[!-/:-@[-`{-~]", lambda mark: f"&#{ord(mark[0])};", " ".join(text.split()))
 
 
 def _code(text: str) -> str:
