@@ -20,10 +20,9 @@ from vitcnn_utils.zoo.cards import steps_beside
 
 WHOLE, TWIN = "zoo/vit-cls", "zoo/vit-cls-seed-2"
 """The zoo's ViT, and the one of the same recipe that was trained for as long as the zoo's other companions."""
-ALL, SECOND, UNTRAINED = "all data", "second seed", "untrained"
-
 Name = str | Mapping[str, Any]
-"""What `load_model` takes: a name, or a mapping with name, weights and image_size."""
+"""Of a model, as an edition gives it: a name, or a mapping with `name`, `weights` and `image_size`."""
+ALL, SECOND, UNTRAINED = "all data", "second seed", "untrained"
 
 
 class Cast(Mapping[str, Model]):
@@ -56,7 +55,7 @@ class Cast(Mapping[str, Model]):
     @property
     def cards(self) -> dict[str, dict[str, Any]]:
         """The cards of those models that are of the zoo, by name."""
-        return {name: zoo.card(name) for name in map(title, self.names.values()) if name in zoo.names()}
+        return {name: zoo.card(name) for name in self.names.values() if isinstance(name, str) and name in zoo.names()}
 
     @cached_property
     def accuracies(self) -> dict[str, float]:
@@ -70,9 +69,9 @@ class Cast(Mapping[str, Model]):
         figure = f"<strong>{html.escape(self.figure)}</strong>"
         if not self.names:
             return f"<p>{figure} is left out: it needs models that this edition does not name.</p>"
-        trained = [(label, title(name)) for label, name in self.names.items() if not label.endswith(UNTRAINED)]
+        trained = [(label, name) for label, name in self.names.items() if not label.endswith(UNTRAINED)]
         shown = ", ".join(
-            f"{'' if label == name else html.escape(label)} <code>{html.escape(name)}</code>".lstrip()
+            f"{'' if label == title(name) else html.escape(label)} <code>{html.escape(title(name))}</code>".lstrip()
             for label, name in trained
         )
         why = ": models of the zoo, as this edition has none of its own that were trained in this way" * self.stand_in
@@ -93,14 +92,14 @@ class Casting:
         """The models of `names`, all of one origin; an empty cast if one of them is missing (None).
 
         If they are of the zoo and the edition's ViT is not, they see as many of the zoo's images, at most. VitcnnError
-        if the ViT is of the zoo and one of them is not.
+        if the ViT is of the zoo and they are not.
         """
         present = {label: name for label, name in names.items() if name}
         if not present or len(present) < len(names):
             return Cast(figure, {}, self.images)
         if any(related(name, self.vit) for name in present.values()):
             return Cast(figure, present, self.images, **self.own_options)
-        foreign = [title(name) for name in present.values() if not related(name, WHOLE)]
+        foreign = [title(name) for name in present.values() if not of_zoo(name)]
         if foreign:
             raise VitcnnError(
                 f"{figure}: {foreign[0]} cannot stand beside {title(self.vit)}: name models of one origin"
@@ -119,11 +118,10 @@ class Casting:
 
         The label of the latter says how long both were trained, where they are of the zoo.
         """
-        names = {UNTRAINED: self.vit}
+        names: dict[str, Name] = {UNTRAINED: self.vit}
         if vit_seed_2 and related(vit_seed_2, self.vit):
-            pair = title(vit_seed_2), title(self.vit)
-            cards = {name: zoo.card(name) for name in pair if name in zoo.names()}
-            names[SECOND + steps_beside(cards, *pair)] = vit_seed_2
+            cards = {name: zoo.card(name) for name in (self.vit, vit_seed_2) if isinstance(name, str) and of_zoo(name)}
+            names[SECOND + steps_beside(cards, title(vit_seed_2), title(self.vit))] = vit_seed_2
         return Cast("The control", names, self.images, **self.own_options)
 
     def series(self, figure: str, *series: Mapping[Any, Name] | None, vit_seed_2: Name | None = None) -> list[Cast]:
@@ -140,11 +138,6 @@ class Casting:
         return [cast for cast in casts if cast.stand_in == casts[0].stand_in]
 
 
-def title(name: Name) -> str:
-    """What a model is called."""
-    return name if isinstance(name, str) else name["name"]
-
-
 def parts(series: Mapping[Any, Name] | None) -> dict[str, Name]:
     """Models by the part of the data that they saw, smallest part first: '3 %', … and 'all data' for the largest.
 
@@ -156,9 +149,19 @@ def parts(series: Mapping[Any, Name] | None) -> dict[str, Name]:
     return {f"{percent:g} %": name for percent, name in less} | {ALL: whole}
 
 
+def of_zoo(name: Name) -> bool:
+    """Whether a model is the zoo's, with the weights that ship."""
+    return isinstance(name, str) and name.startswith("zoo/")
+
+
+def title(name: Name) -> str:
+    """What a model is called where it is shown."""
+    return name if isinstance(name, str) else ", ".join(map(str, name.values()))
+
+
 def related(name: Name, to: Name) -> bool:
     """Whether two models are both of the zoo, or neither is."""
-    return title(name).startswith("zoo/") == title(to).startswith("zoo/")
+    return of_zoo(name) == of_zoo(to)
 
 
 def beside(name: Name | None, *candidates: Name | None) -> Name | None:
@@ -169,7 +172,7 @@ def beside(name: Name | None, *candidates: Name | None) -> Name | None:
     if not name:
         return None
     found = [candidate for candidate in candidates if candidate and related(candidate, name)]
-    return next(iter(found), TWIN if title(name).startswith("zoo/") else None)
+    return next(iter(found), TWIN if of_zoo(name) else None)
 
 
 def another_start(name: Name, vit: Name, vit_seed_2: Name | None) -> Name | None:
@@ -180,8 +183,9 @@ def another_start(name: Name, vit: Name, vit_seed_2: Name | None) -> Name | None
 
 
 def skipless_block(model: Model) -> int:
-    """The number of the one block that has no skip connections; VitcnnError for a model with no such block, or more."""
-    blocks = {branch.block for branch in model.branches if not branch.has_skip}
+    """The number of the one block that has no skip connections; VitcnnError where there is none such, or several."""
+    blocks = sorted({branch.block for branch in model.branches if not branch.has_skip})
     if len(blocks) != 1:
-        raise VitcnnError(f"{model.name} has {len(blocks)} blocks without skips: `noskip` takes models with one each")
-    return blocks.pop()
+        has = f"blocks {blocks} without skip connections" if blocks else "all its skip connections"
+        raise VitcnnError(f"{model.name} has {has}: `noskip` takes models trained without those of one block")
+    return blocks[0]
