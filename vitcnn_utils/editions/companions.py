@@ -69,7 +69,7 @@ class Cast(Mapping[str, Model]):
         figure = f"<strong>{html.escape(self.figure)}</strong>"
         if not self.names:
             return f"<p>{figure} is left out: it needs models that this edition does not name.</p>"
-        trained = [(label, title(name)) for label, name in self.names.items() if not label.endswith(UNTRAINED)]
+        trained = [(label, name) for label, name in self.names.items() if not label.endswith(UNTRAINED)]
         shown = ", ".join(
             f"{'' if label == title(name) else html.escape(label)} <code>{html.escape(title(name))}</code>".lstrip()
             for label, name in trained
@@ -92,14 +92,14 @@ class Casting:
         """The models of `names`, all of one origin; an empty cast if one of them is missing (None).
 
         If they are of the zoo and the edition's ViT is not, they see as many of the zoo's images, at most. VitcnnError
-        if the ViT is of the zoo and one of them is not.
+        if the ViT is of the zoo and they are not.
         """
         present = {label: name for label, name in names.items() if name}
         if not present or len(present) < len(names):
             return Cast(figure, {}, self.images)
         if any(related(name, self.vit) for name in present.values()):
             return Cast(figure, present, self.images, **self.own_options)
-        foreign = [title(name) for name in present.values() if not related(name, WHOLE)]
+        foreign = [title(name) for name in present.values() if not of_zoo(name)]
         if foreign:
             raise VitcnnError(
                 f"{figure}: {foreign[0]} cannot stand beside {title(self.vit)}: name models of one origin"
