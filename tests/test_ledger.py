@@ -31,6 +31,7 @@ from vitcnn_utils.claims.ledger import (
     agreed,
     all_of,
     difference_of_shares,
+    estimate,
     over_draws,
 )  # fmt: skip
 
