@@ -21,6 +21,7 @@ def similarity(values: np.ndarray, kinds: tuple[str, ...] = KINDS) -> xr.DataArr
             f"kind_{side}": (dim, [kinds[i % len(kinds)] for i in range(count)]),
             f"depth_{side}": (dim, np.linspace(0, 1, count)),
             f"block_{side}": (dim, [i // len(kinds) for i in range(count)]),
+            f"stage_{side}": (dim, [-1] * count),
         }
 
     attrs = {"model_a": "a", "model_b": "b", "n_images": 128}
@@ -37,7 +38,8 @@ def by_distance(fall: float, count: int = 24) -> xr.DataArray:
 def staged(within: float, between: float, count: int = 24) -> xr.DataArray:
     """Two stages, cut in the middle."""
     stage = np.arange(count) >= count // 2
-    return similarity(np.where(stage[:, None] == stage, within, between))
+    values = similarity(np.where(stage[:, None] == stage, within, between))
+    return values.assign_coords(stage_a=("layer_a", stage.astype(int)), stage_b=("layer_b", stage.astype(int)))
 
 
 def grid(same: float, different: float) -> xr.DataArray:
@@ -79,5 +81,5 @@ def probes(
         "layer": [f"blocks.{i}" for i in range(len(depths))], "depth": ("layer", list(depths)), "readout": [readout],
         "draw": range(3),
     }  # fmt: skip
-    attrs = {"images": "cifar10", "shots": 10, "n_test": 1000, "chance": 0.1, "model": "zoo/x"}
+    attrs = {"images": "cifar10", "n_images": 2500, "shots": 10, "n_test": 1000, "chance": 0.1, "model": "zoo/x"}
     return xr.Dataset({"accuracy": (("layer", "readout", "draw"), accuracy)}, coords, attrs)

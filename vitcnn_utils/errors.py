@@ -25,6 +25,10 @@ def near(name: str, known: Sequence[str]) -> str:
     return f"; there are: {', '.join(known)}" if len(known) <= 20 else ""
 
 
+LARGEST = 2**32 - 1
+"""The largest whole number that an edition can give: what numpy and torch both take as a seed."""
+
+
 def whole_number(what: str, value: Any, least: int = 1, most: int | None = None) -> int:
     """`value`, or VitcnnError, which calls it `what`, where it is no whole number from `least` to `most`."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
@@ -35,5 +39,5 @@ def whole_number(what: str, value: Any, least: int = 1, most: int | None = None)
 
 
 def not_finite(name: str) -> VitcnnError:
-    """What to raise where the numbers of a layer, or what else is named, are no numbers."""
+    """What to raise where the numbers of a layer, or of something else, contain NaN or Inf."""
     return VitcnnError(f"there is NaN or Inf in {name}: leave it out, or find the image or weight that causes it")

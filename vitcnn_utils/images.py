@@ -619,19 +619,16 @@ def _write(source: Source, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    features: dict[str, Any] = {"image": datasets.Image()}
+    encoded = [{"bytes": picture.data} for _, picture in sorted(source.pictures)]
+    columns: dict[str, Any] = {"image": pa.array(encoded, pa.struct([("bytes", pa.large_binary())]))}
+    features = datasets.Features()
     if source.labels is not None:
-        names = source.classes and list(source.classes)
-        features["label"] = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
-    schema = datasets.Features(features).arrow_schema
-    pictures = sorted(source.pictures)
-    with pq.ParquetWriter(path, schema, write_page_checksum=True) as writer:
-        for start in range(0, len(pictures), 500):  # an array of bytes holds 2 GB at most
-            part = pictures[start : start + 500]
-            columns: dict[str, Any] = {"image": [{"bytes": picture.data, "path": None} for _, picture in part]}
-            if source.labels is not None:
-                columns["label"] = source.labels[start : start + 500]
-            writer.write_table(pa.table(columns, schema=schema))
+        columns["label"] = source.labels
+        features["label"] = (
+            datasets.ClassLabel(names=list(source.classes)) if source.classes else datasets.Value("int64")
+        )
+    table = pa.table(columns).replace_schema_metadata(features.arrow_schema.metadata)
+    pq.write_table(table, path, write_page_checksum=True)
 
 
 # Decoding

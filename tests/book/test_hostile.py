@@ -21,9 +21,8 @@ from vitcnn_utils.images import Images
 from vitcnn_utils.tables import number_table
 
 ROOT = Path(__file__).parents[2]
-CHAPTER = "2_local_and_global.ipynb"
-FEW = {"n_images": 16, "n_attention_images": 16, "n_erf_images": 1, "erf_channels": 1, "vit_small_data": None,
-       "vit_seed_2": None, "small_series": None, "device": "cpu"}  # fmt: skip
+CHAPTER = "1_representation_structure.ipynb"
+FEW = {"n_images": 16, "n_control_images": 16, "cka_batch_size": 8, "device": "cpu"}
 RUN = "document.documentElement.dataset.ran=1"
 NAME = f"\"'><svg onload={RUN}><img src=x onerror={RUN}>``` [x](javascript:{RUN}) $\\unsafe$ {{{{x}}}} & é"  # of a file
 TITLE = (
@@ -67,6 +66,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     toc = {"format": "jb-book", "root": "intro", "parts": [{"caption": "One", "chapters": [{"glob": "notebooks/*"}]}]}
     (root / "book" / "_toc.yml").write_text(yaml.safe_dump(toc))
     (root / "book" / "intro.md").write_text("# Title\n\n```{bibliography}\n```\n")
+    (root / "book" / "course").mkdir(exist_ok=True)
+    (root / "book" / "course" / "slides.md").write_text("# Slides\n")
     (root / "requirements.lock").write_text("")
     for folder in ("editions", "course"):
         (root / "notebooks" / folder).mkdir(parents=True)

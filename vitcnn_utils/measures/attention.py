@@ -109,7 +109,7 @@ def head_distances(model: Model, images: "Images", batch_size: int | None = None
     """How far each head looks (Figs 3 and 4), over (block, head), as the mean over all spatial queries and images.
 
     distance, distance_renormalized: pixels, see `query_distance`.
-    distance_by_image: `distance` of each image, (image, block, head), float32, for `intervals.bootstrap`.
+    distance_by_image: `distance` of each image, (image, block, head), float32, for `intervals`.
     prefix_mass: share of the spatial queries' attention that goes to prefix tokens.
     entropy: that of the spatial queries' attention, as a share of log T; 1 for uniform attention. A head that is far
     because it is uniform has a high entropy, one that looks at a far place a low one.

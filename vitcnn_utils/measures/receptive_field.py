@@ -52,7 +52,7 @@ def effective_receptive_fields(
     smaller in another way, such as by merging patches, counts as one of square cells.
 
     by_image: give the field of each image, (image, layer, y, x), float32, whose mean is the field, for
-    `intervals.bootstrap`.
+    `intervals.left_out`.
     batch_size: images at once; None for as many as fit in memory.
     Raises VitcnnError, with the layer's name, for NaN or Inf in it or in its gradient.
     """
@@ -210,6 +210,11 @@ def _middle(layout: Layout, side: int, places: int) -> float:
     if not 2 / 3 < side / places / step < 3 / 2:  # not convolutions alone have made the map smaller
         offset, step = side / places / 2, side / places
     return offset + places // 2 * step
+
+
+def of_kind(fields: xr.DataArray, kind: str) -> xr.DataArray:
+    """The layers of one kind: 'attention', 'mlp', 'residual' (units of a CNN) or 'stem'."""
+    return fields.isel(layer=fields["kind"].values == kind)
 
 
 def summarize(fields: xr.DataArray, side: float) -> xr.Dataset:

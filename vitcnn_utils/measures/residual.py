@@ -35,7 +35,7 @@ def skip_ratios(model: Model, images: "Images", batch_size: int | None = None) -
     NaN in all. Coordinate projected (block): z is a projection.
 
     ratio_by_image: |z| / |f(z)| of each image, (image, block, branch, token), float32, for the median and for
-    `intervals.bootstrap`: 1.9 GB for 50,000 images and ViT-L/16.
+    `intervals`: 1.9 GB for 50,000 images and ViT-L/16.
 
     batch_size: images at once; None for as many as fit in memory.
     Raises VitcnnError, with the branch's name, for NaN or Inf.
