@@ -316,6 +316,38 @@ class Added(nn.Module):
         return x + self.fc(x)
 
 
+class Between(nn.Module):
+    """Two blocks of a kind, and between them something that is not in either."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.cut, self.first, self.second = nn.Conv2d(3, 6, 8, 8), Added(), Added()
+        self.between = between
+
+    def forward(self, x):
+        x = self.first(self.cut(x).flatten(2).transpose(1, 2))
+        return self.second(self.between(self, x))
+
+
+@pytest.mark.parametrize(
+    ("between", "outside"),
+    [
+        (lambda m, x: x, ""),
+        (lambda m, x: x * 2 + 1, ""),
+        (lambda m, x: x + x.relu(), "the model itself"),
+        (lambda m, x: (x @ x.mT).softmax(-1) @ x, "the model itself"),
+    ],
+)
+def test_parts_outside_the_blocks_leave_no_blocks(between, outside, noise):
+    model = described(Between(between))
+    assert model.outside == outside
+    assert (len(model.blocks), len(model.branches), model.grid) == ((0, 0, None) if outside else (2, 2, (4, 4)))
+    if outside:
+        message = r"has no blocks that hold all its additions and attention \(the model itself is outside of them\)"
+        with pytest.raises(VitcnnError, match=message):
+            residual.skip_ratios(model, noise)
+
+
 TWISTS = {
     "rows": (lambda x: x.flatten(2).transpose(1, 2), (4, 4)),
     "channels last": (lambda x: x.permute(0, 2, 3, 1).reshape(len(x), -1, 6), (4, 4)),

@@ -222,7 +222,7 @@ class Model:
 
     def require(self, fact: Fact, measure: str) -> None:
         """VitcnnError if the model lacks what a measure needs; it names what is missing and what does work."""
-        if self._has(fact):
+        if self.has(fact):
             return
         missing = {
             "attention": "attention over one grid of tokens, one a block" if self.attentions else "attention module",
@@ -235,7 +235,8 @@ class Model:
             missing = "residual stream whose places in the image can be told"
         raise self.refusal(missing, measure)
 
-    def _has(self, fact: Fact) -> bool:
+    def has(self, fact: Fact) -> bool:
+        """Whether a model has what some measures need."""
         if fact == "residual stream":
             return bool(self.branches) and all(layer.grid for layer in self.blocks)
         a_block = [layer.block for layer in self.layers if layer.kind == "attention"]
@@ -246,9 +247,9 @@ class Model:
         works = ["layer similarity"]
         if any(layer.grid for layer in (self.blocks or self.layers)[-1:]):
             works += ["linear probes", "token-patch similarity"]
-        if self._has("attention") and not of_attention:
+        if self.has("attention") and not of_attention:
             works.append("attention distance")
-        if self._has("residual stream"):
+        if self.has("residual stream"):
             works += ["effective receptive fields", "skip ratios"]
         elif any(layer.grid for layer in self.layers):
             works.append("effective receptive fields of layers you name")
@@ -346,7 +347,7 @@ def _outside(root: Call, blocks: Sequence[Call]) -> str:
         behind = call.taken is not None and last is not None and call.taken.bit >= last.bit
         return not (blocks_attend and call.attends and behind)
 
-    return next((call.name for call in [root, *_apart(root, blocks)] if is_apart(call)), "")
+    return next((call.name or "the model itself" for call in [root, *_apart(root, blocks)] if is_apart(call)), "")
 
 
 def _apart(call: Call, blocks: Sequence[Call]) -> Iterator[Call]:
@@ -364,14 +365,20 @@ def _tokens(root: Call) -> dict[int, Layout]:
         for value in (call.taken, call.given):
             if value is not None and len(value.shape) == 3 and value.layout.grid and value.layout.channels_last:
                 found.setdefault(value.shape[1], set()).add(value.layout)
-    return {count: layouts.pop() for count, layouts in found.items() if len({x[3:] for x in layouts}) == 1}
+    return {count: min(layouts) for count, layouts in found.items() if len({x[3:] for x in layouts}) == 1}
+
+
+def _shared_tokens(blocks: Sequence[Call]) -> int:
+    """How many tokens all blocks work on; 0 where they differ in that, or work on maps."""
+    shapes = {block.given.shape[1:-1] for block in blocks if block.given}
+    counts = [shape[0] for shape in shapes if len(shape) == 1]
+    return counts[0] if len(shapes) == len(counts) == 1 else 0
 
 
 def _describe_grid(model: Model, blocks: Sequence[Call]) -> None:
     """Grid, patch size and prefix tokens, if all blocks work on the same tokens, laid out on one grid."""
-    counts = {block.given.shape[1:-1] for block in blocks if block.given}
-    layout = model.tokens.get(next(iter(counts))[0]) if len(counts) == 1 else None
-    if layout is None or layout.grid is None or len(next(iter(counts))) != 1:
+    layout = model.tokens.get(_shared_tokens(blocks))
+    if layout is None or layout.grid is None:
         return
     patch = int(layout.step)
     if tuple(patch * places for places in layout.grid) != model.image_size:
@@ -504,8 +511,7 @@ def _has_layout(model: Model, value: Value | None) -> bool:
 
 def _stages(parts: Sequence[_Part], blocks: Sequence[Call]) -> list[int | None]:
     """Of each layer, which resolution it has; None where all blocks work on the same tokens."""
-    shapes = {block.given.shape[1:-1] for block in blocks if block.given}
-    if len(shapes) == 1 and len(shapes.pop()) == 1:
+    if _shared_tokens(blocks):
         return [None] * len(parts)
     resolutions = sorted({math.prod(part.grid) for part in parts if part.grid}, reverse=True)
     return [resolutions.index(math.prod(part.grid)) if part.grid else None for part in parts]
