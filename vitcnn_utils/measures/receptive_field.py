@@ -51,7 +51,7 @@ def effective_receptive_fields(
     tokens, the middle of the patch; in a ResNet, whose kernels are odd, index * stride + 0.5). A map that was made
     smaller in another way, such as by merging patches, counts as one of square cells.
 
-    by_image: give the field of each image, (image, layer, y, x), float32, whose mean is the field, for
+    by_image: give the field of each image, (sample, layer, y, x), float32, whose mean is the field, for
     `intervals.left_out`.
     batch_size: images at once; None for as many as fit in memory.
     Raises VitcnnError, with the layer's name, for NaN or Inf in it or in its gradient.
@@ -84,7 +84,7 @@ def effective_receptive_fields(
     over_layer = _coords(places) | dict(zip(names, map(list, zip(*facts, strict=True)), strict=True))
     return xr.DataArray(
         values,
-        dims=("image", "layer", "y", "x")[-values.ndim :],
+        dims=("sample", "layer", "y", "x")[-values.ndim :],
         coords={"y": np.arange(H) + 0.5, "x": np.arange(W) + 0.5}
         | {name: ("layer", value) for name, value in over_layer.items()},
         name="effective receptive field",
