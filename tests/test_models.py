@@ -440,7 +440,7 @@ def test_only_safetensors_are_read(name, tmp_path):
         ({"weights": "a"}, "^'None' is not a name of a model"),
         ({"name": "test_vit", "wights": "a"}, "a model has no 'wights': give its name, and if need be weights and"),
         ("test_vit.nonsense", "timm has no weights 'nonsense' of test_vit, but: r160_in1k"),
-        ("hf-hub:a/b/c", "'a/b/c' is no name of a model on the hub"),
+        ("hf-hub:a/b/c", "'a/b/c' is not the name of a model on the hub"),
     ],
 )
 @pytest.mark.parametrize("weights", [None, "untrained"])

@@ -32,8 +32,8 @@ Fact = Literal["attention", "tokens", "residual stream"]
 class Layer:
     """A recorded activation.
 
-    kind: 'stem', 'norm', 'attention', 'mlp hidden', 'mlp', 'conv', 'linear', 'block' or 'final norm'; of another part
-    that has a branch of its own, that branch's kind.
+    kind: 'stem', 'norm', 'attention', 'mlp hidden', 'mlp', 'conv', 'linear', 'block' or 'final norm'; a part of another
+    kind that a skip goes around has the kind of that branch.
     block: index of the transformer block or residual unit it lies in; None outside them.
     depth: position among all layers of the model, from 0 (first) to 1 (last).
     grid: rows and columns of its places in the image; None where they cannot be told.
@@ -80,8 +80,9 @@ class Model:
     branches, attentions: empty where the model has no residual stream or no attention.
     patch_size (pixels), grid (rows, columns), prefix_tokens: of a model that works on tokens;
     None, None and 0 for others.
-    tokens: how so many tokens lie on a grid, by their number.
-    outside: a part that adds or attends outside all that look like blocks; such a model has no `blocks`.
+    tokens: how tokens lie in the image, by how many there are.
+    outside: the name of a part that adds or attends but lies in no block; '' if there is none. With one, `blocks` is
+    empty, as the blocks that were found are not all of the model.
     weights: the first 12 digits of the SHA-256 of the file they are from, or 'untrained, seed N'.
     """
 
@@ -138,7 +139,7 @@ class Model:
     def record(self, x: Tensor, layers: Sequence[Layer]) -> dict[str, Tensor]:
         """One forward pass without gradients: the activations of `layers`, by name.
 
-        x: (B, 3, H, W), from `prepare`. Each activation is (B, T, D) or (B, C, H, W) and a tensor of its own.
+        x: (B, 3, H, W), from `prepare`. Each activation is (B, T, D) or (B, C, H, W) and shares memory with nothing.
         """
         taps = [layer.tap for layer in layers]
         with torch.no_grad(), self.reading(taps) as values:
@@ -330,7 +331,7 @@ def _blocks(root: Call, residual_units: Sequence[Unit]) -> list[Call]:
 
 
 def _outside(root: Call, blocks: Sequence[Call]) -> str:
-    """The name of a part outside the blocks that adds or attends to places, so that they are not all; '' if none does.
+    """The name of a part outside the blocks that adds or attends to places; '' if there is none.
 
     Attention behind blocks that attend too is a head, which reads them out.
     """
@@ -351,7 +352,7 @@ def _outside(root: Call, blocks: Sequence[Call]) -> str:
 
 
 def _apart(call: Call, blocks: Sequence[Call]) -> Iterator[Call]:
-    """The calls inside a call that are no part of a block."""
+    """The calls inside a call outside the blocks."""
     for inner in call.inner:
         if inner not in blocks:
             yield inner
@@ -396,11 +397,11 @@ def _describe_grid(model: Model, blocks: Sequence[Call]) -> None:
 
 def _branches(blocks: Sequence[Call], residual_units: Sequence[Unit]) -> list[Branch]:
     """The branches of all blocks; none if one of them is nowhere to be read."""
-    own = {unit.call: unit for unit in residual_units}
+    unit_of = {unit.call: unit for unit in residual_units}
     found: list[Branch | None] = []
     for index, block in enumerate(blocks):
-        if block in own:
-            found += [_branch(own[block], skip, index) for skip in own[block].skips]
+        if block in unit_of:
+            found += [_branch(unit_of[block], skip, index) for skip in unit_of[block].skips]
         elif getattr(block.module, "skipless", False):
             like = next(unit for unit in residual_units if isinstance(block.module, type(unit.call.module)))
             found += [_without(_branch(like, skip, index), like.call, block) for skip in like.skips]
