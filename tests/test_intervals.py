@@ -35,7 +35,7 @@ def test_the_bootstrap_of_a_mean_covers_it(N, draw):
     """Few values of a skewed distribution are left out: their mean is not normal, and no percentiles cover it."""
     values = getattr(np.random.default_rng(N), draw)(size=(N, RUNS, 3))
     true = {"normal": 0, "exponential": 1}[draw]
-    found = bootstrap(lambda mean: mean.mean("head"), xr.DataArray(values, dims=("image", "run", "head")))
+    found = bootstrap(lambda mean: mean.mean("head"), xr.DataArray(values, dims=("sample", "run", "head")))
     assert 93 <= covered(found, true) <= 97
 
 
@@ -43,46 +43,46 @@ def test_the_bootstrap_of_a_ratio_of_means_covers_it():
     """As claims have it: a nonlinear statistic of several means over the same images."""
     rng = np.random.default_rng(3)
     of_image, of_head = rng.normal(size=(100, RUNS, 1)), rng.normal(size=(100, RUNS, 3))
-    values = xr.DataArray([1, 3, 2] + 0.3 * of_image + 0.5 * of_head, dims=("image", "run", "head"))
+    values = xr.DataArray([1, 3, 2] + 0.3 * of_image + 0.5 * of_head, dims=("sample", "run", "head"))
     found = bootstrap(lambda mean: mean.max("head") / mean.min("head"), values)
     assert 93 <= covered(found, 3) <= 97
 
 
 def test_the_bootstrap_is_scipys_but_for_the_widening():
     values = np.random.default_rng(0).normal(size=200)
-    ours = bootstrap(same, xr.DataArray(values, dims="image"), resamples=20_000)
+    ours = bootstrap(same, xr.DataArray(values, dims="sample"), resamples=20_000)
     scipys = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=1).confidence_interval
     assert ours.values == pytest.approx([scipys.low, scipys.high], abs=0.01)
 
 
 def test_every_resample_counts_whatever_fits_at_once(monkeypatch):
-    by_image = xr.DataArray(np.random.default_rng(0).normal(size=(20, 4, 5)), dims=("image", "y", "x"))
+    by_image = xr.DataArray(np.random.default_rng(0).normal(size=(20, 4, 5)), dims=("sample", "y", "x"))
     whole = bootstrap(same, by_image, seed=2)
     monkeypatch.setattr("vitcnn_utils.measures.intervals.AT_ONCE", AT_ONCE // (1 << 19))
     xr.testing.assert_allclose(bootstrap(same, by_image, seed=2), whole)
 
 
 def test_images_that_are_all_alike_leave_nothing_open():
-    found = bootstrap(same, xr.DataArray(np.full((5, 2), 3.0), {"head": [4, 7]}, ("image", "head")))
+    found = bootstrap(same, xr.DataArray(np.full((5, 2), 3.0), {"head": [4, 7]}, ("sample", "head")))
     assert found.values == pytest.approx(np.full((2, 2), 3))
     assert found.bound.values.tolist() == ["low", "high"] and found["head"].values.tolist() == [4, 7]
 
 
 def test_what_is_not_known_stays_unknown():
-    by_image = xr.DataArray([[1.0, np.nan], [2, 3], [3, 4]], dims=("image", "head"))
+    by_image = xr.DataArray([[1.0, np.nan], [2, 3], [3, 4]], dims=("sample", "head"))
     found = bootstrap(same, by_image)
     assert np.isnan(found.values).tolist() == [[False, True], [False, True]]
 
 
 def test_one_image_has_no_interval():
     with pytest.raises(VitcnnError, match="two images or more"):
-        bootstrap(same, xr.DataArray([[1.0]], dims=("image", "head")))
+        bootstrap(same, xr.DataArray([[1.0]], dims=("sample", "head")))
 
 
 def test_the_interval_of_distances_holds_their_mean(vit):
     heads = head_distances(vit, noise_images(20))
     low, high = bootstrap(same, heads.distance_by_image)
-    np.testing.assert_allclose(heads.distance_by_image.mean("image"), heads.distance, rtol=1e-6)
+    np.testing.assert_allclose(heads.distance_by_image.mean("sample"), heads.distance, rtol=1e-6)
     assert (low < heads.distance).all() and (heads.distance < high).all()
 
 
@@ -91,7 +91,7 @@ def test_the_interval_of_distances_holds_their_mean(vit):
 
 def test_the_jackknife_over_groups_covers_a_ratio_of_means():
     rng = np.random.default_rng(4)
-    values = xr.DataArray(rng.normal([1, 3, 2], 1, (110, RUNS, 3)), dims=("image", "run", "head"))
+    values = xr.DataArray(rng.normal([1, 3, 2], 1, (110, RUNS, 3)), dims=("sample", "run", "head"))
     found = jackknife(lambda mean: mean.max("head") / mean.min("head"), left_out(values))
     assert 93 <= covered(found, 3) <= 97
 
@@ -101,7 +101,7 @@ def test_means_without_each_group_of_images(vit):
     found = left_out(ratios, groups=3)
     assert found.ratio.dims == ("left_out", "block", "branch", "token")
     np.testing.assert_allclose(found.ratio.sel(left_out=-1), ratios.ratio, rtol=1e-6)
-    np.testing.assert_allclose(found.ratio.sel(left_out=0), ratios.ratio_by_image[4:].mean("image"), rtol=1e-6)
+    np.testing.assert_allclose(found.ratio.sel(left_out=0), ratios.ratio_by_image[4:].mean("sample"), rtol=1e-6)
     assert "ratio_by_image" not in found and found.cosine_sum.dims == ratios.cosine_sum.dims
     assert found.attrs == ratios.attrs and found.ratio.attrs == ratios.ratio.attrs
 
@@ -110,20 +110,20 @@ def test_fields_by_image_are_the_field(resnet):
     images = noise_images(6)
     fields = effective_receptive_fields(resnet, images, ["stem"], channels=2)
     by_image = effective_receptive_fields(resnet, images, ["stem"], channels=2, by_image=True)
-    assert by_image.dims == ("image", "layer", "y", "x") and by_image.dtype == np.float32
+    assert by_image.dims == ("sample", "layer", "y", "x") and by_image.dtype == np.float32
     xr.testing.assert_allclose(left_out(by_image).sel(left_out=-1, drop=True), fields, rtol=1e-6)
     assert left_out(by_image).sizes["left_out"] == 7
     assert by_image.attrs == fields.attrs
 
 
 def test_parts_of_other_images_have_no_common_interval():
-    one, other = (left_out(xr.DataArray(np.zeros((n, 2)), dims=("image", "head"))) for n in (5, 6))
+    one, other = (left_out(xr.DataArray(np.zeros((n, 2)), dims=("sample", "head"))) for n in (5, 6))
     with pytest.raises(VitcnnError, match="all of as many parts"):
         jackknife(lambda a, b: a - b, one, other)
     with pytest.raises(VitcnnError, match="arrays with left_out"):
         jackknife(same, xr.DataArray([1.0], dims="head"))
     with pytest.raises(VitcnnError, match="two images or more"):
-        left_out(xr.DataArray([[1.0]], dims=("image", "head")))
+        left_out(xr.DataArray([[1.0]], dims=("sample", "head")))
 
 
 # Over minibatches

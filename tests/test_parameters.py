@@ -1,6 +1,7 @@
 """Edition files and parameters: what they may say, and that all else ends in one line."""
 
 import datetime
+import json
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import papermill
 import pytest
 import yaml
 from checkouts import write_notebook
@@ -180,7 +182,9 @@ def test_a_notebook_whose_parameters_cannot_be_read(tmp_path: Path, source: str 
         ({"name": "a\0b"}, "name must be a text"),
         ({"name": "\ud800"}, "name must be a text"),
         ({"name": {"name": "deit", "weights": "mine.safetensors"}}, None),  # a model with weights of one's own
-        ({"name": {"name": "deit"}}, "name must be a text"),
+        ({"name": {"name": "deit", "image_size": 96}}, None),
+        ({"name": {"name": "deit", "size": 96}}, "name must be a text"),
+        ({"name": {"weights": "mine.safetensors"}}, "name must be a text"),
         ({"name": {"name": "deit", "weights": 5}}, "name must be a text"),
         ({"names": "a"}, 'names must be a list of texts, such as ["a"], not "a"'),
         ({"names": "[a, b]"}, "not \"[a, b]\": with papermill, give it as -y 'names: [a, b]'"),
@@ -244,6 +248,26 @@ def test_any_edition_is_read_or_refused_line_by_line(tmp_path: Path, kind: str) 
             assert line.isprintable() and len(line) < 400, line
 
     check()
+
+
+# --- the chapters ---------------------------------------------------------------------------------------------
+
+CHAPTERS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_papermill_has_help_for_every_parameter_of_a_chapter(path: Path) -> None:
+    inferred = papermill.inspect_notebook(path)
+    assert set(inferred) == set(parameters.default_parameters(path))
+    assert [name for name, facts in inferred.items() if len(facts["help"]) < 5] == []
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_every_chapter_checks_its_parameters_before_it_loads_anything(path: Path) -> None:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    set_up = code[2]  # after those tagged install and parameters
+    assert set_up.index("vu.check_parameters()") < set_up.index("vu.load_model")
 
 
 # --- in a notebook ------------------------------------------------------------------------------------------

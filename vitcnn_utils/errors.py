@@ -9,12 +9,16 @@ from typing import Any
 class VitcnnError(ValueError):
     """Something the caller gave cannot be used; the message says what is wrong and what to do.
 
-    The `vitcnn` command prints the message as one line and exits with status 1. What would break that line, or steer
-    the terminal, such as a line break in the name of a file, stands there escaped.
+    The `vitcnn` command prints the message, one line for each thing that is wrong, and exits with status 1. What would
+    break a line, or steer the terminal, such as a line break in the name of a file, stands there escaped.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message))
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(map(_printable, lines)))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def near(name: str, known: Sequence[str]) -> str:

@@ -81,7 +81,7 @@ def run_editions(
                 report(f"{job.title}: up to date")
         failures = _run(due, len(editions) > 1 or scheduler is not None, scheduler, report)
     if failures:
-        raise VitcnnError("\n".join(failures))
+        raise VitcnnError(*failures)
     return [job.target for job in jobs]
 
 
@@ -98,7 +98,7 @@ def _jobs(root: Path, edition: str, notebooks: Sequence[str], overrides: dict[st
     defaults = {source: default_parameters(source) for source in sources(root)}
     given = read_edition(root, edition) | overrides
     if problems := unfit(given, list(defaults)):
-        raise VitcnnError("\n".join(problems))
+        raise VitcnnError(*problems)
     parameters, fraction = {"edition": edition} | given, None
     if quick:
         few, fraction = _few_images({name: v for own in defaults.values() for name, v in own.items()} | given)

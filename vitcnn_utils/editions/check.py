@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitcnn_utils import hub
 from vitcnn_utils.editions.chapters import find_root, sources
+from vitcnn_utils.editions.companions import of_zoo, skipless_block, title
 from vitcnn_utils.editions.parameters import default_parameters, read_edition, unfit
 from vitcnn_utils.errors import VitcnnError
 
@@ -46,7 +47,7 @@ def check_edition(
             if _stands_in(parameters, parameter):
                 report(f"Figure {figure} ({parameter}) shows models of the zoo, on the zoo's images")
     if problems:
-        raise VitcnnError("\n".join(dict.fromkeys(problems)))
+        raise VitcnnError(*dict.fromkeys(problems))
     report("nothing is missing: `vitcnn run` can begin")
 
 
@@ -60,17 +61,18 @@ def _models(parameters: dict[str, Any], problems: list[str], report: Callable[[s
     for parameter, name in _named(parameters):
         key = json.dumps(name)
         if key not in shapes:
+            size = 0
             try:
                 shapes[key] = model = _shape(name, parameters)
                 size = _bytes_to_fetch(name)
             except VitcnnError as error:
                 problems.append(f"{parameter}: {error}")
+            if key not in shapes:
                 continue
             total += size
             count = sum(weight.numel() for weight in model.module.parameters())
             takes = f"{model.image_size[0]} x {model.image_size[1]} pixels" if model.grid else "any size"
-            title = name if isinstance(name, str) else f"{name['name']} ({name['weights']})"
-            report(f"{title}: {_kind(model)}, {count / 1e6:.1f} M parameters, takes {takes}, {_to_fetch(size)}")
+            report(f"{title(name)}: {_kind(model)}, {count / 1e6:.1f} M parameters, takes {takes}, {_to_fetch(size)}")
         found[parameter] = shapes[key]
     report(f"all models: {_to_fetch(total)}")
     return found
@@ -91,10 +93,9 @@ def _shape(name: Any, parameters: dict[str, Any]) -> "Model":
     """A model on the device 'meta', where tensors have shapes and no content."""
     from vitcnn_utils.models.load import load_model
 
-    size = None if _of_zoo(name) and not _of_zoo(parameters["vit"]) else parameters["image_size"]
-    if isinstance(name, str):
-        return load_model(name, "untrained", "meta", image_size=size)
-    return load_model(name, device="meta", image_size=size)
+    size = None if of_zoo(name) and not of_zoo(parameters["vit"]) else parameters["image_size"]
+    own_weights = not isinstance(name, str) and "weights" in name  # they are read, to see whether they fit
+    return load_model(name, None if own_weights else "untrained", "meta", image_size=size)
 
 
 def _kind(model: "Model") -> str:
@@ -110,7 +111,9 @@ def _bytes_to_fetch(name: Any) -> int:
 
     from vitcnn_utils.models.load import fetch_file, not_from_hub, repository_of
 
-    if _of_zoo(name) or not isinstance(name, str):
+    if not isinstance(name, str):
+        return 0 if "weights" in name else _bytes_to_fetch(name["name"])
+    if of_zoo(name):
         return 0
     repository = repository_of(name)
     if repository is None:
@@ -127,10 +130,6 @@ def _bytes_to_fetch(name: Any) -> int:
         return get_hf_file_metadata(hf_hub_url(owner_and_name, **file), timeout=PATIENCE).size or 0
     except Exception as error:  # the hub's client raises errors of several libraries
         raise not_from_hub(name, repository, "model.safetensors", error) from None
-
-
-def _of_zoo(name: Any) -> bool:
-    return isinstance(name, str) and name.startswith("zoo/")
 
 
 # --- images -------------------------------------------------------------------------------------------------
@@ -183,7 +182,7 @@ def _to_fetch(size: int) -> str:
 
 def _stands_in(parameters: dict[str, Any], parameter: str) -> bool:
     names = [name for label, name in _named(parameters) if label.partition(" ")[0] == parameter]
-    return any(map(_of_zoo, names)) and not _of_zoo(parameters["vit"])
+    return any(map(of_zoo, names)) and not of_zoo(parameters["vit"])
 
 
 def _misfits(parameters: dict[str, Any], models: "dict[str, Model]") -> Iterator[str]:
@@ -192,13 +191,16 @@ def _misfits(parameters: dict[str, Any], models: "dict[str, Model]") -> Iterator
         role = label.partition(" ")[0]
         if not role.startswith("cnn") and not model.attentions:
             yield f"{label}: {model.name} is a {_kind(model)}: name a vision transformer"
-        if role == "noskip" and {branch.block for branch in model.branches if not branch.has_skip} == set():
-            yield f"{label}: {model.name} has all its skip connections: name a model that was trained without one"
+        if role == "noskip":
+            try:
+                skipless_block(model)
+            except VitcnnError as error:
+                yield f"{label}: {error}"
         like = "cnn" if role == "cnn_small_data" else "vit" if role in ("vit_small_data", "vit_seed_2") else None
         if like in models and not _stands_in(parameters, role) and len(model.blocks) != len(models[like].blocks):
             yield f"{label}: {model.name} is a {_kind(model)}, and {models[like].name} a {_kind(models[like])}"
     vit = models.get("vit")
     for label, model in models.items():
-        alike = _of_zoo(model.name) == _of_zoo(vit.name) if vit else False
+        alike = of_zoo(model.name) == of_zoo(vit.name) if vit else False
         if vit and alike and model.grid and model.image_size != vit.image_size:
             yield f"{label}: {model.name} takes {model.image_size[0]} pixels, {vit.name} {vit.image_size[0]}: no pair"

@@ -138,7 +138,7 @@ def check_parameters() -> None:
     defaults: dict[str, Any] = next((names for names in reversed(above) if names), {})
     problems = list(_problems(given, defaults, "this notebook has no parameter"))
     if problems:
-        raise VitcnnError("\n".join(problems))
+        raise VitcnnError(*problems)
 
 
 def _assigned(source: str) -> dict[str, Any]:
@@ -192,8 +192,13 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_checkpoint(value: Any) -> bool:
-    """Whether it is `{name: …, weights: FILE}`, which stands for a model with weights of one's own."""
-    return isinstance(value, dict) and set(value) == {"name", "weights"} and all(map(_is_text, value.values()))
+    """Whether it is `{name: …, weights: FILE, image_size: …}`, of which `load_model` makes a model."""
+    kinds = {"name": "name", "weights": "file", "image_size": 1}
+    if not isinstance(value, dict) or "name" not in value or not value.keys() <= kinds.keys():
+        return False
+    return all(
+        part is not None and type(part) is type(kinds[key]) and _fits(part, kinds[key]) for key, part in value.items()
+    )
 
 
 def _hint(name: str, value: Any) -> str:

@@ -10,7 +10,7 @@ from PIL import Image
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers.base import Explorer, Quantized, Still, quantize
 from vitcnn_utils.images import Images
-from vitcnn_utils.measures.attention import attention_maps, head_distances, patch_distances
+from vitcnn_utils.measures.attention import attention_maps, head_distances, query_distance
 from vitcnn_utils.models.facts import Model
 
 Measured = tuple[xr.Dataset, xr.DataArray]  # by `head_distances` and `attention_maps`
@@ -103,12 +103,13 @@ def _stored(maps: list[xr.DataArray], room: int) -> dict[str, Quantized]:
     weights on tokens without a place. query_distance (patches as queries only): pixels, of the attention to patches
     scaled to sum to 1.
     """
-    P, far = len(maps[0].attrs["prefix"]), patch_distances(tuple(maps[0].attrs["grid"]), maps[0].attrs["patch_size"])
+    P = len(maps[0].attrs["prefix"])
     weights = np.stack([one.values for one in maps])
     on_patches = weights[..., P:]
     peak = on_patches.max(-1)
-    with np.errstate(invalid="ignore"):  # no attention to patches at all: no distance, no shares
-        distance = np.einsum("...ij,ij->...i", on_patches[..., P:, :], far.numpy()) / on_patches[..., P:, :].sum(-1)
+    distance = query_distance(weights, maps[0].attrs["grid"], maps[0].attrs["patch_size"], P, renormalize=True)
+    distance = np.where(peak[..., P:] > 0, distance, np.nan)  # no attention to patches at all: no distance, no shares
+    with np.errstate(invalid="ignore"):
         relative = np.nan_to_num(on_patches / peak[..., None])
     small = {
         "peak": quantize(peak, 0, 1, bits=16),

@@ -20,7 +20,7 @@ def bootstrap(
 ) -> xr.DataArray:
     """The 95 % interval of a statistic of the mean over images, from images drawn with replacement: (bound, …).
 
-    by_image: over image and anything else, as `head_distances(…).distance_by_image`; 2 images or more.
+    by_image: over sample (an image) and anything else, as `head_distances(…).distance_by_image`; 2 images or more.
     statistic: of that mean, reducing dimensions by name: it gets many means at once, along one dimension more.
     Returns 'low' and 'high' along `bound`, NaN where the statistic is NaN. Percentiles of few images are too narrow:
     they are widened as in Hesterberg (2015).
@@ -28,15 +28,15 @@ def bootstrap(
     >>> heads = head_distances(model, images)
     >>> low, high = bootstrap(lambda distance: distance.min("head").mean("block"), heads.distance_by_image)
     """
-    N = by_image.sizes["image"]
+    N = by_image.sizes["sample"]
     if N < 2:
         raise VitcnnError("a bootstrap over images needs two images or more")
-    values = by_image.transpose("image", ...)
+    values = by_image.transpose("sample", ...)
     flat = values.values.reshape(N, -1).astype(np.float64)
     weights = np.random.default_rng(seed).multinomial(N, np.full(N, 1 / N), size=resamples) / N
     parts = np.array_split(weights, -(-resamples * flat.shape[1] // AT_ONCE))
     dims = ("resample", *values.dims[1:])
-    coords = {name: coord for name, coord in values.coords.items() if "image" not in coord.dims}
+    coords = {name: coord for name, coord in values.coords.items() if "sample" not in coord.dims}
     means = (xr.DataArray((part @ flat).reshape(-1, *values.shape[1:]), coords, dims) for part in parts if len(part))
     found = xr.concat([statistic(mean) for mean in means], "resample")
     tail = norm.cdf(-np.sqrt(N / (N - 1)) * t.ppf(0.975, N - 1))
@@ -72,16 +72,16 @@ def jackknife(statistic: Callable[..., xr.DataArray | float], *arrays: xr.DataAr
 def left_out(measured: Measured, groups: int = 20) -> Measured:
     """Means over images without each of some groups of images, along `left_out`, for `jackknife`; -1 is that of all.
 
-    measured: an array over image, as `effective_receptive_fields(…, by_image=True)`; or a data set, as `skip_ratios`,
+    measured: an array over sample, as `effective_receptive_fields(…, by_image=True)`; or a data set, as `skip_ratios`,
     of which every variable that is also there by image gets the dimension, and all others stay as they are.
     """
     if isinstance(measured, xr.Dataset):
         names = [str(name) for name in measured if f"{name}_by_image" in measured]
         means = {name: left_out(measured[f"{name}_by_image"], groups) for name in names}
         return measured.drop_vars([f"{name}_by_image" for name in names]).assign(means)
-    groups = min(groups, measured.sizes["image"])
+    groups = min(groups, measured.sizes["sample"])
     if groups < 2:
         raise VitcnnError("a jackknife over images needs two images or more")
-    group = np.arange(measured.sizes["image"]) * groups // measured.sizes["image"]
-    means = [measured.isel(image=group != i).mean("image", dtype=np.float64, skipna=False) for i in range(-1, groups)]
+    group = np.arange(measured.sizes["sample"]) * groups // measured.sizes["sample"]
+    means = [measured.isel(sample=group != i).mean("sample", dtype=np.float64, skipna=False) for i in range(-1, groups)]
     return xr.concat(means, xr.Variable("left_out", np.arange(-1, groups))).assign_attrs(measured.attrs)
