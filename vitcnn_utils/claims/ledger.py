@@ -86,13 +86,17 @@ def estimate(statistic: Callable[..., float], *arrays: xr.DataArray | xr.Dataset
     That is where they have `left_out` (see `intervals.jackknife`) or are data sets with values by image.
     """
     parted = [left_out(a) if isinstance(a, xr.Dataset) and a.sizes.get("sample", 0) > 1 else a for a in arrays]
-    whole = [a.isel(left_out=0, drop=True) if "left_out" in a.dims else a for a in parted]
-    value = float(statistic(*whole))
+    value = float(statistic(*map(whole, parted)))
     if len({a.sizes["left_out"] for a in parted if "left_out" in a.dims}) != 1:
         return Estimate(value)
     low, high = (float(bound) for bound in jackknife(statistic, *parted).values)
     # A statistic of what is not known by image does not vary: that is no interval of it.
     return Estimate(value, (low, high)) if low < high else Estimate(value)
+
+
+def whole(array: Any) -> Any:
+    """An array of all images, where it is also given with some left out."""
+    return array.isel(left_out=0, drop=True) if "left_out" in array.dims else array
 
 
 def over_draws(values: xr.DataArray | np.ndarray) -> Estimate:

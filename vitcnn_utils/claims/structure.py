@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from vitcnn_utils.claims.ledger import Claim, Part
+from vitcnn_utils.claims.ledger import Claim, Part, whole
 from vitcnn_utils.measures.cka import across_summary, grid_contrast, low_high, spread, stage_contrast, stage_starts
 from vitcnn_utils.provenance import line
 
@@ -38,7 +38,10 @@ _CONFOUND = (
 def within_claims(
     vit: xr.DataArray, cnn: xr.DataArray, untrained_vit: xr.DataArray, untrained_cnn: xr.DataArray
 ) -> list[Claim]:
-    """The claims of Fig 1, from the map of each model with itself and those of the untrained twins."""
+    """The claims of Fig 1, from the map of each model with itself and those of the untrained twins.
+
+    Maps with `left_out`, see `cka.layer_similarity`, give intervals.
+    """
     starts = stage_starts(cnn)
     trained, twins = (vit, cnn), (untrained_vit, untrained_cnn)
 
@@ -50,7 +53,7 @@ def within_claims(
 
     def numbers(statistic: Statistic) -> str:
         maps = {"ViT": vit, "CNN": cnn, "untrained ViT": untrained_vit, "untrained CNN": untrained_cnn}
-        return ", ".join(f"{name} {statistic(of_model):.2f}" for name, of_model in maps.items())
+        return ", ".join(f"{name} {statistic(whole(of_model)):.2f}" for name, of_model in maps.items())
 
     fine = "Texture shows at smaller differences than whole regions of a map do."
     common: dict[str, Any] = {"figure": "1", "section": "4", "made_of": line(vit, cnn), "caveat": _CONFOUND}
@@ -92,7 +95,7 @@ def cross_claims(
 ) -> list[Claim]:
     """The claims of Fig 2, from the map (ViT, CNN) and that of the untrained twins.
 
-    fewer, spatial: the map with and without the CLS token, on the same images.
+    fewer, spatial: the map with and without the CLS token, on the same images. Maps with `left_out` give intervals.
     """
 
     def part(words: str, number: Callable[[dict[str, float]], float], side: Any, threshold: float, why: str) -> Part:
@@ -104,7 +107,7 @@ def cross_claims(
     stages = "" if stage_starts(similarity, "b") else "all blocks of this CNN have one resolution: it has no halves"
     soft = "The ridge of the map is soft, so that the most similar layer may jump: compare the weighted depth."
     common: dict[str, Any] = {"figure": "2", "section": "4", "made_of": line(similarity)}
-    trained = across_summary(similarity)
+    trained = across_summary(whole(similarity))
     low, high = NEXT_THIRD
     return [
         Claim(
@@ -153,7 +156,7 @@ def _drop(numbers: dict[str, float]) -> float:
 
 def _cls_is_why(fewer: xr.DataArray, spatial: xr.DataArray) -> Claim:
     """The paper's explanation of the drop in the last third of the ViT: it goes where the CLS token is left out."""
-    drop, drop_without = _drop(across_summary(fewer)), _drop(across_summary(spatial))
+    drop, drop_without = (_drop(across_summary(whole(one))) for one in (fewer, spatial))
     missing = "" if drop > VISIBLE else "there is no drop to explain"
     if np.array_equal(fewer, spatial, equal_nan=True):
         missing = "this ViT has no token besides the spatial ones"
