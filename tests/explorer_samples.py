@@ -142,13 +142,13 @@ def _ratios(blocks: int, tokens: int) -> xr.Dataset:
 def attention() -> tuple[Explorer, Given]:
     images = Images("made up", np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8))
     models = [_heads("vit", 0), _heads("vit-3%", 1)]
-    weights = np.stack([one["attention"].values for one in models])[..., 1:]
-    given = {"pixels": images.pixels, "distance": np.stack([one["distance"].values for one in models])}
+    weights = np.stack([maps.values for _, maps in models])[..., 1:]
+    given = {"pixels": images.pixels, "distance": np.stack([one["distance"].values for one, _ in models])}
     given |= {"peak": weights.max(-1), "relative": weights / weights.max(-1, keepdims=True)}
     return explorers.explore_attention(models[0], images, models[1], still=STILL), given
 
 
-def _heads(model: str, seed: int, blocks: int = 3, heads: int = 4, side: int = 4) -> xr.Dataset:
+def _heads(model: str, seed: int, blocks: int = 3, heads: int = 4, side: int = 4) -> tuple[xr.Dataset, xr.DataArray]:
     """What `head_distances` and `attention_maps` give of three images: every query looks elsewhere."""
     rng = np.random.default_rng(seed)
     tokens = 1 + side * side
@@ -156,9 +156,9 @@ def _heads(model: str, seed: int, blocks: int = 3, heads: int = 4, side: int = 4
     names = ("distance", "distance_renormalized", "prefix_mass", "entropy")
     variables = {name: (("block", "head"), rng.uniform(0.1, 0.9, (blocks, heads))) for name in names}
     coords = {"block": np.arange(blocks), "head": np.arange(heads)}
-    attrs = {"model": model, "n_images": 3, "grid": (side, side), "patch_size": 4, "uniform_distance": 0.6}
-    maps = xr.DataArray(weights, dims=("image", "block", "head", "query", "key"), attrs={"prefix": ["CLS"]})
-    return xr.Dataset(variables, coords, attrs).assign(attention=maps)
+    attrs = {"model": model, "n_images": 3, "grid": (side, side), "patch_size": 4, "prefix": ["CLS"]}
+    maps = xr.DataArray(weights, dims=("image", "block", "head", "query", "key"), attrs=attrs)
+    return xr.Dataset(variables, coords, {**attrs, "uniform_distance": 0.6}), maps
 
 
 SAMPLES: dict[str, Callable[[], tuple[Explorer, Given]]] = {

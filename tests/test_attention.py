@@ -265,7 +265,7 @@ def test_heads_that_see_nothing_attend_uniformly(noise):
     expected = {"distance": uniform * 16 / 20, "distance_renormalized": uniform, "prefix_mass": 4 / 20, "entropy": 1}
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5)
-    np.testing.assert_allclose(found.distance_by_image.std("image"), 0, atol=1e-5)
+    np.testing.assert_allclose(found.distance_by_image.std("sample"), 0, atol=1e-5)
 
 
 # Head subsets and a CNN

@@ -15,7 +15,7 @@ import nbformat
 import pytest
 
 from vitcnn_utils import cli, zoo
-from vitcnn_utils.editions import book, fingerprint
+from vitcnn_utils.editions import book, chapters, check, fingerprint
 from vitcnn_utils.zoo import queue, trainer
 from vitcnn_utils.zoo.recipes import RECIPES
 
@@ -41,7 +41,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ]
     metadata = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "notebooks" / "1_one.ipynb")
-    monkeypatch.setattr(book, "find_root", lambda: tmp_path)
+    for module in (book, chapters, check):
+        monkeypatch.setattr(module, "find_root", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -52,7 +53,7 @@ def test_help_is_quick_because_nothing_heavy_is_loaded() -> None:
     assert result.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["book"], ["train"], ["zoo"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["check"], ["book"], ["train"], ["zoo"]])
 def test_every_command_has_a_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ending:
         cli.main([*command, "--help"])
@@ -62,12 +63,12 @@ def test_every_command_has_a_help(command: list[str], capsys: pytest.CaptureFixt
 
 def test_run_reads_values_as_yaml(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(book, "run_editions", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(chapters, "run_editions", lambda *arguments: seen.append(arguments))
     values = ["-p", "size", "3", "-p", "name", "zoo/vit-gap", "-p", "of", "[a, b]", "-p", "none", "null"]
     assert cli.main(["run", "zoo", "--notebook", "1", *values]) == 0
     read = {"size": 3, "name": "zoo/vit-gap", "of": ["a", "b"], "none": None}
-    assert cli.main(["run", "zoo", "mine", "--scheduler", "tcp://host:8786"]) == 0
-    assert seen == [(["zoo"], ["1"], read, None), (["zoo", "mine"], [], {}, "tcp://host:8786")]
+    assert cli.main(["run", "zoo", "mine", "--scheduler", "tcp://host:8786", "--quick"]) == 0
+    assert seen == [(["zoo"], ["1"], read, None, False), (["zoo", "mine"], [], {}, "tcp://host:8786", True)]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,8 @@ def test_run_reads_values_as_yaml(checkout: Path, monkeypatch: pytest.MonkeyPatc
         (["run", "zooo"], "no edition 'zooo'; did you mean zoo?"),
         (["run", "zoo", "-p", "sizes", "3"], "no notebook has a parameter 'sizes'; did you mean size?"),
         (["run", "zoo", "--notebook", "7"], "no notebook '7'; there are: 1_one"),
-        (["run", "zoo", "-p", "size", "[1"], "a value after -p is no YAML"),
+        (["run", "zoo", "-p", "size", "[1"], "a value after -p cannot be read as YAML"),
+        (["check", "zoo", "-p", "sizes", "3"], "no notebook has a parameter 'sizes'; did you mean size?"),
         (["book"], "1_one.ipynb was not executed yet: run `vitcnn run zoo`"),
     ],
 )
@@ -108,7 +110,7 @@ def test_what_the_machine_lacks_ends_in_one_line(
     def stop(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(book, "run_editions", stop)
+    monkeypatch.setattr(chapters, "run_editions", stop)
     assert said in fails(["run", "zoo"], capsys)
 
 
@@ -205,19 +207,27 @@ def test_zoo_lists_the_models(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="an interrupt cannot be sent to one process there")
-@pytest.mark.parametrize("editions", [["zoo"], ["mine", "zoo"]], ids=["alone", "on Dask"])
-def test_an_interrupt_keeps_what_is_done_and_nothing_half_done(checkout: Path, editions: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("editions", "number", "status"),
+    [(["zoo"], signal.SIGINT, 130), (["zoo"], signal.SIGTERM, 143), (["mine", "zoo"], signal.SIGINT, 130)],
+    ids=["alone", "terminated", "on Dask"],
+)
+def test_an_interrupt_keeps_what_is_done_and_nothing_half_done(
+    checkout: Path, tmp_path_factory: pytest.TempPathFactory, editions: list[str], number: int, status: int
+) -> None:
     (checkout / "notebooks" / "editions" / "mine.yml").write_text("size: 2\n")
     second = (checkout / "notebooks" / "1_one.ipynb").read_text().replace("wait", "pause").replace("started", "second")
     (checkout / "notebooks" / "2_two.ipynb").write_text(second)
     # The package under test, with that folder as its checkout.
-    code = (
-        "import sys; from pathlib import Path; from vitcnn_utils.editions import book; from vitcnn_utils import cli; "
+    code = "import sys; from pathlib import Path; from vitcnn_utils import cli; "
+    code += (
+        "from vitcnn_utils.editions import chapters; chapters.find_root = Path.cwd; sys.exit(cli.main(sys.argv[1:]))"
     )
-    code += "book.find_root = Path.cwd; sys.exit(cli.main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "run", *editions]
     path = os.pathsep.join([str(Path(cli.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    where: dict[str, Any] = {"cwd": checkout, "env": os.environ | {"PYTHONPATH": path}, "text": True}
+    aside = tmp_path_factory.mktemp("aside")
+    own = {"PYTHONPATH": path, "TMPDIR": str(aside), "JUPYTER_RUNTIME_DIR": str(aside), "PYTHONIOENCODING": "ascii"}
+    where: dict[str, Any] = {"cwd": checkout, "env": os.environ | own, "text": True}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     # A shell lets what it starts in the background, such as these tests, ignore interrupts.
     heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
@@ -226,10 +236,11 @@ def test_an_interrupt_keeps_what_is_done_and_nothing_half_done(checkout: Path, e
     while not (checkout / "second").exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     _, err = process.communicate(timeout=55)
-    assert process.returncode == 130
-    assert "Traceback" not in err and "the same command goes on" in err
+    assert process.returncode == status
+    assert "Traceback" not in err and ("the same command goes on" in err or number == signal.SIGTERM)
+    assert not list(aside.rglob("*.json"))  # the kernel's key
     executed = checkout / "_build" / "executed"
     kept = {path.relative_to(executed).as_posix() for path in executed.rglob("*") if path.is_file()}
     assert f"{editions[0]}/1_one.ipynb" in kept

@@ -1,25 +1,32 @@
-"""Which model is compared with which, on which images, where an edition mixes its own with those of the zoo."""
+"""Which models stand side by side, on which images, where an edition mixes its own with those of the zoo."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from vitcnn_utils import zoo
 from vitcnn_utils.editions import companions
-from vitcnn_utils.editions.companions import TWIN, WHOLE
+from vitcnn_utils.editions.companions import TWIN, WHOLE, Cast, Casting
+from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.images import Images, load_images
 from vitcnn_utils.zoo.recipes import RECIPES
 
 OURS, THEIRS = "zoo/vit-cls-data-10", "deit3_small_patch16_224.fb_in1k"
+LARGE = Images("large", np.zeros((5, 64, 64, 3), np.uint8))
+SERIES = {"30": "zoo/vit-cls-data-30", "3": "zoo/vit-cls-data-3", "100": WHOLE}
+SMALL = {3: "zoo/vit-small-data-3", 100: "zoo/vit-small-data-100"}
+
+
+def casting(vit, images=LARGE):
+    return Casting(vit, images, device="cpu")
 
 
 @pytest.mark.parametrize(
-    ("name", "to", "expected"),
-    [(OURS, WHOLE, OURS), (THEIRS, "hf-hub:me/mine", THEIRS), (OURS, THEIRS, None), (THEIRS, WHOLE, None),
-     (None, WHOLE, None)],
-)  # fmt: skip
-def test_related(name: str | None, to: str, expected: str | None) -> None:
-    assert companions.related(name, to) == expected
+    ("name", "to", "expected"), [(OURS, WHOLE, True), (THEIRS, "hf-hub:me/mine", True), (OURS, THEIRS, False)]
+)
+def test_related(name, to, expected):
+    assert companions.related(name, to) == companions.related(to, name) == expected
 
 
 @pytest.mark.parametrize(
@@ -33,11 +40,11 @@ def test_related(name: str | None, to: str, expected: str | None) -> None:
         (None, (TWIN, WHOLE), None),
     ],
 )
-def test_beside(name: str | None, candidates: tuple[str | None, ...], expected: str | None) -> None:
+def test_beside(name, candidates, expected):
     assert companions.beside(name, *candidates) == expected
 
 
-def test_another_start() -> None:
+def test_another_start():
     assert companions.another_start(WHOLE, WHOLE, TWIN) == TWIN
     assert companions.another_start(WHOLE, WHOLE, None) is None
     assert companions.another_start(WHOLE, THEIRS, None) == TWIN
@@ -46,19 +53,104 @@ def test_another_start() -> None:
     assert companions.another_start("zoo/vit-small-data-100", WHOLE, TWIN) is None
 
 
-def test_the_twin_is_one() -> None:
+def test_the_twin_is_one():
     assert RECIPES[TWIN] == replace(RECIPES[WHOLE], seed=2)
 
 
-def test_companions_see_the_images_that_they_were_made_for() -> None:
-    large = Images("large", np.zeros((5, 64, 64, 3), np.uint8))
-    assert companions.images_of(THEIRS, THEIRS, large, seed=3) is large
-    assert companions.images_of(OURS, WHOLE, large, seed=3) is large  # a zoo's ViT on whatever one likes
-    seen = companions.images_of(OURS, THEIRS, large, seed=3)
-    assert seen.name == "cifar10"
-    np.testing.assert_array_equal(seen.pixels, load_images("cifar10", 5, seed=3).pixels)
+def test_parts_are_ordered_by_the_data_that_they_saw():
+    assert companions.parts(SERIES) == {"3 %": SERIES["3"], "30 %": SERIES["30"], "all data": WHOLE}
+    assert companions.parts(None) == companions.parts({}) == {}
 
 
-def test_the_reader_is_told() -> None:
-    said = companions.note("Figure 8", [OURS, OURS, TWIN])
-    assert said.startswith(f"**Figure 8 shows models of the zoo**, `{OURS}`, `{TWIN}`, on images of CIFAR-10")
+def test_a_cast_on_images_of_its_own_origin():
+    cast = casting(WHOLE).cast("Figure 4", {"little data": OURS, "all data": TWIN})
+    assert cast.images is LARGE and not cast.stand_in
+    assert cast.names == {"little data": OURS, "all data": TWIN}
+    assert casting(THEIRS).cast("Figure 4", {"little data": THEIRS}).images is LARGE
+
+
+def test_the_zoos_stand_in_on_the_zoos_images():
+    cast = Casting(THEIRS, LARGE, image_size=64, seed=3, device="cpu").cast("Figure 4", {"little data": OURS})
+    assert cast.stand_in and cast.images.name == "cifar10"
+    np.testing.assert_array_equal(cast.images.pixels, load_images("cifar10", 5, seed=3).pixels)
+    assert cast["little data"].image_size == (32, 32), "the edition's image size is not for them"
+
+
+@pytest.mark.parametrize("names", [{"a": None, "b": None}, {"a": OURS, "b": None}, {}])
+def test_a_cast_that_lacks_a_model_is_empty_and_says_so(names):
+    cast = casting(WHOLE).cast("Figure 4", names)
+    assert not cast and list(cast.items()) == []
+    assert "<strong>Figure 4</strong> is left out" in cast._repr_html_()
+
+
+def test_own_leaves_out_what_other_images_were_made_for():
+    names = {
+        "ViT": THEIRS,
+        "ViT, small data": OURS,
+        "ViT-GAP": None,
+        "CNN": "zoo/resnet",
+        "CNN, small data": "resnet18",
+    }
+    cast = casting(THEIRS).own("Figure 13", names, "zoo/resnet")
+    assert cast.names == {"ViT": THEIRS, "CNN": "zoo/resnet"}
+    assert cast.images is LARGE
+
+
+def test_a_model_is_loaded_once_and_untrained_where_its_label_says_so():
+    cast = casting(WHOLE).cast("A figure", {"ViT": WHOLE, "ViT, untrained": WHOLE})
+    assert cast["ViT"] is cast["ViT"]
+    assert (cast["ViT"].name, cast["ViT, untrained"].name) == (WHOLE, f"{WHOLE} (untrained)")
+    assert list(cast.cards) == [WHOLE]
+
+
+def test_controls_say_how_long_they_were_trained():
+    steps = [f"{zoo.card(name)['steps']:,}" for name in (TWIN, WHOLE)]
+    expected = {"untrained": WHOLE, f"second seed, {steps[0]} steps against {steps[1]}": TWIN}
+    assert casting(WHOLE).controls(TWIN).names == expected
+    assert casting(THEIRS).controls(TWIN).names == {"untrained": THEIRS}
+
+
+def test_series_have_their_controls_and_one_set_of_images():
+    first, second = casting(WHOLE).series("Figure 12", SERIES, SMALL, vit_seed_2=TWIN)
+    assert list(first) == ["3 %", "30 %", "all data", "second seed", "untrained"]
+    assert first.names["second seed"] == TWIN and list(second) == ["3 %", "all data", "untrained"]
+    theirs = {10: "a.mine", 100: THEIRS}
+    assert [cast.stand_in for cast in casting(THEIRS).series("Figure 12", theirs, SMALL)] == [False]
+    assert casting(THEIRS).series("Figure 12", {}, None) == []
+
+
+def test_accuracies_are_of_trained_models_on_images_that_they_know():
+    cast = casting(WHOLE, load_images("cifar10", 50)).cast("A figure", {"ViT": WHOLE, "untrained": WHOLE})
+    assert list(cast.accuracies) == ["ViT"] and cast.accuracies["ViT"] > 0.5
+    assert casting(WHOLE).cast("A figure", {"ViT": WHOLE}).accuracies == {}
+
+
+def test_the_block_without_skips_is_found():
+    cast = casting(WHOLE).cast("Figure 8", {"middle": "zoo/vit-cls-noskip-middle"})
+    recipe = zoo.card("zoo/vit-cls-noskip-middle")["recipe"]
+    assert companions.skipless_block(cast["middle"]) == recipe["skipless_block"]
+    whole = casting(WHOLE).cast("Figure 8", {"intact": WHOLE})["intact"]
+    with pytest.raises(VitcnnError, match="zoo/vit-cls has all its skip connections"):
+        companions.skipless_block(whole)
+
+
+def test_models_of_other_origin_beside_one_of_the_zoo_are_refused():
+    with pytest.raises(VitcnnError, match=f"Figure 8: {THEIRS} cannot stand beside {WHOLE}"):
+        casting(WHOLE).cast("Figure 8", {"middle": THEIRS})
+
+
+def test_the_reader_is_told_and_names_cannot_write_the_page():
+    text = Cast("Figure 8", {OURS: OURS, "intact": TWIN, "untrained": TWIN}, LARGE, stand_in=True)._repr_html_()
+    assert text.startswith(f"<p><strong>Figure 8</strong> shows <code>{OURS}</code>, intact <code>{TWIN}</code>")
+    assert "models of the zoo, as this edition has none of its own" in text
+    hostile = Images("<svg onload=alert()>", LARGE.pixels)
+    text = Cast("<b>", {"<i>": "<script>"}, hostile)._repr_html_()
+    assert not any(tag in text for tag in ("<b>", "<i>", "<script>", "<svg"))
+
+
+def test_a_model_with_weights_of_ones_own_is_of_its_own_origin():
+    mine = {"name": THEIRS, "weights": "mine.safetensors"}
+    assert companions.related(mine, THEIRS) and not companions.related(mine, OURS)
+    cast = casting(mine).own("Figure 13", {"ViT": mine, "ViT, small data": OURS})
+    assert cast.names == {"ViT": mine} and cast.cards == {}
+    assert f"ViT <code>{THEIRS}, mine.safetensors</code>" in cast._repr_html_()

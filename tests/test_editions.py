@@ -11,7 +11,7 @@ import timm
 import yaml
 
 from vitcnn_utils import zoo
-from vitcnn_utils.editions import book
+from vitcnn_utils.editions import chapters
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 SMALL = {
@@ -46,7 +46,7 @@ def offline(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def run(root: Path, edition: str, values: dict[str, Any], notebooks: list[str]) -> dict[str, str]:
     """What the pages of an edition say, by notebook: texts and HTML of all outputs."""
     (root / "notebooks" / "editions" / f"{edition}.yml").write_text(yaml.safe_dump(values))
-    paths = book.run_editions([edition], notebooks, root=root, report=lambda line: None)
+    paths = chapters.run_editions([edition], notebooks, root=root, report=lambda line: None)
     return {path.stem: said(path) for path in paths}
 
 

@@ -1,5 +1,6 @@
 """The files that say what must be installed agree with each other."""
 
+import json
 import re
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
@@ -79,3 +80,23 @@ def test_conda_environment_is_in_step() -> None:
     found = re.fullmatch(r"--editable \.\[(.+)\]", line)
     assert found
     assert set(found[1].split(",")) == set(EXTRAS) - {"dev"}
+
+
+def test_github_actions_are_pinned_by_commit() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    actions = re.findall(r"uses: (.+)", workflow)
+    assert len(actions) == 4
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}  # v[\d.]+", action) for action in actions)
+
+
+def test_the_install_cell_of_notebooks_states_the_minimums() -> None:
+    """It leaves torch and numpy alone, which hosted notebooks have, and brings what the explorers need."""
+    kept = {"torch", "torchvision", "numpy"}
+    needed = {text for text in PROJECT["dependencies"] if Requirement(text).name not in kept}
+    needed |= {text for text in EXTRAS["notebooks"] if Requirement(text).name in ("anywidget", "ipywidgets")}
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        (cell,) = ["".join(c["source"]) for c in cells if "install" in c["metadata"].get("tags", [])]
+        assert set(re.findall(r'"([\w\[\]-]+>=[\d.]+)"', cell)) == needed, path.name
+        first = cell.index("vitcnn_utils")
+        assert "import" not in cell[cell.index("%pip") :] and "-q" in cell[first:]  # all before anything is imported

@@ -120,11 +120,14 @@ def test_colours_are_those_of_the_figures():
     assert first == tuple(int(c) for c in colormaps["magma"](0, bytes=True)[:3])
 
 
-def test_line_colours_are_those_of_the_figures():
+def test_lines_are_those_of_the_figures():
     script = (base._FOLDER / "kit.js").read_text(encoding="utf-8")
-    assert '["ViT", LINES[0]], ["CNN", LINES[1]]' in script
-    assert style.CYCLE[:2] == (style.BLUE, style.ORANGE)
     assert "LINES = [" + ", ".join(f'"{c}"' for c in style.CYCLE) + "]" in script
+    models = [f'["{name}", LINES[{style.CYCLE.index(color)}]]' for name, (color, _) in style.MODELS.items()]
+    assert f"MODELS = new Map([{', '.join(models)}])" in script
+    dashes = {"--": "DASHED", "-.": "DASH_DOT", ":": "DOTTED"}
+    variants = [f'["{name}", {dashes[line]}]' for name, line in style.VARIANTS.items() if name]
+    assert f"VARIANTS = [{', '.join(variants)}]" in script
 
 
 def test_importing_the_package_does_not_load_widgets():

@@ -32,7 +32,7 @@ def measured(
     grid: tuple[int, int] = (4, 5),
     prefix: tuple[str, ...] = ("CLS",),
     seed: int = 0,
-) -> xr.Dataset:
+) -> tuple[xr.Dataset, xr.DataArray]:
     """Attention drawn at random and the distances that follow from it, as if measured on these images alone."""
     P, T = len(prefix), len(prefix) + grid[0] * grid[1]
     weights = random_weights((images, blocks, heads), T, seed).astype(np.float32)
@@ -42,11 +42,11 @@ def measured(
         "distance": (dims, distance),
         "distance_renormalized": (dims, renormalized),
         "prefix_mass": (dims, weights[..., P:, :P].sum(-1).mean((0, 3))),
-        "attention": (("image", *dims, "query", "key"), weights, {"prefix": list(prefix)}),
     }
-    attrs = {"model": "made up", "n_images": images, "grid": grid, "patch_size": 8,
-             "uniform_distance": uniform_distance(grid, 8)}  # fmt: skip
-    return xr.Dataset(variables, {"block": range(blocks), "head": range(heads)}, attrs)
+    attrs = {"model": "made up", "n_images": images, "grid": grid, "patch_size": 8, "prefix": list(prefix)}
+    coords = {"block": range(blocks), "head": range(heads)}
+    distances = xr.Dataset(variables, coords, {**attrs, "uniform_distance": uniform_distance(grid, 8)})
+    return distances, xr.DataArray(weights, coords, ("image", *dims, "query", "key"), attrs=attrs)
 
 
 def shown_weights(explorer: AttentionExplorer) -> np.ndarray:
@@ -58,14 +58,14 @@ def shown_weights(explorer: AttentionExplorer) -> np.ndarray:
 def test_the_arrays_are_those_that_were_measured(prefix: tuple[str, ...]) -> None:
     given = measured(prefix=prefix)
     explorer = explore_attention(given, noise_images(2))
-    P, weights = len(prefix), given.attention.values
+    P, weights = len(prefix), given[1].values
     error = explorer.header["errors"]
     assert error["weight"] < 0.002  # so small a model is kept as finely as can be
     largest = weights[..., P:].max(-1, keepdims=True)
     assert (np.abs(shown_weights(explorer)[0] - weights[..., P:]) / largest).max() < 1.05 * error["weight"]
     np.testing.assert_allclose(unpacked(explorer, "prefix")[0], weights[..., :P], atol=1e-5)
     for name in ("distance", "distance_renormalized", "prefix_mass"):
-        np.testing.assert_allclose(unpacked(explorer, name)[0], given[name], rtol=1e-6)
+        np.testing.assert_allclose(unpacked(explorer, name)[0], given[0][name], rtol=1e-6)
     patches = weights[..., P:, P:].astype(np.float64)
     far = (patches * patch_distances((4, 5), 8).numpy()).sum(-1) / patches.sum(-1)
     np.testing.assert_allclose(unpacked(explorer, "query_distance")[0], far, atol=1.01 * error["distance"])
@@ -74,7 +74,7 @@ def test_the_arrays_are_those_that_were_measured(prefix: tuple[str, ...]) -> Non
 
 def test_a_query_that_sees_no_patch() -> None:
     given = measured(1)
-    given.attention[0, 1, 2, 3] = np.eye(21)[0]
+    given[1][0, 1, 2, 3] = np.eye(21)[0]
     explorer = explore_attention(given, noise_images(1))
     assert (shown_weights(explorer)[0, 0, 1, 2, 3] == 0).all()
     assert np.isnan(unpacked(explorer, "query_distance")[0, 0, 1, 2, 2])
@@ -83,7 +83,8 @@ def test_a_query_that_sees_no_patch() -> None:
 def test_it_starts_at_the_head_that_looks_nearest() -> None:
     given = measured(prefix=())
     explorer = explore_attention(given, noise_images(2))
-    assert given.distance.values[explorer.block, explorer.head] == given.distance.values.min()
+    distances = given[0].distance.values
+    assert distances[explorer.block, explorer.head] == distances.min()
     assert explorer.token == 2 * 5 + 2
     assert explorer.scale == "same"
 
@@ -102,7 +103,8 @@ def test_models_and_images(vit, noise) -> None:
 
 
 def test_some_blocks_keep_their_numbers() -> None:
-    explorer = explore_attention(measured(blocks=6).isel(block=[0, 1, -2, -1]), noise_images(2))
+    distances, maps = (one.isel(block=[0, 1, -2, -1]) for one in measured(blocks=6))
+    explorer = explore_attention((distances, maps), noise_images(2))
     assert explorer.header["blocks"] == [0, 1, 4, 5]
     with pytest.raises(VitcnnError, match="block must be from 0 to 3, not 4"):
         explorer.block = 4
@@ -128,11 +130,10 @@ def test_a_state_that_is_not_there_is_refused(name: str, value: int | str, probl
 def test_what_cannot_be_explored_is_refused() -> None:
     given, images = measured(), noise_images(2)
     for arguments, problem in (
-        ((given.drop_vars("attention"), images), "lack attention: give head_distances"),
+        ((given[0], images), "give a model, or"),
+        (((given[1], given[0]), images), "give a model, or"),
         ((given, noise_images(1)), "measured on 2 images, not 1"),
         ((given, images, measured(heads=3)), "models differ"),
-        ((given.assign_attrs(grid=(4, 4)), images), "does not fit a 4 x 4 grid"),
-        ((given.assign(attention=given.attention.drop_attrs()), images), "names None"),
     ):
         with pytest.raises(VitcnnError, match=problem):
             explore_attention(*arguments)

@@ -91,6 +91,11 @@ def test_every_layer_is_at_a_stop_on_both_sides(pair):
             assert nearest == set(range(fields.sizes["layer"]))
 
 
+def test_labels_may_be_numbers(pair):
+    numbered = dict(enumerate(pair.values()))
+    assert explore_receptive_field(numbered, before=numbered).header["labels"] == ["0", "1"]
+
+
 def test_of_the_order_of_dimensions_nothing_depends(pair):
     turned = {label: fields.transpose("x", "layer", "y") for label, fields in pair.items()}
     assert explore_receptive_field(turned).data == explore_receptive_field(pair).data

@@ -121,6 +121,10 @@ def test_repository_by_its_own_name(hub, no_network, monkeypatch):
     hub.publish("me/mine", with_random_weights("test_resnet", seed=2), architecture="test_resnet", num_classes=1000)
     for name in ("hf-hub:me/mine", "hf-hub:me/mine@main", f"hf-hub:me/mine@{COMMIT}"):
         assert_published(load_model(name, device="cpu"), hub, "me/mine")
+        hub.log.clear()
+        assert_published(load_model(name, device="cpu"), hub, "me/mine")
+        load_model(name, "untrained", device="cpu")
+        assert hub.log == [], "once is enough"
     assert "hf-hub:me/mine@v2 could not be had from the hub (me/mine@v2: no such revision)" in refusal(
         "hf-hub:me/mine@v2"
     )
@@ -239,9 +243,12 @@ def test_faults_that_stay(hub, tmp_path, case):
 def test_no_network(hub, no_network, name, weights):
     no_network()
     message = refusal(name, weights)
-    assert f"the weights of {name} could not be had from the hub (timm/" in message
+    assert f"{name} could not be had from the hub (timm/" in message
     assert "ConnectError: " in message
-    assert "otherwise, use a zoo model such as 'zoo/vit-cls', give a .safetensors file, or weights=" in message
+    # Untrained, a model of the hub needs its configuration.
+    of_hub = name.startswith("hf-hub:")
+    instead = "a timm name with weights='untrained'" if of_hub else "a safetensors file, or weights='untrained'"
+    assert message.endswith(instead)
     assert hub.waits == []  # its client would ask for 20 seconds
 
 
@@ -301,15 +308,15 @@ def test_pickles_are_not_even_fetched(hub):
     (hub.root / "me/pickle/config.json").write_text('{"architecture": "test_vit"}')
     torch.save({"a": torch.zeros(1)}, hub.root / "me/pickle/pytorch_model.bin")
     message = refusal("hf-hub:me/pickle")
-    assert "me/pickle has no model.safetensors, and nothing else is loaded: make a .safetensors file" in message
+    assert "me/pickle has no model.safetensors, and nothing else is loaded: make a safetensors file" in message
     assert not any("pytorch_model.bin" in line for line in hub.log)
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ('{"architectures": ["ViTModel"]}', "hf-hub:me/other is no timm model: its config.json names no timm arch"),
-        ("nothing of the kind", "hf-hub:me/other is no timm model"),
+        ('{"architectures": ["ViTModel"]}', "hf-hub:me/other is not a timm model: its config.json names no timm arch"),
+        ("nothing of the kind", "hf-hub:me/other is not a timm model"),
         ('{"architecture": "vit_of_tomorrow"}', f"is a vit_of_tomorrow, which timm {timm.__version__} does not have"),
     ],
 )
@@ -323,3 +330,18 @@ def test_repositories_of_other_libraries(hub, config, message, weights):
 def test_weights_of_another_architecture(hub):
     hub.publish("me/mixed", with_random_weights("test_resnet", seed=0), architecture="test_vit")
     assert "do not fit hf-hub:me/mixed" in refusal("hf-hub:me/mixed")
+
+
+@pytest.mark.parametrize(
+    "config",
+    ['{"architecture": 5}', '{"architecture": ["test_vit"]}', "[]", '{"architecture": "test_vit", "pretrained_cfg": 5}',
+     '{"architecture": "test_vit", "model_args": {"depth": "x"}}', '{"architecture": "test_vit", "model_args": [1]}',
+     '{"architecture": "test_vit", "pretrained_cfg": {"input_size": "x"}}',
+     '{"architecture": "test_vit", "pretrained_cfg": {"input_size": [3, 160, 160], "mean": "x", "std": [1]}}',
+     '{"architecture": "test_vit", "pretrained_cfg": {"no_such_key": 1}}',
+     '{"architecture": "test_vit", "x": ' + "[" * 9999],
+)  # fmt: skip
+def test_configurations_that_make_no_sense(hub, config):
+    (hub.root / "me/other").mkdir(parents=True)
+    (hub.root / "me/other/config.json").write_text(config)
+    assert len(refusal("hf-hub:me/other", "untrained")) < 500

@@ -1,9 +1,12 @@
 import hashlib
+import io
 import json
 import warnings
+import zipfile
 from contextlib import suppress
 from copy import deepcopy
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -242,7 +245,7 @@ def test_a_branch_that_no_module_gives_is_no_residual_stream(noise):
     assert [layer.name for layer in model.blocks] == ["blocks.0", "blocks.1"]
     with pytest.raises(VitcnnError, match=r"no residual stream.*what works with it: .*attention distance"):
         residual.skip_ratios(model, noise)
-    assert attention.head_distances(model, noise).sizes == {"block": 2, "head": 4}
+    assert attention.head_distances(model, noise).distance.sizes == {"block": 2, "head": 4}
 
 
 def test_norms_after_the_parts_are_in_the_branch():
@@ -311,6 +314,38 @@ class Added(nn.Module):
 
     def forward(self, x):
         return x + self.fc(x)
+
+
+class Between(nn.Module):
+    """Two blocks of a kind, and between them something that is not in either."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.cut, self.first, self.second = nn.Conv2d(3, 6, 8, 8), Added(), Added()
+        self.between = between
+
+    def forward(self, x):
+        x = self.first(self.cut(x).flatten(2).transpose(1, 2))
+        return self.second(self.between(self, x))
+
+
+@pytest.mark.parametrize(
+    ("between", "outside"),
+    [
+        (lambda m, x: x, ""),
+        (lambda m, x: x * 2 + 1, ""),
+        (lambda m, x: x + x.relu(), "the model itself"),
+        (lambda m, x: (x @ x.mT).softmax(-1) @ x, "the model itself"),
+    ],
+)
+def test_parts_outside_the_blocks_leave_no_blocks(between, outside, noise):
+    model = described(Between(between))
+    assert model.outside == outside
+    assert (len(model.blocks), len(model.branches), model.grid) == ((0, 0, None) if outside else (2, 2, (4, 4)))
+    if outside:
+        message = r"has no blocks that hold all its additions and attention \(the model itself is outside of them\)"
+        with pytest.raises(VitcnnError, match=message):
+            residual.skip_ratios(model, noise)
 
 
 TWISTS = {
@@ -387,7 +422,7 @@ def test_only_safetensors_are_read(name, tmp_path):
     for file in ("pickle", "text", "empty"):
         with pytest.raises(VitcnnError, match=f"{file}.safetensors is not a safetensors file"):
             load_model(name, tmp_path / f"{file}.safetensors", "cpu")
-    with pytest.raises(VitcnnError, match="no weights at"):
+    with pytest.raises(VitcnnError, match=r"there is no file of weights '.*missing.safetensors'"):
         load_model(name, tmp_path / "missing.safetensors", "cpu")
 
 
@@ -400,9 +435,12 @@ def test_only_safetensors_are_read(name, tmp_path):
         ("ResNet50", "timm has no model 'ResNet50'; did you mean resnet50 "),
         ("timm/resnet50.a1_in1k", "; one of the hub is called 'hf-hub:timm/resnet50.a1_in1k'; did you mean resnet50 "),
         ("./a.safetensors", "timm has no model './a.safetensors'; give one of"),
-        (None, "^None is no name of a model; give one of"),
+        (None, "^'None' is not a name of a model; give one of"),
+        ("a" * 5000, "^'a{200}' is not a name of a model; give one of"),
+        ({"weights": "a"}, "^'None' is not a name of a model"),
+        ({"name": "test_vit", "wights": "a"}, "a model has no 'wights': give its name, and if need be weights and"),
         ("test_vit.nonsense", "timm has no weights 'nonsense' of test_vit, but: r160_in1k"),
-        ("hf-hub:a/b/c", "'a/b/c' is no name of a model on the hub"),
+        ("hf-hub:a/b/c", "'a/b/c' is not the name of a model on the hub"),
     ],
 )
 @pytest.mark.parametrize("weights", [None, "untrained"])
@@ -414,6 +452,156 @@ def test_unknown_models(name, message, weights):
 def test_no_published_weights():
     with pytest.raises(VitcnnError, match="no weights are published for vit_base_patch16_gap_224 on the hub: give"):
         load_model("vit_base_patch16_gap_224", device="cpu")
+
+
+# Checkpoints of one's own
+
+
+def fine_tuned(classes, **options):
+    return stir(timm.create_model("test_vit", num_classes=classes, **options))
+
+
+@pytest.mark.parametrize("classes", [19, 0, 1000])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod.module.", "timm_model."])
+def test_the_number_of_classes_is_that_of_the_file(classes, prefix, tmp_path):
+    module = fine_tuned(classes)
+    state = {prefix + key: value for key, value in module.state_dict().items()}
+    save_file(state, tmp_path / "mine.safetensors")
+    model = load_model("test_vit", tmp_path / "mine.safetensors", "cpu")
+    assert model.num_classes == classes
+    for key, value in module.state_dict().items():
+        assert torch.equal(model.module.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "resnet18", "convnext_atto", "mixer_s32_224"])
+@pytest.mark.parametrize("classes", [0, 7])
+def test_fine_tuned_models_of_other_families(name, classes, tmp_path):
+    module = timm.create_model(name, num_classes=classes)
+    save_file(module.state_dict(), tmp_path / "mine.safetensors")
+    model = load_model(name, tmp_path / "mine.safetensors", "cpu")
+    assert model.num_classes == classes
+    assert all(torch.equal(model.module.state_dict()[key], value) for key, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize(("name", "classes"), [("zoo/vit-small-data-3", 3), ("zoo/resnet", 3), ("zoo/vit-gap", 0)])
+def test_fine_tuned_models_of_the_zoo(name, classes, tmp_path):
+    module = untrained(name).module
+    module.reset_classifier(classes)
+    save_file(module.state_dict(), tmp_path / "mine.safetensors")
+    model = load_model(name, tmp_path / "mine.safetensors", "cpu")
+    assert model.num_classes == classes
+    assert all(torch.equal(model.module.state_dict()[key], value) for key, value in module.state_dict().items())
+
+
+def test_a_model_as_an_edition_writes_it(tmp_path, monkeypatch):
+    save_file(fine_tuned(3, img_size=96).state_dict(), tmp_path / "model.safetensors")  # as `save_pretrained` calls it
+    vit = {"name": "test_vit", "weights": str(tmp_path), "image_size": 96}
+    model = load_model(vit, device="cpu")
+    assert (model.name, model.num_classes, model.image_size) == ("test_vit", 3, (96, 96))
+    assert model.weights == hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()[:12]
+    twin = load_model(vit, "untrained", "cpu", seed=1, image_size=64)
+    assert (twin.name, twin.weights, twin.image_size) == ("test_vit (untrained)", "untrained, seed 1", (64, 64))
+    assert load_model({"name": "test_vit", "weights": "untrained"}, device="cpu").image_size == (160, 160)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_model("test_vit", "~/model.safetensors", "cpu", image_size=96).weights == model.weights
+
+
+def test_no_weights_stay_in_memory_beside_the_model(tmp_path):
+    save_file(fine_tuned(3).state_dict(), tmp_path / "mine.safetensors")
+    config = load_model("test_vit", tmp_path / "mine.safetensors", "cpu").module.pretrained_cfg
+    assert not any(isinstance(value, dict) and "head.weight" in value for value in config.values())
+
+
+@pytest.mark.parametrize("name", ["test_vit", "zoo/vit-cls"])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.float8_e4m3fn])
+def test_quantised_weights_are_refused(name, dtype, tmp_path):
+    state = untrained(name).module.state_dict()
+    key = "blocks.0.mlp.fc1.weight"
+    save_file(state | {key: state[key].to(dtype)}, tmp_path / "mine.safetensors")
+    message = f"{key} in .*mine.safetensors is {str(dtype)[6:]}: weights that are quantised are not read, give them as"
+    with pytest.raises(VitcnnError, match=message):
+        load_model(name, tmp_path / "mine.safetensors", "cpu")
+
+
+@pytest.mark.parametrize("weights", ["~nouser/x.safetensors", "a" * 5000, "a\0b", "", Path("nowhere")])
+def test_no_file_of_weights(weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VitcnnError, match=r"^there is no file of weights .{1,230}$"):
+        load_model("test_vit", weights, "cpu")
+
+
+@pytest.mark.parametrize("weights", [5, 1.5, True, ["a"], {"a": 1}])
+def test_weights_that_are_not_a_path(weights):
+    with pytest.raises(VitcnnError, match=r"^weights=.*: give None, 'untrained', or the path of a safetensors file$"):
+        load_model("test_vit", weights, "cpu")
+
+
+@pytest.mark.parametrize("state", [{}, {"head.weight": torch.tensor(1.0)}, {"a": torch.zeros(3)}])
+@pytest.mark.parametrize("name", ["test_vit", "zoo/vit-cls", "swin_tiny_patch4_window7_224", "convnext_atto"])
+def test_files_that_hold_something_else(name, state, tmp_path):
+    save_file(state, tmp_path / "mine.safetensors")
+    with pytest.raises(VitcnnError, match=r"(the weights|no weights) in .*mine.safetensors") as caught:
+        load_model(name, tmp_path / "mine.safetensors", "cpu")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("device", [[], "", "tpu", "meta", "xla"])
+def test_devices_that_are_not_there(device):
+    with pytest.raises(VitcnnError, match=r"^device .* cannot be used \(.{10,200}\); 'auto' takes the best there is$"):
+        load_model("test_vit", "untrained", device)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.5, "0", True, None])
+def test_seeds_out_of_range(seed):
+    with pytest.raises(VitcnnError, match=r"^seed=.*: it must be a whole number, 0 to 9223372036854775807$"):
+        load_model("test_vit", "untrained", "cpu", seed=seed)
+
+
+class Payload:
+    """A pickle that makes a file when it is read."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def write_polyglot(path, state, last, marker):
+    """Weights as safetensors, with a header whose length reads as the mark of a zip; the zip of a pickle in `last`."""
+    length = int.from_bytes(b"PK\3\4\0\0\0\0", "little")
+    header, end = {}, 0
+    with path.open("wb") as file:
+        file.seek(8 + length)
+        for key in sorted(state, key=lambda key: key == last):
+            content = state[key].numpy().tobytes()
+            dtype = {torch.float32: "F32", torch.int64: "I64"}[state[key].dtype]
+            header[key] = {"dtype": dtype, "shape": list(state[key].shape), "data_offsets": [end, end + len(content)]}
+            end += len(content)
+            file.write(content if key != last else b"")
+        file.seek(0)
+        file.write(b"PK\3\4\0\0\0\0" + json.dumps(header).encode().ljust(length))
+    buffer = io.BytesIO()
+    torch.save(Payload(marker), buffer)
+    with zipfile.ZipFile(path, "a") as archive, zipfile.ZipFile(buffer) as parts:
+        for part in parts.namelist():
+            archive.writestr(part, parts.read(part))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = bytes(8 + length + end - path.stat().st_size)
+
+
+@pytest.mark.parametrize("file", ["both.safetensors", "both.pt", "both"])
+def test_a_file_that_is_a_zip_too_is_read_as_safetensors(file, tmp_path):
+    state, path, marker = untrained("test_vit").module.state_dict(), tmp_path / file, tmp_path / "was here"
+    last = "blocks.0.mlp.fc1.weight"
+    write_polyglot(path, state, last, marker)
+    with path.open("rb") as content:
+        torch.load(content, weights_only=False)
+    assert marker.exists(), "torch runs what is in it"
+    marker.unlink()
+    read = load_model("test_vit", path, "cpu").module.state_dict()
+    assert not marker.exists()
+    assert all(torch.equal(read[key], value) for key, value in state.items() if key != last)
 
 
 def test_a_transformer_takes_images_of_another_size_if_asked(tmp_path):
@@ -449,6 +637,26 @@ def test_a_size_that_a_model_does_not_take(name, size):
     message = f"{name} takes no images of image_size=100 .*: the model was made for {size}$"
     with pytest.raises(VitcnnError, match=message):
         load_model(name, "untrained", "cpu", image_size=100)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "fits"),
+    [
+        ("vit_small_patch14_reg4_dinov2", 416, "406 or 420"),
+        ("deit_tiny_patch16_224", 34, "32 or 48"),
+        ("mixer_s32_224", 72, "64 or 96"),
+    ],
+)
+def test_a_size_that_is_no_multiple_of_the_patch(name, size, fits):
+    with pytest.raises(VitcnnError) as caught:
+        load_model(name, "untrained", "cpu", image_size=size)
+    assert str(caught.value).endswith(f"cannot be divided: give image_size={fits}")
+
+
+@pytest.mark.parametrize("size", [0, -16, 4097, 100_000, 1.5, "64", True])
+def test_sizes_out_of_range(size):
+    with pytest.raises(VitcnnError, match=r"^image_size=.*: it must be a whole number, 1 to 4096$"):
+        load_model("test_vit", "untrained", "cpu", image_size=size)
 
 
 def test_weights_that_depend_on_the_size(tmp_path):

@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["claims", "explorers", "measures", "models", "plots", "zoo"],
     submod_attrs={
+        "editions.parameters": ["check_parameters"],
         "errors": ["VitcnnError"],
         "explorers": [
             "explore_attention", "explore_localization", "explore_probes", "explore_receptive_field",
@@ -23,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "measures.accuracy": ["accuracy"],
         "measures.attention": ["attention_maps", "head_distances", "head_subset_similarity"],
         "measures.cka": ["layer_similarity", "linear_cka"],
+        "measures.intervals": ["bootstrap", "jackknife"],
         "measures.localization": ["layer_patch_similarity", "token_patch_similarity"],
         "measures.probes": ["layer_probes"],
         "measures.receptive_field": ["effective_receptive_fields"],

@@ -2,7 +2,9 @@
 
 import argparse
 import errno
+import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +15,10 @@ from vitcnn_utils.errors import VitcnnError, near
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command; gives the exit status: 0, 1 for an error of the user's, 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may know ASCII only
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what is open is closed
     options = _parser().parse_args(arguments)
     try:
         options.command(options)
@@ -52,22 +58,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="execute the notebooks of editions; only those whose inputs have changed")
+    run = commands.add_parser("run", help="execute the notebooks of editions; only those of which anything has changed")
     run.add_argument(
         "editions", nargs="+", metavar="EDITION", help="the name of a file in notebooks/editions, such as zoo"
     )
     run.add_argument(
         "--notebook", action="append", default=[], metavar="NOTEBOOK", help="only this one (2, or 2_local_and_global)"
     )
+    _add_parameter(run, "replace a value of the edition; VALUE is YAML, such as 512 or zoo/vit-gap")
     run.add_argument(
-        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-        help="replace a value of the edition; VALUE is YAML, such as 512 or zoo/vit-gap",
+        "--quick", action="store_true",
+        help="try all chapters on few images, in _build/quick, and tell how long the whole would take",
     )  # fmt: skip
     run.add_argument(
         "--scheduler", metavar="ADDRESS",
         help="of a Dask scheduler, such as tcp://HOST:8786, whose workers run the notebooks (default: this machine)",
     )  # fmt: skip
     run.set_defaults(command=_run)
+
+    check = commands.add_parser("check", help="tell whether an edition can be run, and what has to be fetched")
+    check.add_argument("edition", metavar="EDITION", help="the name of a file in notebooks/editions, such as zoo")
+    _add_parameter(check, "as for run")
+    check.set_defaults(command=_check)
 
     book = commands.add_parser("book", help="build the static book from the executed notebooks")
     book.set_defaults(command=_book)
@@ -95,10 +107,7 @@ def _parser() -> argparse.ArgumentParser:
 
     tune = commands.add_parser("tune", help="try a recipe: train without 5,000 training images, and test on these")
     tune.add_argument("name", metavar="NAME", help="such as zoo/vit-cls; `vitcnn zoo` lists them")
-    tune.add_argument(
-        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-        help="replace a value of the recipe, such as learning_rate 2e-3",
-    )  # fmt: skip
+    _add_parameter(tune, "replace a value of the recipe, such as learning_rate 2e-3")
     tune.add_argument("--data", type=Path, metavar="DIR", help="as for train")
     tune.add_argument("--device", default="auto", help="as for train")
     tune.add_argument(
@@ -117,19 +126,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> None:
-    from vitcnn_utils.editions.book import run_editions
-
-    run_editions(options.editions, options.notebook, _parameters(options), options.scheduler)
+def _add_parameter(command: argparse.ArgumentParser, what: str) -> None:
+    pair: dict[str, Any] = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
+    command.add_argument("-p", "--parameter", help=what, **pair)
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, Any]:
-    import yaml
+    from vitcnn_utils.editions.parameters import read_yaml
 
-    try:
-        return {name: yaml.safe_load(value) for name, value in options.parameter}
-    except yaml.YAMLError as error:
-        raise VitcnnError(f"a value after -p is no YAML: {' '.join(str(error).split())}") from None
+    return {name: read_yaml(value, "a value after -p") for name, value in options.parameter}
+
+
+def _run(options: argparse.Namespace) -> None:
+    from vitcnn_utils.editions.chapters import run_editions
+
+    run_editions(options.editions, options.notebook, _parameters(options), options.scheduler, options.quick)
+
+
+def _check(options: argparse.Namespace) -> None:
+    from vitcnn_utils.editions.check import check_edition
+
+    check_edition(options.edition, _parameters(options))
 
 
 def _book(options: argparse.Namespace) -> None:
@@ -181,7 +198,7 @@ def _tune(options: argparse.Namespace) -> None:
 
 def _handout(options: argparse.Namespace) -> None:
     from vitcnn_utils.course import handout
-    from vitcnn_utils.editions.book import find_root
+    from vitcnn_utils.editions.chapters import find_root
 
     if options.check:
         if not handout.check():

@@ -9,12 +9,16 @@ from typing import Any
 class VitcnnError(ValueError):
     """Something the caller gave cannot be used; the message says what is wrong and what to do.
 
-    The `vitcnn` command prints the message as one line and exits with status 1. What would break that line, or steer
-    the terminal, such as a line break in the name of a file, stands there escaped.
+    The `vitcnn` command prints the message, one line for each thing that is wrong, and exits with status 1. What would
+    break a line, or steer the terminal, such as a line break in the name of a file, stands there escaped.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message))
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(map(_printable, lines)))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def near(name: str, known: Sequence[str]) -> str:
@@ -25,15 +29,19 @@ def near(name: str, known: Sequence[str]) -> str:
     return f"; there are: {', '.join(known)}" if len(known) <= 20 else ""
 
 
-def whole_number(what: str, value: Any, least: int = 1, most: int = 2**63 - 1) -> int:
-    """`value`; VitcnnError, which calls it `what`, where it is not a whole number from `least` to `most`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise VitcnnError(f"{what}={value!r}: it must be a whole number, {least} or more")
-    if int(value) > most:
-        raise VitcnnError(f"{what} is too large: it must be at most {most}")
+LARGEST = 2**32 - 1
+"""The largest whole number that an edition can give: what numpy and torch both take as a seed."""
+
+
+def whole_number(what: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """`value`, or VitcnnError, which calls it `what`, where it is no whole number from `least` to `most`."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        until = "or more" if most is None else f"to {most}"
+        raise VitcnnError(f"{what}={value!r}: it must be a whole number, {least} {until}")
     return int(value)
 
 
 def not_finite(name: str) -> VitcnnError:
-    """What to raise where the numbers of a layer, or what else is named, are no numbers."""
+    """What to raise where the numbers of a layer, or of something else, contain NaN or Inf."""
     return VitcnnError(f"there is NaN or Inf in {name}: leave it out, or find the image or weight that causes it")

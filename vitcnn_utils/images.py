@@ -194,23 +194,27 @@ class Source(NamedTuple):
 
 def find_images(name: str, request: Request) -> Source:
     """What `load_images` will decode; raises the VitcnnError that it would raise."""
-    path = Path(os.path.expanduser(name))  # Path.expanduser has an error of its own for ~nobody
+    with _one_line(f"{name} cannot be read"):
+        return _find(name, request)
+
+
+def _find(name: str, request: Request) -> Source:
     if name in SAMPLES:
         request.refuse(f"the sample {name}", "split", "image_column", "label_column")
         return _source(_parquet([SAMPLES[name]]), name, request)
     if not name.strip():
         raise VitcnnError("the name of the images is empty: pass a folder, a .parquet file, a hub id or 'cifar10'")
-    with _one_line(f"{name} cannot be read"):
-        if path.is_dir() and (files := _tables_in(path)):
-            return _source(_parquet(_of_split(files, request.split, name)), path.name, request)
-        if path.is_dir():
-            request.refuse(f"the folder {name}", "image_column", "label_column")
-            return _folder(path, request)
-        if path.suffix == ".parquet":
-            request.refuse(f"the file {name}", "split")
-            return _source(_parquet([path]), path.name, request)
-        if path.exists():
-            raise VitcnnError(f"{name} is neither a folder of pictures nor a .parquet file: give one of these")
+    path = Path(os.path.expanduser(name))  # Path.expanduser has an error of its own for ~nobody
+    if path.is_dir() and (files := _tables_in(path)):
+        return _source(_parquet(_of_split(files, request.split, name)), path.name, request)
+    if path.is_dir():
+        request.refuse(f"the folder {name}", "image_column", "label_column")
+        return _folder(path, request)
+    if path.suffix == ".parquet":
+        request.refuse(f"the file {name}", "split")
+        return _source(_parquet([path]), path.name, request)
+    if path.exists():
+        raise VitcnnError(f"{name} is neither a folder of pictures nor a .parquet file: give one of these")
     return _hub(name, request)
 
 
@@ -615,19 +619,16 @@ def _write(source: Source, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    features: dict[str, Any] = {"image": datasets.Image()}
+    encoded = [{"bytes": picture.data} for _, picture in sorted(source.pictures)]
+    columns: dict[str, Any] = {"image": pa.array(encoded, pa.struct([("bytes", pa.large_binary())]))}
+    features = datasets.Features()
     if source.labels is not None:
-        names = source.classes and list(source.classes)
-        features["label"] = datasets.ClassLabel(names=names) if names else datasets.Value("int64")
-    schema = datasets.Features(features).arrow_schema
-    pictures = sorted(source.pictures)
-    with pq.ParquetWriter(path, schema, write_page_checksum=True) as writer:
-        for start in range(0, len(pictures), 500):  # an array of bytes holds 2 GB at most
-            part = pictures[start : start + 500]
-            columns: dict[str, Any] = {"image": [{"bytes": picture.data, "path": None} for _, picture in part]}
-            if source.labels is not None:
-                columns["label"] = source.labels[start : start + 500]
-            writer.write_table(pa.table(columns, schema=schema))
+        columns["label"] = source.labels
+        features["label"] = (
+            datasets.ClassLabel(names=list(source.classes)) if source.classes else datasets.Value("int64")
+        )
+    table = pa.table(columns).replace_schema_metadata(features.arrow_schema.metadata)
+    pq.write_table(table, path, write_page_checksum=True)
 
 
 # Decoding

@@ -1,7 +1,6 @@
 """Which models, weights, images, seeds, device and commit made an array: written into its attrs, read by captions."""
 
 import subprocess
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +40,7 @@ def line(*arrays: "xr.DataArray | xr.Dataset") -> str:
         return list(dict.fromkeys(str(a[name]) for a in attrs if name in a))
 
     models = [f"{a[role].removesuffix(' (untrained)')} ({a[weights]})"
-              for a in attrs for role, weights in ROLES.items() if role in a]  # fmt: skip
+              for a in attrs for role, weights in ROLES.items() if weights in a]  # fmt: skip
     images = [f"{a['n_images']:,} images of {a['images']}" for a in attrs if "images" in a]
     of_images, of_measures = every("images_seed"), every("seed")
     if of_images and of_measures and of_images != of_measures:
@@ -50,24 +49,6 @@ def line(*arrays: "xr.DataArray | xr.Dataset") -> str:
         seeds = of_images or of_measures
     parts = [("", models), ("", images), ("seed ", seeds), ("", every("device")), ("commit ", every("commit"))]
     return " · ".join(title + ", ".join(dict.fromkeys(found)) for title, found in parts if found)
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What a reader needs to make a figure again; `line` stands under every figure of the book."""
-
-    edition: str
-    images: str
-    n_images: int
-    seed: int
-    device: str
-
-    @property
-    def line(self) -> str:
-        return (
-            f"Edition {self.edition} · {self.n_images:,} images of {self.images} · seed {self.seed} · "
-            f"{self.device} · commit {commit()}"
-        )
 
 
 @cache

@@ -1,6 +1,8 @@
-"""What the book's pages need of Sphinx: formulas as MathML, docstrings as plain text, and directives
-for the zoo's tables and learning curves and the API reference, from the package itself, for explorers, and for what
-the benchmark measured."""
+"""The book's Sphinx extension.
+
+It writes formulas as MathML, reads docstrings as plain text, repairs what the theme and its parts do wrong, and has
+directives that make tables, figures and the API reference from the package, the explorers and the benchmarks.
+"""
 
 import html
 import json
@@ -51,15 +53,15 @@ def _without_thebe(app: Sphinx, config: Any) -> None:
 
 
 def _without_barriers(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Mend what pandas, Markdown and docutils write that a screen reader stumbles over."""
+    """Repair HTML of pandas, Markdown and docutils that screen readers cannot use."""
     if "body" in context:
-        # The corner of a table is no heading, and the role of references is deprecated: they are items of a list.
+        # The empty corner of a table is not a heading; the role of references is deprecated, they are a list's items.
         body = re.sub(r"<th\b[^>]*>(?:\s|</?p>)*</th>", "<td></td>", context["body"])
         context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
 
 
 def _open_sources(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Let the buttons of an edition's chapter open its notebook, which is one for all editions."""
+    """Let the buttons of an edition's chapter open the source notebook, which all editions share."""
     folder = re.match(r"editions/[^/]+/(?=\d)", page)
     for button in context.get("header_buttons", []) if folder else []:
         for item in button.get("buttons", [button]):
@@ -68,13 +70,13 @@ def _open_sources(app: Sphinx, page: str, template: str, context: dict[str, Any]
 
 
 def _icons_once(app: Sphinx, error: Exception | None) -> None:
-    """The theme has its icons as fonts, and again in a script of half a megabyte that every page would load."""
+    """Empty the theme's script of icons: it weighs half a megabyte, and the theme has the same icons as fonts."""
     script = Path(app.outdir) / "_static" / "scripts" / "fontawesome.js"
     if script.exists():
         script.write_text("// The icons are fonts.\n", encoding="utf-8")
 
 
-# Formulas are turned into MathML while the book is built: no script, no fonts, and nothing from another host.
+# Formulas become MathML while the book is built, so that pages need no script; vitcnn.css has the font.
 
 
 def _inline_math(writer: Any, node: nodes.math) -> None:
@@ -94,14 +96,19 @@ def _mathml(node: nodes.Element, as_block: bool) -> str:
     if as_block and "\\\\" in tex and not tex.startswith("\\begin"):
         tex = f"\\begin{{aligned}}{tex}\\end{{aligned}}"
     try:
-        return tex2mathml(tex, as_block=as_block)
+        formula = tex2mathml(tex, as_block=as_block)
     except MathError as error:
         logger.warning("formula is not understood: %s: %s", error, tex, location=node)
         return f"<code>{html.escape(tex)}</code>"
+    if "\\left" in tex:
+        return formula
+    # The bars of a norm would grow to the height of the whole row.
+    formula = formula.replace('<mo class="mathopen">‖</mo>', '<mo form="prefix" stretchy="false">‖</mo>')
+    return formula.replace("<mo>‖</mo>", '<mo form="postfix" stretchy="false">‖</mo>')
 
 
 def _plain_text(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
-    """Docstrings are plain text with `code`: other marks of reStructuredText stand for themselves."""
+    """Read a docstring as plain text with `code`: escape all other marks of reStructuredText."""
     text = "\n".join(lines)
     parts = re.split(r"(`[^`\n]+`)", text)
     parts[::2] = [re.sub(r"([*|\\]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]
@@ -110,7 +117,7 @@ def _plain_text(app: Sphinx, what: str, name: str, obj: object, options: Any, li
 
 
 def _blocks(lines: list[str]) -> list[str]:
-    """Every change of indentation starts a paragraph of its own, so that no layout is an error."""
+    """Start a paragraph at each change of indentation, so that no layout is an error."""
     out: list[str] = []
     for line in lines:
         indent = len(line) - len(line.lstrip())
@@ -121,7 +128,7 @@ def _blocks(lines: list[str]) -> list[str]:
 
 
 class ZooTable(SphinxDirective):
-    """A table of all zoo models, from their cards: what they are ('models'), or how they were made ('training')."""
+    """A table of the zoo's cards: 'models' says what each model is, 'training' how it was made."""
 
     required_arguments = 1
 
@@ -137,7 +144,7 @@ class ZooTable(SphinxDirective):
 
     @staticmethod
     def order(card: dict[str, Any]) -> tuple[Any, ...]:
-        """Families one after another; in each, what is compared with one another side by side."""
+        """Sort by family, then so that models which are compared stand side by side."""
         recipe = card["recipe"]
         family = ["vit", "vit-small", "resnet"].index(recipe["family"])
         skipless = -1 if recipe["skipless_block"] is None else recipe["skipless_block"]
@@ -172,7 +179,7 @@ class ZooTable(SphinxDirective):
 
 
 def scrolling_table(heads: list[str], rows: list[list[str]]) -> nodes.Node:
-    """A table of HTML cells that scrolls by itself where the page is narrow."""
+    """A table whose cells are HTML; it scrolls sideways where the page is narrow."""
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     table = f'<table class="table vitcnn-zoo"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
@@ -203,7 +210,7 @@ class ZooTuning(SphinxDirective):
 
     @staticmethod
     def tried(key: str, runs: list[dict[str, Any]]) -> bool:
-        """Whether runs of one model differ in this value, which is not just what tells the models apart."""
+        """Whether two runs of the same model differ in this setting."""
         values: dict[str, set[Any]] = {}
         for run in runs:
             values.setdefault(run["name"], set()).add(run["recipe"].get(key))
@@ -211,7 +218,7 @@ class ZooTuning(SphinxDirective):
 
 
 def what_differs(recipe: dict[str, Any]) -> str:
-    """A recipe in words: the family, and whatever sets it apart within the family."""
+    """A recipe in words: its family, and what differs from the family's default."""
     family = {"vit": "ViT", "vit-small": "smaller ViT", "resnet": "ResNet, bottleneck units"}[recipe["family"]]
     marks = [family]
     if recipe["family"] != "resnet":
@@ -243,7 +250,7 @@ class ZooCurves(SphinxDirective):
             elif title == "ViT" and recipe["data_fraction"] < 1:
                 title = "ViT, part of the images"
             groups.setdefault(title, {})[name] = zoo.log(name)
-        return [nodes.raw("", learning_curves(groups, Logs())._repr_html_(), format="html")]
+        return [nodes.raw("", learning_curves(groups)._repr_html_(), format="html")]
 
 
 class ZooDistances(SphinxDirective):
@@ -260,17 +267,7 @@ class ZooDistances(SphinxDirective):
         if "head_distances" not in log[0]:
             text = f"The log of {name} is of a training that did not note them: it is to be trained again."
             return [nodes.paragraph("", text)]
-        return [nodes.raw("", distances_over_training(name, log, Logs())._repr_html_(), format="html")]
-
-
-class Logs:
-    """Where the learning curves come from."""
-
-    @property
-    def line(self) -> str:
-        from vitcnn_utils.provenance import commit
-
-        return f"From the training logs that ship with the package · commit {commit()}"
+        return [nodes.raw("", distances_over_training(name, log)._repr_html_(), format="html")]
 
 
 class Api(SphinxDirective):
@@ -286,7 +283,7 @@ class Api(SphinxDirective):
 
 
 class Explorer(SphinxDirective):
-    """An explorer of the executed notebooks once more, by its kind, and a link to the chapter; for pages at the top."""
+    """Show the first explorer of a kind from the executed notebooks, with a link to its chapter."""
 
     required_arguments = 1
 
@@ -303,14 +300,17 @@ class Explorer(SphinxDirective):
 
 
 class FamiliesTable(SphinxDirective):
-    """Families of models × measures, from families.json, which `python tests/families.py` writes; reasons below it."""
+    """A table of model families × measures from families.json, which `python tests/families.py` writes.
+
+    The reasons why a measure does not work are numbered notes below it.
+    """
 
     def run(self) -> list[nodes.Node]:
         path = Path(self.env.srcdir) / "families.json"
         self.env.note_dependency(str(path))
         rows = json.loads(path.read_text(encoding="utf-8"))
         cells = [text for row in rows for text in list(row.values())[2:]]
-        # What is no short word is a reason, which a column would be too narrow for.
+        # A text longer than these words is a reason; a column would be too narrow for it.
         reasons = list(dict.fromkeys(text for text in cells if len(text) > len("no residual stream")))
         measures = list(rows[0])[2:]
         head = "".join(f'<th scope="col">{html.escape(name.capitalize())}</th>' for name in ("family", *measures))
@@ -350,7 +350,7 @@ class Speed(SphinxDirective):
 
 
 class Pair(NamedTuple):
-    """A route beside ours. ratios: its time by ours, or ours by its where it is a pass, round by round."""
+    """Another route beside ours. ratios, one a round: its time / ours; for a pass of the model alone, ours / its."""
 
     measure: str
     work: str
@@ -366,13 +366,13 @@ class Pair(NamedTuple):
 
 
 def speed_pairs(measured: dict[str, Any], kind: str) -> list[Pair]:
-    """Every route of a kind, 'other' or 'pass', beside ours."""
+    """Each route of one kind, 'other' or 'pass', beside ours."""
     found = []
     for one in measured["comparisons"].values():
         ours = next(route for route in one["routes"].values() if route["kind"] == "ours")
         for name, route in one["routes"].items():
             if route["kind"] == kind:
-                # A route may have had fewer rounds than ours, and then has had the first.
+                # A route that had fewer rounds than ours had the first ones.
                 both = zip(ours["seconds"], route["seconds"], strict=False)
                 ratios = [b / a if kind == "other" else a / b for a, b in both]
                 found.append(Pair(one["measure"], one["work"], one["device"], name, ours, route, ratios))
@@ -412,7 +412,7 @@ def _work(pair: Pair) -> str:
 
 
 def _both(pair: Pair, of: Callable[[dict[str, Any]], str]) -> str:
-    """A quantity of the other way, and below it, bold, of this package."""
+    """A quantity of the other route, and below it, bold, that of this package."""
     return f"{of(pair.route)}<br><strong>{of(pair.ours)}</strong>"
 
 
@@ -454,12 +454,6 @@ def machine_facts(measured: dict[str, Any]) -> nodes.Node:
     return nodes.raw("", f"<dl>{items}</dl>", format="html")
 
 
-class Measured(NamedTuple):
-    """Where the plot of speeds comes from."""
-
-    line: str
-
-
 def speed_plot(measured: dict[str, Any]) -> nodes.Node:
     from vitcnn_utils.plots.style import figure, panels, styled
 
@@ -468,13 +462,13 @@ def speed_plot(measured: dict[str, Any]) -> nodes.Node:
     said = "; ".join(f"{pair.measure}, {pair.name}: {pair.ratio:.2g}" for pair in pairs)
     picture = figure(
         styled(_draw_speed)(pairs, panels),
-        ids=[],
+        name="",
         alt=f"Dots on a logarithmic axis: how many times as long as this package another way takes. {said}.",
         caption="How many times as long as this package another way takes for the same work. Large dots are medians, "
         "small ones single rounds; right of the line this package is faster.",
-        provenance=Measured(f"{measured['date']} · {machine['cpu']}, threads: {machine['threads']} · "
-                            f"commit {measured['commit']}"),
-    )  # fmt: skip
+        provenance=f"{measured['date']} · {machine['cpu']}, threads: {machine['threads']} · "
+        f"commit {measured['commit']}",
+    )
     return nodes.raw("", picture._repr_html_(), format="html")
 
 

@@ -24,8 +24,9 @@ from vitcnn_utils.explorers.base import Explorer
 from vitcnn_utils.images import Images
 from vitcnn_utils.measures.attention import patch_distances
 from vitcnn_utils.measures.receptive_field import radius_of_mass
+from vitcnn_utils.plots import style
 
-# Runs an explorer's script as anywidget does, without a page around it; gives the sentence and all text.
+# Runs an explorer's script as anywidget does, without a page around it; gives what is to be seen.
 RENDER = """
 async ({ esm, traits, data }) => {
   const script = (await import(URL.createObjectURL(new Blob([esm], { type: "text/javascript" })))).default;
@@ -34,12 +35,20 @@ async ({ esm, traits, data }) => {
   document.body.replaceChildren(el);
   script.render({ el, model: { get: (name) => values[name], set() {}, save_changes() {}, on() {}, off() {} } });
   await new Promise((resolve) => setTimeout(resolve, 20));
-  const foreign = el.querySelectorAll("img, script, b").length;
-  return [el.querySelector(".vx-sentence").textContent, el.textContent, window.ran ?? "", foreign];
+  const line = (label) => [label.textContent,
+    ...["stroke", "stroke-dasharray"].map((name) => label.querySelector("path").getAttribute(name))];
+  return {
+    sentence: el.querySelector(".vx-sentence").textContent, text: el.textContent, ran: window.ran ?? null,
+    foreign: el.querySelectorAll("img, script, b").length,
+    lines: [...el.querySelectorAll(".vx-plot figcaption span")].map((label) => line(label)),
+    heads: [...el.querySelectorAll(".vx-tiles")].at(-1)?.querySelectorAll("canvas").values().map(green).toArray(),
+  };
+  // Of the first patch; 'viridis' rises in green.
+  function green(canvas) { return canvas.getContext("2d").getImageData(1, 1, 1, 1).data[1]; }
 }
 """
 EVIL = '"><img src=x onerror="window.ran=1"><svg onload="window.ran=1"><b>${1}`</script>'
-Said = tuple[str, str, str, int]
+Seen = dict[str, dict[str, tuple[str, dict[str, Any]]]]  # by kind and case: the expected sentence, and what is seen
 
 
 def percent(values: xr.DataArray) -> str:
@@ -51,9 +60,9 @@ def percent(values: xr.DataArray) -> str:
 
 def attention_cases() -> dict[str, Any]:
     given = measured(2, prefix=("CLS", "register 0"))
-    row = given.attention.values[1, 2, 3, 18].astype(np.float64)
+    row = given[1].values[1, 2, 3, 18].astype(np.float64)
     most = row[2:].argmax()
-    head, far = given.isel(block=2, head=3), patch_distances((4, 5), 8).numpy()
+    head, far = given[0].isel(block=2, head=3), patch_distances((4, 5), 8).numpy()
     said = (
         f"made up, block 2, head 3: from token (3, 1) of image 1, the patch that gets most is token ({most // 5}, "
         f"{most % 5}), {100 * row[2:].max():.1f} % of the attention; CLS gets {100 * row[0]:.1f} %; register 0 gets "
@@ -64,7 +73,7 @@ def attention_cases() -> dict[str, Any]:
     )
     state = {"image": 1, "block": 2, "head": 3, "token": 2 + 3 * 5 + 1}
     blind = measured(1)
-    blind.attention[0, 1, 2, 3] = np.eye(21)[0]
+    blind[1][0, 1, 2, 3] = np.eye(21)[0]
     explorer, images = explorers.explore_attention(given, noise_images(2)), noise_images(1)
     return {
         "where a query looks": (explorer, state, said),
@@ -203,15 +212,36 @@ def hostile() -> dict[str, Explorer]:
     ratios = counted(tokens=5).assign_coords(part=("token", [EVIL, *["spatial"] * 4]))
     names = {"layer_a": [EVIL, "b", "c"], "kind_a": ("layer_a", [EVIL] * 3)}
     maps = {EVIL: layer_map(3, 3, names=(EVIL, EVIL)).assign_coords(names)}
-    heads = measured(1, prefix=(EVIL,)).assign_attrs(model=EVIL)
+    heads, weights = measured(1, prefix=(EVIL,))
     return {
-        "attention": explorers.explore_attention(heads, images),
+        "attention": explorers.explore_attention((heads.assign_attrs(model=EVIL), weights), images),
         "localization": explorers.explore_localization({EVIL: named}),
         "probes": explorers.explore_probes({EVIL: probes().assign_coords(layer=[EVIL, "b", "c"])}),
         "receptive_field": explorers.explore_receptive_field({EVIL: fields}),
         "similarity": explorers.explore_similarity(maps),
         "skip_ratios": explorers.explore_skip_ratios({EVIL: ratios}),
     }
+
+
+def models() -> dict[str, Explorer]:
+    """Models in an order in which colours by number would be wrong."""
+    labels = ["CNN", "ViT, untrained", "other", "ViT", "ViT, small data"]
+    rng = np.random.default_rng(0)
+    return {
+        "probes": explorers.explore_probes({label: probes(("mean",)) for label in labels}),
+        "localization": explorers.explore_localization({label: noisy(2, 3) for label in labels[:4]}),
+        "receptive_field": explorers.explore_receptive_field(
+            {label: fields_of(rng.random((2, 9, 9)), [0, 1]) for label in labels[:4]}
+        ),
+    }
+
+
+def one_head_that_is_peaked() -> tuple[xr.Dataset, xr.DataArray]:
+    """Of two heads, one looks at one patch only, the other at all alike."""
+    given = measured(1, blocks=1, heads=2, prefix=())
+    given[1][0, 0, 0] = np.eye(20)
+    given[1][0, 0, 1] = 1 / 20
+    return given
 
 
 CASES: dict[str, Callable[[], dict[str, Any]]] = {
@@ -221,8 +251,8 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, tuple[str, Said]]]:
-    """Of each kind, by case: the expected sentence, and what was said. The browser is closed before any test runs."""
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    """The browser is closed before any test runs."""
     from playwright.sync_api import sync_playwright
 
     executable = browser.find()
@@ -232,13 +262,16 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, tuple[
     page_file.write_text("<!doctype html><title>Words</title>", encoding="utf-8")
     every = {kind: cases() for kind, cases in CASES.items()}
     every["hostile"] = {kind: (explorer, {}, "") for kind, explorer in hostile().items()}
+    every["colours"] = {kind: (explorer, {}, "") for kind, explorer in models().items()}
+    heads = explorers.explore_attention(one_head_that_is_peaked(), noise_images(1))
+    every["heads"] = {scale: (heads, {"scale": scale, "view": "attention"}, "") for scale in ("same", "own")}
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=executable, args=browser.ARGUMENTS)
         page = chromium.new_page()
         page.goto(page_file.as_uri())
-        found: dict[str, dict[str, tuple[str, Said]]] = {}
+        found: Seen = {}
         for kind, cases in every.items():
-            found[kind] = {case: (expected, tuple(page.evaluate(RENDER, _input(explorer, state))))
+            found[kind] = {case: (expected, page.evaluate(RENDER, _input(explorer, state)))
                            for case, (explorer, state, expected) in cases.items()}  # fmt: skip
         chromium.close()
     return found
@@ -256,8 +289,9 @@ def _input(explorer: Explorer, state: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", CASES)
-def test_the_sentence_is_right(said: dict[str, dict[str, tuple[str, Said]]], kind: str) -> None:
-    for case, (expected, (sentence, *_)) in said[kind].items():
+def test_the_sentence_is_right(seen: Seen, kind: str) -> None:
+    for case, (expected, found) in seen[kind].items():
+        sentence = found["sentence"]
         place = 0
         for part in expected.split("…"):
             assert part in sentence[place:], (case, part, sentence)
@@ -266,7 +300,26 @@ def test_the_sentence_is_right(said: dict[str, dict[str, tuple[str, Said]]], kin
 
 
 @pytest.mark.parametrize("kind", CASES)
-def test_names_are_text(said: dict[str, dict[str, tuple[str, Said]]], kind: str) -> None:
-    _, (sentence, text, ran, elements) = said["hostile"][kind]
-    assert EVIL in sentence and EVIL in text
-    assert (ran, elements) == ("", 0)
+def test_names_are_text(seen: Seen, kind: str) -> None:
+    _, found = seen["hostile"][kind]
+    assert EVIL in found["sentence"] and EVIL in found["text"]
+    assert (found["ran"], found["foreign"]) == (None, 0)
+
+
+def test_a_model_has_its_colour_whatever_stands_beside_it(seen: Seen) -> None:
+    expected = {
+        "CNN": [style.ORANGE, None], "ViT, untrained": [style.BLUE, "1 3"], "other": [style.GREEN, None],
+        "ViT": [style.BLUE, None], "ViT, small data": [style.BLUE, "4 3"],
+    }  # fmt: skip
+    for kind in models():
+        lines = {label: look for label, *look in seen["colours"][kind][1]["lines"]}
+        assert {label: look for label, look in lines.items() if label in expected} == {
+            label: look for label, look in expected.items() if label in lines
+        }
+        assert {"CNN", "ViT"} <= set(lines), kind
+
+
+def test_a_flat_head_looks_flat_beside_a_peaked_one(seen: Seen) -> None:
+    dark, flat = seen["heads"]["same"][1]["heads"]
+    assert dark < flat < 50
+    assert seen["heads"]["own"][1]["heads"][1] > 200

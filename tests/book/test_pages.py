@@ -119,6 +119,23 @@ def test_pages_fit_a_phone(served: list[Visit]) -> None:
     assert [(v.name, v.phone["wide"]) for v in served if v.phone["overflow"] > 0] == []
 
 
+def test_no_word_is_broken_on_a_phone(served: list[Visit]) -> None:
+    assert [(v.name, v.phone["brokenWords"]) for v in served if v.phone["brokenWords"]] == []
+
+
+def test_what_a_phone_cuts_off_has_a_cue(served: list[Visit]) -> None:
+    assert [(v.name, v.phone["scrollersWithoutCue"]) for v in served if v.phone["scrollersWithoutCue"]] == []
+
+
+def test_formulas_have_a_math_font(visits: list[Visit]) -> None:
+    """Without one subscripts stand on the line; the bars of a norm are not to grow beyond what they enclose."""
+    with_formulas = [v for v in visits if v.seen["formulas"]]
+    assert with_formulas
+    assert [v.name for v in with_formulas if not v.seen["mathFont"]] == []
+    assert [(v.name, v.seen["levelSubscripts"]) for v in with_formulas if v.seen["levelSubscripts"]] == []
+    assert [(v.name, v.seen["tallBars"]) for v in with_formulas if v.seen["tallBars"]] == []
+
+
 def test_links_within_the_book_lead_somewhere(served: list[Visit], html: Path) -> None:
     ids = {v.name: {*v.seen["ids"], "", "top"} for v in served}
     broken = []

@@ -1,23 +1,170 @@
-"""Models that stand beside an edition's ViT: another start, less data, another read-out, no skips.
+"""The models that stand side by side in a figure, and the images that all of them see.
 
-Such trainings are hardly ever published. Where an edition names none of its own, those of the zoo stand in. Beside a
-ViT of other origin these are no twins of it: they are compared with a model of the zoo, on the zoo's images.
+Beside an edition's ViT stand models that are hardly ever published: another start, less data, another read-out, no
+skips. Where an edition names none of its own, those of the zoo stand in. They are no twins of a ViT of other origin, so
+they are compared with a model of the zoo, on the zoo's images.
 """
 
-from collections.abc import Sequence
+import html
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any
 
+from vitcnn_utils import zoo
+from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.images import Images, load_images
+from vitcnn_utils.measures.accuracy import accuracy, knows_classes
+from vitcnn_utils.models.facts import Model
+from vitcnn_utils.models.load import load_model
+from vitcnn_utils.zoo.cards import steps_beside
 
 WHOLE, TWIN = "zoo/vit-cls", "zoo/vit-cls-seed-2"
 """The zoo's ViT, and the one of the same recipe that was trained for as long as the zoo's other companions."""
+Name = str | Mapping[str, Any]
+"""Of a model, as an edition gives it: a name, or a mapping with `name`, `weights` and `image_size`."""
+ALL, SECOND, UNTRAINED = "all data", "second seed", "untrained"
 
 
-def related(name: str | None, to: str) -> str | None:
-    """`name`, if it and `to` are both of the zoo, or neither is; else None."""
-    return name if name and _of_zoo(name) == _of_zoo(to) else None
+class Cast(Mapping[str, Model]):
+    """The models of a figure by label, each loaded when first asked for; empty where the edition lacks one.
+
+    A label that ends in 'untrained' stands for the model before training. images: what all of them see. stand_in:
+    whether they are the zoo's, beside a ViT that is not. Shown in a notebook, it says which models these are, or that
+    there are none.
+    """
+
+    def __init__(
+        self, figure: str, names: Mapping[str, Name], images: Images, stand_in: bool = False, **options: Any
+    ) -> None:
+        self.figure, self.names, self.images, self.stand_in = figure, dict(names), images, stand_in
+        self._options = options
+        self._loaded: dict[str, Model] = {}
+
+    def __getitem__(self, label: str) -> Model:
+        if label not in self._loaded:
+            weights = UNTRAINED if label.endswith(UNTRAINED) else None
+            self._loaded[label] = load_model(self.names[label], weights, **self._options)
+        return self._loaded[label]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def cards(self) -> dict[str, dict[str, Any]]:
+        """The cards of those models that are of the zoo, by name."""
+        return {name: zoo.card(name) for name in self.names.values() if isinstance(name, str) and name in zoo.names()}
+
+    @cached_property
+    def accuracies(self) -> dict[str, float]:
+        """The accuracy of each trained model, 0 to 1; none where the images are not labelled with a model's classes."""
+        trained = {label: model for label, model in self.items() if not label.endswith(UNTRAINED)}
+        if not all(knows_classes(model, self.images) for model in trained.values()):
+            return {}
+        return {label: accuracy(model, self.images) for label, model in trained.items()}
+
+    def _repr_html_(self) -> str:
+        figure = f"<strong>{html.escape(self.figure)}</strong>"
+        if not self.names:
+            return f"<p>{figure} is left out: it needs models that this edition does not name.</p>"
+        trained = [(label, name) for label, name in self.names.items() if not label.endswith(UNTRAINED)]
+        shown = ", ".join(
+            f"{'' if label == title(name) else html.escape(label)} <code>{html.escape(title(name))}</code>".lstrip()
+            for label, name in trained
+        )
+        why = ": models of the zoo, as this edition has none of its own that were trained in this way" * self.stand_in
+        return f"<p>{figure} shows {shown}, on images of {html.escape(self.images.name)}{why}.</p>"
 
 
-def beside(name: str | None, *candidates: str | None) -> str | None:
+class Casting:
+    """Chooses the models of figures for the ViT of an edition, `vit`, and its images."""
+
+    def __init__(
+        self, vit: Name, images: Images, image_size: int | None = None, seed: int = 0, device: str = "auto"
+    ) -> None:
+        self.vit, self.images, self.seed = vit, images, seed
+        self.options: dict[str, Any] = {"device": device, "seed": seed}
+        self.own_options = self.options | {"image_size": image_size}
+
+    def cast(self, figure: str, names: Mapping[str, Name | None]) -> Cast:
+        """The models of `names`, all of one origin; an empty cast if one of them is missing (None).
+
+        If they are of the zoo and the edition's ViT is not, they see as many of the zoo's images, at most. VitcnnError
+        if the ViT is of the zoo and they are not.
+        """
+        present = {label: name for label, name in names.items() if name}
+        if not present or len(present) < len(names):
+            return Cast(figure, {}, self.images)
+        if any(related(name, self.vit) for name in present.values()):
+            return Cast(figure, present, self.images, **self.own_options)
+        foreign = [title(name) for name in present.values() if not of_zoo(name)]
+        if foreign:
+            raise VitcnnError(
+                f"{figure}: {foreign[0]} cannot stand beside {title(self.vit)}: name models of one origin"
+            )
+        pictures = load_images("cifar10", seed=self.seed)[: len(self.images)]
+        return Cast(figure, present, pictures, stand_in=True, **self.options)
+
+    def own(self, figure: str, names: Mapping[str, Name | None], cnn: Name | None = None) -> Cast:
+        """Those of `names` that can be shown beside the edition's ViT, and its CNN (labels 'CNN…'), on its images."""
+        bases = {label: cnn if cnn and label.startswith("CNN") else self.vit for label in names}
+        kept = {label: name for label, name in names.items() if name and related(name, bases[label])}
+        return Cast(figure, kept, self.images, **self.own_options)
+
+    def controls(self, vit_seed_2: Name | None) -> Cast:
+        """What claims on the edition's ViT are held against: the ViT before training, and one from another start.
+
+        The label of the latter says how long both were trained, where they are of the zoo.
+        """
+        names: dict[str, Name] = {UNTRAINED: self.vit}
+        if vit_seed_2 and related(vit_seed_2, self.vit):
+            cards = {name: zoo.card(name) for name in (self.vit, vit_seed_2) if isinstance(name, str) and of_zoo(name)}
+            names[SECOND + steps_beside(cards, title(vit_seed_2), title(self.vit))] = vit_seed_2
+        return Cast("The control", names, self.images, **self.own_options)
+
+    def series(self, figure: str, *series: Mapping[Any, Name] | None, vit_seed_2: Name | None = None) -> list[Cast]:
+        """Models by the part of the data that they saw, one cast a series, all on the same images.
+
+        series: see `parts`. Then the controls: 'second seed' (the recipe of 'all data' from another start, where there
+        is one) and 'untrained'.
+        """
+        casts = []
+        for names in map(parts, filter(None, series)):
+            second = another_start(names[ALL], self.vit, vit_seed_2)
+            controls = ({SECOND: second} if second else {}) | {UNTRAINED: names[ALL]}
+            casts.append(self.cast(figure, names | controls))
+        return [cast for cast in casts if cast.stand_in == casts[0].stand_in]
+
+
+def parts(series: Mapping[Any, Name] | None) -> dict[str, Name]:
+    """Models by the part of the data that they saw, smallest part first: '3 %', … and 'all data' for the largest.
+
+    series: percent of the training images -> model; keys may be text, as papermill hands them over.
+    """
+    if not series:
+        return {}
+    *less, (_, whole) = sorted((float(percent), name) for percent, name in series.items())
+    return {f"{percent:g} %": name for percent, name in less} | {ALL: whole}
+
+
+def of_zoo(name: Name) -> bool:
+    """Whether a model is the zoo's, with the weights that ship."""
+    return isinstance(name, str) and name.startswith("zoo/")
+
+
+def title(name: Name) -> str:
+    """What a model is called where it is shown."""
+    return name if isinstance(name, str) else ", ".join(map(str, name.values()))
+
+
+def related(name: Name, to: Name) -> bool:
+    """Whether two models are both of the zoo, or neither is."""
+    return of_zoo(name) == of_zoo(to)
+
+
+def beside(name: Name | None, *candidates: Name | None) -> Name | None:
     """The model that a companion is compared with: the first candidate related to it, the zoo's `TWIN` for the zoo's.
 
     None where there is no companion, or nothing to compare it with.
@@ -25,34 +172,20 @@ def beside(name: str | None, *candidates: str | None) -> str | None:
     if not name:
         return None
     found = [candidate for candidate in candidates if candidate and related(candidate, name)]
-    return next(iter(found), TWIN if _of_zoo(name) else None)
+    return next(iter(found), TWIN if of_zoo(name) else None)
 
 
-def another_start(name: str, vit: str, vit_seed_2: str | None) -> str | None:
+def another_start(name: Name, vit: Name, vit_seed_2: Name | None) -> Name | None:
     """The model of the same recipe as `name` from another start: the edition's for its ViT, the zoo's for the zoo's."""
-    return related(vit_seed_2, vit) if name == vit else TWIN if name == WHOLE else None
+    if name == vit:
+        return vit_seed_2 if vit_seed_2 and related(vit_seed_2, vit) else None
+    return TWIN if name == WHOLE else None
 
 
-def stand_in(name: str, vit: str) -> bool:
-    """Whether a companion is the zoo's, and the edition's ViT is not."""
-    return _of_zoo(name) and not _of_zoo(vit)
-
-
-def images_of(name: str, vit: str, images: Images, seed: int) -> Images:
-    """What a companion sees: the edition's images, or, where the zoo's stands in, at most as many of the zoo's."""
-    if not stand_in(name, vit):
-        return images
-    return load_images("cifar10", seed=seed)[: len(images)]
-
-
-def note(figure: str, names: Sequence[str]) -> str:
-    """Markdown that says that models of the zoo stand in."""
-    models = ", ".join(f"`{name}`" for name in dict.fromkeys(names))
-    return (
-        f"**{figure} shows models of the zoo**, {models}, on images of CIFAR-10: this edition has none of its own "
-        "that were trained in this way."
-    )
-
-
-def _of_zoo(name: str) -> bool:
-    return name.startswith("zoo/")
+def skipless_block(model: Model) -> int:
+    """The number of the one block that has no skip connections; VitcnnError where there is none such, or several."""
+    blocks = sorted({branch.block for branch in model.branches if not branch.has_skip})
+    if len(blocks) != 1:
+        has = f"blocks {blocks} without skip connections" if blocks else "all its skip connections"
+        raise VitcnnError(f"{model.name} has {has}: `noskip` takes models trained without those of one block")
+    return blocks[0]

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,34 +39,40 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """An executed notebook's JSON, or what one that failed wrote so far ('' if nothing), and why in one line."""
+    """An executed notebook's JSON, or what one that failed wrote so far ('' if nothing), and why in one line.
+
+    seconds: how long it ran; of them `measuring` in the cells after the first one, which loads models and images.
+    uses: what `fingerprint.used` found in the kernel.
+    """
 
     notebook: str
-    seconds: float
     failure: str = ""
+    seconds: float = 0
+    measuring: float = 0
+    uses: dict[str, Any] = field(default_factory=lambda: {"files": [], "packages": [], "memory": 0})
 
 
-def execute(task: Task, aside: str | None = None) -> Outcome:
-    """Run a notebook in a kernel of this very Python; whatever stops it but an interrupt is told in the outcome.
-
-    aside: a folder for what is written meanwhile, which is removed.
-    """
+def execute(task: Task) -> Outcome:
+    """Run a notebook in a kernel of this very Python; whatever stops it but an interrupt is told in the outcome."""
     from nbclient.exceptions import DeadKernelError
 
     try:
-        return _attempt(task, aside)
+        return _attempt(task)
     except (DeadKernelError, RuntimeError) as error:
-        return Outcome("", 0, _lost(error))
+        return Outcome("", _lost(error))
 
 
-def _attempt(task: Task, aside: str | None) -> Outcome:
-    """As `execute`, but raises where the kernel is lost, DeadKernelError, or does not come up, RuntimeError."""
+def _attempt(task: Task, aside: str | None = None) -> Outcome:
+    """As `execute`, but raises where the kernel is lost, DeadKernelError, or does not come up, RuntimeError.
+
+    aside: a folder for what is written meanwhile, which is removed.
+    """
     from papermill import PapermillExecutionError, execute_notebook
 
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=aside) as folder, _own_kernel(), _interruptible() as kernel:
-        source, target = Path(folder) / task.name, Path(folder) / f"executed-{task.name}"
-        source.write_text(task.source, encoding="utf-8")
+    with tempfile.TemporaryDirectory(dir=aside) as name, _own_kernel(Path(name)), _kernels(Path(name)) as kernel:
+        source, target = Path(name) / task.name, Path(name) / f"executed-{task.name}"
+        source.write_text(json.dumps(_with_report(json.loads(task.source))), encoding="utf-8")
         where = task.folder if Path(task.folder).is_dir() else None
         options = {"kernel_name": "python3", "kernel_manager_class": kernel, "progress_bar": {"disable": None}}
         failure = ""
@@ -74,50 +80,89 @@ def _attempt(task: Task, aside: str | None) -> Outcome:
             execute_notebook(source, target, task.parameters, cwd=where, **options)
         except PapermillExecutionError as error:
             failure = _describe(error, json.loads(target.read_text(encoding="utf-8")))
-        return Outcome(target.read_text(encoding="utf-8"), time.monotonic() - start, failure)
+        return _outcome(json.loads(target.read_text(encoding="utf-8")), failure, time.monotonic() - start)
+
+
+_REPORT = """\
+import json
+from vitcnn_utils.editions import fingerprint
+print(json.dumps(fingerprint.used()))
+"""
+"""Runs in the kernel after a notebook's last cell."""
+
+
+def _with_report(notebook: dict[str, Any]) -> dict[str, Any]:
+    of_code: dict[str, Any] = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+    cell = of_code | {"id": "report", "source": _REPORT}
+    return {**notebook, "cells": [*notebook["cells"], cell]}
+
+
+def _outcome(notebook: dict[str, Any], failure: str, seconds: float) -> Outcome:
+    """Take the report out of an executed notebook; one that failed has none."""
+    *cells, report = notebook["cells"]
+    notebook["cells"] = cells
+    for cell in cells:
+        if "injected-parameters" in cell["metadata"].get("tags", []):
+            cell["id"] = "injected-parameters"  # papermill draws one at random
+    text = json.dumps(notebook)
+    if failure:
+        return Outcome(text, failure, seconds)
+    code = [cell for cell in cells if cell["cell_type"] == "code" and not _is_preparation(cell)]
+    measuring = sum(cell["metadata"]["papermill"]["duration"] for cell in code[1:])
+    printed = "".join("".join(o["text"]) for o in report["outputs"] if o.get("name") == "stdout")
+    return Outcome(text, "", seconds, measuring, json.loads(printed.splitlines()[-1]))
+
+
+def _is_preparation(cell: dict[str, Any]) -> bool:
+    return not {"install", "parameters", "injected-parameters"}.isdisjoint(cell["metadata"].get("tags", []))
 
 
 @contextmanager
-def _interruptible() -> Iterator[type]:
-    """Gives a class of kernels that an interrupt of this process kills; then KeyboardInterrupt is raised.
+def _kernels(folder: Path) -> Iterator[type]:
+    """Gives a class of kernels that an interrupt or SIGTERM of this process kills; then the process ends.
 
-    Raised at once, amid what asyncio does, it would leave kernels, tracebacks, or a process that waits forever.
+    To raise at once, amid what asyncio does, would leave kernels, tracebacks, or a process that waits forever.
+    folder: for the file with the kernel's key, so that it is gone with the folder.
     """
     from jupyter_client import AsyncKernelManager
     from nbclient.exceptions import DeadKernelError
 
     started: list[Any] = []
-    interrupted = threading.Event()
+    received: list[int] = []
 
     class Kernel(AsyncKernelManager):
         def __init__(self, **options: Any) -> None:
-            super().__init__(**options)
+            super().__init__(connection_file=str(folder / "kernel.json"), **options)
             started.append(self)
 
     def kill(number: int, frame: Any) -> None:
-        interrupted.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        received.append(number)
         processes = [kernel.provisioner.process for kernel in started if kernel.has_kernel]
         for process in processes:
             process.kill()
-        if not processes:
-            raise KeyboardInterrupt
+        if not processes or len(received) > 1:
+            _end(number)
 
-    # Only the main thread hears of interrupts, and whoever has chosen to ignore them shall.
+    # Only the main thread hears of signals, and whoever has chosen to ignore them shall.
     hears = threading.current_thread() is threading.main_thread()
-    hears = hears and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if hears:
-        signal.signal(signal.SIGINT, kill)
+    old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if hears else {}
+    old = {number: handler for number, handler in old.items() if handler not in (None, signal.SIG_IGN)}
+    for number in old:
+        signal.signal(number, kill)
     try:
         yield Kernel
     except (DeadKernelError, RuntimeError):
-        if not interrupted.is_set():
+        if not received:
             raise
     finally:
-        if hears:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-    if interrupted.is_set():
-        raise KeyboardInterrupt
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    if received:
+        _end(received[0])
+
+
+def _end(number: int) -> None:
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
 def _describe(error: Any, notebook: dict[str, Any]) -> str:
@@ -143,24 +188,28 @@ def _lost(error: BaseException) -> str:
     return f"could not be run, {name}: {' '.join(str(error).split())[:300]}"
 
 
+_QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
+"""In a kernel that nobody watches, progress bars would be widgets, which a page without a kernel cannot show."""
+
+
 @contextmanager
-def _own_kernel() -> Iterator[None]:
+def _own_kernel(folder: Path) -> Iterator[None]:
     """Let 'python3' be the interpreter that runs now, whatever kernels the user has under that name."""
     from ipykernel.kernelspec import write_kernel_spec
 
+    # What fails in a cell is in the notebook; in its log a kernel tells of interrupts, with a traceback, and warns
+    # that others could listen, though it talks to this machine alone.
+    options = ["--log-level=CRITICAL"]
+    write_kernel_spec(str(folder / "kernels" / "python3"), overrides={"env": _QUIET}, extra_arguments=options)
     old = os.environ.get("JUPYTER_PATH")
-    with tempfile.TemporaryDirectory() as folder:
-        # What fails in a cell is in the notebook; in its log a kernel tells of interrupts, with a traceback, and warns
-        # that others could listen, though it talks to this machine alone.
-        write_kernel_spec(str(Path(folder) / "kernels" / "python3"), extra_arguments=["--log-level=CRITICAL"])
-        os.environ["JUPYTER_PATH"] = folder + (os.pathsep + old if old else "")
-        try:
-            yield
-        finally:
-            if old is None:
-                del os.environ["JUPYTER_PATH"]
-            else:
-                os.environ["JUPYTER_PATH"] = old
+    os.environ["JUPYTER_PATH"] = str(folder) + (os.pathsep + old if old else "")
+    try:
+        yield
+    finally:
+        if old is None:
+            del os.environ["JUPYTER_PATH"]
+        else:
+            os.environ["JUPYTER_PATH"] = old
 
 
 # Dask
@@ -181,7 +230,7 @@ def on_cluster(tasks: Sequence[Task], scheduler: str | None) -> Iterator[tuple[T
         try:
             for future in as_completed(list(futures)):
                 error = future.exception()
-                yield futures[future], future.result() if error is None else Outcome("", 0, _lost(error))
+                yield futures[future], future.result() if error is None else Outcome("", _lost(error))
         finally:
             client.cancel(list(futures))
 
@@ -195,7 +244,7 @@ def _on_worker(task: Task) -> Outcome:
     from dask.distributed import get_worker
 
     if fingerprint.of_package() != task.package:
-        return Outcome("", 0, f"was not run: on worker {get_worker().address} the package is another version")
+        return Outcome("", f"was not run: on worker {get_worker().address} the package is another version")
     with _ONE_AT_A_TIME:
         return _attempt(task, get_worker().local_directory)
 
@@ -210,8 +259,9 @@ def _client(scheduler: str | None) -> Iterator[Any]:
     with ExitStack() as stack:
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": _RETRIES}))
         if scheduler is None:
-            # No limit on memory: the work is done in the kernel, which Dask does not see.
-            options = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": ":0"}
+            # No limit on memory: the work is done in the kernel, which Dask does not see. The dashboard has no
+            # password, so this machine alone may see it.
+            options = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": "127.0.0.1:0"}
             where = stack.enter_context(LocalCluster(silence_logs=logging.CRITICAL, **options))
         else:
             where = scheduler

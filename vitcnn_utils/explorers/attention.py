@@ -10,9 +10,10 @@ from PIL import Image
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers.base import Explorer, Quantized, Still, quantize
 from vitcnn_utils.images import Images
-from vitcnn_utils.measures.attention import attention_maps, head_distances, patch_distances
+from vitcnn_utils.measures.attention import attention_maps, head_distances, query_distance
 from vitcnn_utils.models.facts import Model
 
+Measured = tuple[xr.Dataset, xr.DataArray]  # by `head_distances` and `attention_maps`
 _OF_HEADS = ("distance", "distance_renormalized", "prefix_mass")
 # How finely weights are stored, in steps from 0 to the largest weight of a query: as finely as the room allows.
 _STEPS = (254, 127, 63, 40, 31, 27, 24, 21, 18, 15)
@@ -35,9 +36,9 @@ class AttentionExplorer(Explorer):
 
 
 def explore_attention(
-    vit: Model | xr.Dataset,
+    vit: Model | Measured,
     images: Images,
-    small_data: Model | xr.Dataset | None = None,
+    small_data: Model | Measured | None = None,
     n_images: int = 4,
     name: str | None = None,
     still: Still | None = None,
@@ -45,8 +46,8 @@ def explore_attention(
     """Where each head looks from each token of a picture, beside how far all heads look (Figs 3 and 4).
 
     vit: a model, whose heads' distances are then measured on all `images` and whose attention on the first `n_images`;
-    or arrays already measured: `head_distances(model, images).assign(attention=attention_maps(model, few))`, with `few`
-    the first of `images`. Some blocks only: `measured.isel(block=[0, 1, -2, -1])`, those of the paper's figures.
+    or both already measured: `(head_distances(model, images), attention_maps(model, images[:4]))`. Some blocks only:
+    `isel(block=[0, 1, -2, -1])` of both, those of the paper's figures.
     small_data: the like of a model trained on less data, of the same shape. name: tells apart two of these on one page.
     still: the figure of the same arrays, shown where no script runs.
 
@@ -56,71 +57,59 @@ def explore_attention(
     if n_images < 1:
         raise VitcnnError(f"n_images={n_images}: an explorer needs at least one image")
     models = [_measured(one, images, n_images) for one in (vit, small_data) if one is not None]
-    _require_alike(models, images)
-    first, (rows, columns) = models[0], models[0].attrs["grid"]
-    n, L, H, T = first.attention.shape[:4]
+    maps = [one for _, one in models]
+    _require_alike(maps, images)
+    distances, (rows, columns), prefix = models[0][0], maps[0].attrs["grid"], maps[0].attrs["prefix"]
+    n, L, H, T = maps[0].shape[:4]
     pictures = _pictures(images.pixels[:n])
-    stored = _stored(models, _ROOM - pictures.nbytes)
-    heads = {key: np.stack([one[key].values for one in models]).astype(np.float32) for key in _OF_HEADS}
+    stored = _stored(maps, _ROOM - pictures.nbytes)
+    heads = {key: np.stack([one[key].values for one, _ in models]).astype(np.float32) for key in _OF_HEADS}
     nearest = np.unravel_index(heads["distance"][0].argmin(), (L, H))
-    prefix = list(first.attention.attrs["prefix"])
     return AttentionExplorer(
         {"pixels": pictures, **stored, **heads},
         {"model": len(models), "image": n, "block": L, "head": H, "token": T,
          "view": ["overlay", "attention", "picture"], "scale": ["same", "own"]},
         # The head that looks nearest, from the middle of the picture.
         {"block": nearest[0], "head": nearest[1], "token": len(prefix) + rows // 2 * columns + columns // 2},
-        name, still, models=[str(one.attrs["model"]) for one in models], blocks=first.block.values.tolist(),
-        heads=first["head"].values.tolist(), grid=[rows, columns], prefix=prefix,
+        name, still, models=[str(one.attrs["model"]) for one, _ in models], blocks=distances["block"].values.tolist(),
+        heads=distances["head"].values.tolist(), grid=[rows, columns], prefix=list(prefix),
         pictures=[f"image {i}{_class_of(images, i)}" for i in range(n)],
-        n_images=first.attrs["n_images"], uniform=first.attrs["uniform_distance"],
+        n_images=distances.attrs["n_images"], uniform=distances.attrs["uniform_distance"],
         errors={"weight": stored["relative"].error, "distance": stored["query_distance"].error},
     )  # fmt: skip
 
 
-def _measured(model: Model | xr.Dataset, images: Images, n: int) -> xr.Dataset:
+def _measured(model: Model | Measured, images: Images, n: int) -> Measured:
     if isinstance(model, Model):
-        return head_distances(model, images).assign(attention=attention_maps(model, images[:n]))
-    missing = {"attention", *_OF_HEADS} - set(model)
-    if missing:
-        raise VitcnnError(
-            f"the measured arrays lack {', '.join(sorted(missing))}: give "
-            "head_distances(model, images).assign(attention=attention_maps(model, images[:4]))"
-        )
-    return model.isel(image=slice(n))
+        return head_distances(model, images), attention_maps(model, images[:n])
+    kinds = [type(one) for one in model] if isinstance(model, tuple) else None
+    if kinds != [xr.Dataset, xr.DataArray] or not set(_OF_HEADS) <= set(model[0]):
+        raise VitcnnError("give a model, or (head_distances(model, images), attention_maps(model, images[:4]))")
+    return model[0], model[1].isel(image=slice(n))
 
 
-def _require_alike(models: list[xr.Dataset], images: Images) -> None:
-    shapes = [(tuple(one.attrs["grid"]), one.attention.shape) for one in models]
+def _require_alike(maps: list[xr.DataArray], images: Images) -> None:
+    shapes = [(tuple(one.attrs["grid"]), one.shape) for one in maps]
     if len(set(shapes)) > 1:
         raise VitcnnError(f"the models differ in their grid, blocks, heads or tokens ({shapes}): give two of one shape")
-    (rows, columns), (n, _, _, T, keys) = shapes[0]
-    prefix = models[0].attention.attrs.get("prefix")
-    if prefix is None or len(prefix) + rows * columns != T or keys != T:
-        raise VitcnnError(
-            f"attention of {T} x {keys} tokens, of which attrs['prefix'] names {prefix}, does not fit a {rows} x "
-            f"{columns} grid: give it as `attention_maps` does"
-        )
-    if len(images) < n:
-        raise VitcnnError(
-            f"attention was measured on {n} images, not {len(images)}: give the images it was measured on"
-        )
+    if len(images) < len(maps[0]):
+        raise VitcnnError(f"attention was measured on {len(maps[0])} images, not {len(images)}: give those")
 
 
-def _stored(models: list[xr.Dataset], room: int) -> dict[str, Quantized]:
+def _stored(maps: list[xr.DataArray], room: int) -> dict[str, Quantized]:
     """Attention as the explorer keeps it, by (model, image, block, head, query).
 
     relative (…, patch): a weight as a share of `peak`, the query's largest weight on a patch. prefix (…, prefix token):
     weights on tokens without a place. query_distance (patches as queries only): pixels, of the attention to patches
     scaled to sum to 1.
     """
-    P = len(models[0].attention.attrs["prefix"])
-    weights = np.stack([one.attention.values for one in models])
+    P = len(maps[0].attrs["prefix"])
+    weights = np.stack([one.values for one in maps])
     on_patches = weights[..., P:]
     peak = on_patches.max(-1)
-    far = patch_distances(tuple(models[0].attrs["grid"]), models[0].attrs["patch_size"]).numpy()
-    with np.errstate(invalid="ignore"):  # no attention to patches at all: no distance, no shares
-        distance = np.einsum("...ij,ij->...i", on_patches[..., P:, :], far) / on_patches[..., P:, :].sum(-1)
+    distance = query_distance(weights, maps[0].attrs["grid"], maps[0].attrs["patch_size"], P, renormalize=True)
+    distance = np.where(peak[..., P:] > 0, distance, np.nan)  # no attention to patches at all: no distance, no shares
+    with np.errstate(invalid="ignore"):
         relative = np.nan_to_num(on_patches / peak[..., None])
     small = {
         "peak": quantize(peak, 0, 1, bits=16),

@@ -24,6 +24,7 @@ from vitcnn_utils.models.facts import Model
 # What the output of an explorer holds for the static book, see `Explorer.for_page`.
 MIME = "application/vnd.vitcnn.explorer+json"
 _FOLDER = Path(__file__).parent
+_NEEDS = "An interactive view: it needs scripts, and in a notebook a running kernel."
 
 
 class Still(Protocol):
@@ -206,8 +207,8 @@ class Explorer(anywidget.AnyWidget):
         """HTML for where no script runs: the still and a line."""
         # Ids of its own, as the figure may stand on the same page.
         svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{self.name}-", self._still.svg) if self._still else ""
-        text = f"<strong>{html.escape(self.title)}</strong> An interactive view, in the online book or with a kernel."
-        return f'<div class="vx-fallback">{svg}<p>{text}</p></div>'
+        title = f"<strong>{html.escape(self.title)}</strong>"
+        return f'<div class="vx-fallback">{svg}<p>{title} {_NEEDS}</p></div>'
 
     def for_page(self) -> dict[str, str]:
         """What the static book needs: `payload` is gzip in base64, of the length of a JSON text as 4 bytes

@@ -84,11 +84,11 @@ function looksOf(labels) {
   const names = [...new Set(parts.map(([name]) => name))];
   const free = LINES.slice(0, 5).filter((color) => !names.some((name) => MODELS.get(name) === color));
   const others = names.filter((name) => !MODELS.has(name));
-  return parts.map(([name, variant = ""], i) => {
+  const known = (variant = "") => VARIANTS.find(([start]) => variant.startsWith(start))?.[1];
+  return parts.map(([name, variant], i) => {
     const place = others.indexOf(name);
-    const known = VARIANTS.find(([start]) => variant.startsWith(start));
-    const isAgain = place >= free.length || parts.findIndex(([one]) => one === name) < i;
-    return { color: MODELS.get(name) ?? free[place % free.length], dash: known ? known[1] : isAgain ? DASHED : undefined };
+    const isAgain = place >= free.length || parts.slice(0, i).some(([one, how]) => one === name && !known(how));
+    return { color: MODELS.get(name) ?? free[place % free.length], dash: known(variant) ?? (isAgain ? DASHED : undefined) };
   });
 }
 

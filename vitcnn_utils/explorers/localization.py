@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 import traitlets
 import xarray as xr
 
@@ -12,7 +11,7 @@ from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers.base import Explorer, Still, depths_of, measured, quantize, stops
 from vitcnn_utils.images import Images
 from vitcnn_utils.measures.localization import DIMS, contrast, layer_patch_similarity, localization_rate
-from vitcnn_utils.models.facts import Layer, Model
+from vitcnn_utils.models.facts import Model
 
 _PIXELS = "pixels"  # the layer of a map that has none: the input itself
 _NONE = 255
@@ -63,11 +62,8 @@ def explore_localization(
 
 def _of_last_grid(model: Model, images: Images) -> xr.DataArray:
     """Of the blocks whose grid is that of the last: all of a ViT's, those of a CNN's last stage."""
-    blocks: list[Layer] = model.blocks or model.layers[-1:]
-    pixels = model.prepare(torch.from_numpy(images.pixels[[0]]))
-    grids = model.reduce(pixels, blocks, lambda _, activation: tuple(model.spatial(activation).shape[1:3]))
-    last = [block for block in blocks if grids[block.name] == grids[blocks[-1].name]]
-    return layer_patch_similarity(model, images, last)
+    blocks = model.blocks or model.layers[-1:]
+    return layer_patch_similarity(model, images, [block for block in blocks if block.grid == blocks[-1].grid])
 
 
 def _with_layer(similarity: xr.DataArray) -> xr.DataArray:

@@ -51,15 +51,17 @@ def explore_receptive_field(
         raise VitcnnError("give models and images, or arrays that are already measured, not both")
     if models:
         before = measured(fields, images, partial(measure, before_addition=True))
-    if before is not None and set(before) != set(after):
-        raise VitcnnError(f"fields and before must have the same labels, not {[*after]} and {[*before]}")
-    sides = {"after": list(after.values())} | ({"before": [before[label] for label in after]} if before else {})
+    sides = {"after": list(after.values())}
+    if before is not None:
+        before = {str(label): field for label, field in before.items()}
+        if set(before) != set(after):
+            raise VitcnnError(f"fields and before must have the same labels, not {[*after]} and {[*before]}")
+        sides["before"] = [before[label] for label in after]
     for side in sides.values():
         for label, field in zip(after, side, strict=True):
             _require_field(label, field)
     layers = {side: [_layers(field) for field in of_side] for side, of_side in sides.items()}
-    slider = stops([sorted({depth for of_side in layers.values() for depth in of_side[i]["depths"]})
-                    for i in range(len(after))])  # fmt: skip
+    slider = stops([one["depths"] for of_side in layers.values() for one in of_side])
     maps = sum(field.sizes["layer"] for side in sides.values() for field in side)
     sizes = [(field.sizes["y"], field.sizes["x"]) for field in sides["after"]]
     cells = [ceil(max(size) / (_BYTES / maps) ** 0.5) for size in sizes]

@@ -56,7 +56,9 @@ def explore_similarity(
                "column": max(columns)}  # fmt: skip
     start = {"row": rows[0] // 2, "column": columns[0] // 4}
     error = max(one.error for one in stored.values())
-    return SimilarityExplorer(stored, choices, start, name, still, titles=list(maps), sides=sides, error=error)
+    return SimilarityExplorer(
+        stored, choices, start, name, still, titles=[str(title) for title in maps], sides=sides, error=error
+    )
 
 
 def _side(similarity: xr.DataArray, side: str) -> dict[str, Any]:

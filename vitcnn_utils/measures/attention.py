@@ -109,7 +109,7 @@ def head_distances(model: Model, images: "Images", batch_size: int | None = None
     """How far each head looks (Figs 3 and 4), over (block, head), as the mean over all spatial queries and images.
 
     distance, distance_renormalized: pixels, see `query_distance`.
-    distance_by_image: `distance` of each image, (image, block, head), float32, for `intervals.bootstrap`.
+    distance_by_image: `distance` of each image, (sample, block, head), float32, for `intervals`.
     prefix_mass: share of the spatial queries' attention that goes to prefix tokens.
     entropy: that of the spatial queries' attention, as a share of log T; 1 for uniform attention. A head that is far
     because it is uniform has a high entropy, one that looks at a far place a low one.
@@ -139,7 +139,7 @@ def head_distances(model: Model, images: "Images", batch_size: int | None = None
     over = ("block", "head")
     data = {name: (over, value, {"units": unit}) for (name, unit), value in zip(units.items(), means, strict=True)}
     return xr.Dataset(
-        {**data, "distance_by_image": (("image", *over), np.concatenate(by_image), {"units": "px"})},
+        {**data, "distance_by_image": (("sample", *over), np.concatenate(by_image), {"units": "px"})},
         coords={"block": [x.block for x in layers], "head": np.arange(means.shape[-1]),
                 "layer": ("block", [x.name for x in layers]), "depth": ("block", [x.depth for x in layers])},
         attrs={**provenance.of(model, images), "grid": model.grid, "patch_size": model.patch_size,

@@ -1,6 +1,7 @@
-"""95 % intervals: over images by the bootstrap, over the minibatches of CKA by the jackknife."""
+"""95 % intervals: over images by the bootstrap, over groups of images or minibatches of CKA by the jackknife."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import xarray as xr
@@ -8,35 +9,34 @@ from scipy.stats import norm, t
 
 from vitcnn_utils.errors import VitcnnError
 
-Statistic = Callable[[xr.DataArray], xr.DataArray]
-"""Reduces dimensions by name, and so keeps others: it is given many arrays at once, along one dimension more."""
+Measured = TypeVar("Measured", xr.DataArray, xr.Dataset)
 
 AT_ONCE = 1 << 23
 """How many numbers the means of some resamples may be at a time (64 MiB)."""
 
 
 def bootstrap(
-    by_image: xr.DataArray, statistic: Statistic = lambda mean: mean, resamples: int = 1000, seed: int = 0
+    statistic: Callable[[xr.DataArray], xr.DataArray], by_image: xr.DataArray, resamples: int = 1000, seed: int = 0
 ) -> xr.DataArray:
     """The 95 % interval of a statistic of the mean over images, from images drawn with replacement: (bound, …).
 
-    by_image: over image and anything else, as `head_distances(…).distance_by_image`; 2 images or more.
-    statistic: of the mean over images; none is needed for an interval of the mean itself.
+    by_image: over sample (an image) and anything else, as `head_distances(…).distance_by_image`; 2 images or more.
+    statistic: of that mean, reducing dimensions by name: it gets many means at once, along one dimension more.
     Returns 'low' and 'high' along `bound`, NaN where the statistic is NaN. Percentiles of few images are too narrow:
     they are widened as in Hesterberg (2015).
 
     >>> heads = head_distances(model, images)
-    >>> low, high = bootstrap(heads.distance_by_image, lambda distance: distance.min("head").mean("block"))
+    >>> low, high = bootstrap(lambda distance: distance.min("head").mean("block"), heads.distance_by_image)
     """
-    N = by_image.sizes["image"]
+    N = by_image.sizes["sample"]
     if N < 2:
         raise VitcnnError("a bootstrap over images needs two images or more")
-    values = by_image.transpose("image", ...)
+    values = by_image.transpose("sample", ...)
     flat = values.values.reshape(N, -1).astype(np.float64)
     weights = np.random.default_rng(seed).multinomial(N, np.full(N, 1 / N), size=resamples) / N
     parts = np.array_split(weights, -(-resamples * flat.shape[1] // AT_ONCE))
     dims = ("resample", *values.dims[1:])
-    coords = {name: coord for name, coord in values.coords.items() if "image" not in coord.dims}
+    coords = {name: coord for name, coord in values.coords.items() if "sample" not in coord.dims}
     means = (xr.DataArray((part @ flat).reshape(-1, *values.shape[1:]), coords, dims) for part in parts if len(part))
     found = xr.concat([statistic(mean) for mean in means], "resample")
     tail = norm.cdf(-np.sqrt(N / (N - 1)) * t.ppf(0.975, N - 1))
@@ -44,20 +44,44 @@ def bootstrap(
     return bounds.rename(quantile="bound").assign_coords(bound=["low", "high"])
 
 
-def jackknife(similarity: xr.DataArray, statistic: Statistic = lambda similarity: similarity) -> xr.DataArray:
-    """The 95 % interval of a statistic of CKA over minibatches of images, by the jackknife: (bound, …).
+def jackknife(statistic: Callable[..., xr.DataArray | float], *arrays: xr.DataArray | xr.Dataset) -> xr.DataArray:
+    """The 95 % interval of a statistic of arrays, from its values without each part of the images: (bound, …).
 
-    similarity: over left_out and anything else, as `layer_similarity(…, left_out=True)`.
-    statistic: of the CKA; none is needed for an interval of CKA itself.
-    Returns 'low' and 'high' along `bound`, NaN where the statistic is NaN: the statistic of all minibatches, less and
-    plus the standard error of Tukey (1958) times Student's t with one degree of freedom less than minibatches.
+    arrays: over left_out and anything else, as `layer_similarity(…, left_out=True)` or `left_out(head_distances(…))`;
+    several must be of the same images, and one without left_out is the same for all.
+    statistic: of the arrays without that dimension, to a number or an array.
+    Returns 'low' and 'high' along `bound`, NaN where the statistic is NaN: the statistic of all images, less and plus
+    the standard error of Tukey (1958) times Student's t with one degree of freedom less than there are parts.
 
     >>> similarity = layer_similarity(vit, vit, images, left_out=True)
-    >>> low, high = jackknife(similarity, lambda cka: cka.mean(("layer_a", "layer_b")))
+    >>> low, high = jackknife(lambda cka: cka.mean(), similarity)
     """
-    values = statistic(similarity)
-    every, without = values.sel(left_out=-1, drop=True), values.drop_sel(left_out=-1)
-    B = without.sizes["left_out"]
-    error = (B - 1) / np.sqrt(B) * without.std("left_out", ddof=1, skipna=False)
-    half = t.ppf(0.975, B - 1) * error * xr.DataArray([-1, 1], {"bound": ["low", "high"]}, "bound")
-    return (every + half).transpose("bound", ...)
+    counts = {one.sizes["left_out"] for one in arrays if "left_out" in one.dims}
+    if len(counts) != 1:
+        raise VitcnnError("a jackknife needs arrays with left_out, all of as many parts: measure the same images")
+    every, *without = [
+        xr.DataArray(statistic(*(one.isel(left_out=i, drop=True) if "left_out" in one.dims else one for one in arrays)))
+        for i in range(counts.pop())
+    ]
+    B = len(without)
+    error = (B - 1) / np.sqrt(B) * np.std([one.values for one in without], axis=0, ddof=1)
+    half = t.ppf(0.975, B - 1) * every.copy(data=error)
+    return (every + half * xr.DataArray([-1, 1], {"bound": ["low", "high"]}, "bound")).transpose("bound", ...)
+
+
+def left_out(measured: Measured, groups: int = 20) -> Measured:
+    """Means over images without each of some groups of images, along `left_out`, for `jackknife`; -1 is that of all.
+
+    measured: an array over sample, as `effective_receptive_fields(…, by_image=True)`; or a data set, as `skip_ratios`,
+    of which every variable that is also there by image gets the dimension, and all others stay as they are.
+    """
+    if isinstance(measured, xr.Dataset):
+        names = [str(name) for name in measured if f"{name}_by_image" in measured]
+        means = {name: left_out(measured[f"{name}_by_image"], groups) for name in names}
+        return measured.drop_vars([f"{name}_by_image" for name in names]).assign(means)
+    groups = min(groups, measured.sizes["sample"])
+    if groups < 2:
+        raise VitcnnError("a jackknife over images needs two images or more")
+    group = np.arange(measured.sizes["sample"]) * groups // measured.sizes["sample"]
+    means = [measured.isel(sample=group != i).mean("sample", dtype=np.float64, skipna=False) for i in range(-1, groups)]
+    return xr.concat(means, xr.Variable("left_out", np.arange(-1, groups))).assign_attrs(measured.attrs)

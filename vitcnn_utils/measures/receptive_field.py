@@ -51,8 +51,8 @@ def effective_receptive_fields(
     tokens, the middle of the patch; in a ResNet, whose kernels are odd, index * stride + 0.5). A map that was made
     smaller in another way, such as by merging patches, counts as one of square cells.
 
-    by_image: give the field of each image, (image, layer, y, x), float32, whose mean is the field, for
-    `intervals.bootstrap`.
+    by_image: give the field of each image, (sample, layer, y, x), float32, whose mean is the field, for
+    `intervals.left_out`.
     batch_size: images at once; None for as many as fit in memory.
     Raises VitcnnError, with the layer's name, for NaN or Inf in it or in its gradient.
     """
@@ -84,7 +84,7 @@ def effective_receptive_fields(
     over_layer = _coords(places) | dict(zip(names, map(list, zip(*facts, strict=True)), strict=True))
     return xr.DataArray(
         values,
-        dims=("image", "layer", "y", "x")[-values.ndim :],
+        dims=("sample", "layer", "y", "x")[-values.ndim :],
         coords={"y": np.arange(H) + 0.5, "x": np.arange(W) + 0.5}
         | {name: ("layer", value) for name, value in over_layer.items()},
         name="effective receptive field",
@@ -212,6 +212,11 @@ def _middle(layout: Layout, side: int, places: int) -> float:
     return offset + places // 2 * step
 
 
+def of_kind(fields: xr.DataArray, kind: str) -> xr.DataArray:
+    """The layers of one kind: 'attention', 'mlp', 'residual' (units of a CNN) or 'stem'."""
+    return fields.isel(layer=fields["kind"].values == kind)
+
+
 def summarize(fields: xr.DataArray, side: float) -> xr.Dataset:
     """The size of each receptive field, over layer; `fields` (layer, y, x) from `effective_receptive_fields`.
 
@@ -267,3 +272,32 @@ def radius_of_mass(fields: xr.DataArray, share: float) -> xr.DataArray:
     radius = np.where(total[:, 0] > 0, far[np.arange(len(far)), first], np.nan)
     over_layer = {name: value for name, value in fields.coords.items() if value.dims == ("layer",)}
     return xr.DataArray(radius, dims="layer", coords=over_layer, name="radius", attrs={"units": "px"})
+
+
+# Summaries of what `summarize` gives, over layers of one kind in order
+
+
+def early_radius(sizes: xr.Dataset, name: str) -> float:
+    """Mean of a radius ('radius_50' or 'radius_90') over the lowest third of the depth, pixels."""
+    return float(sizes[name].where(sizes["depth"] <= 1 / 3, drop=True).mean())
+
+
+def largest_growth(sizes: xr.Dataset, window: float = 0.25) -> tuple[float, float]:
+    """The largest share of a model's growth that falls in `window` of its depth, and the middle of that window.
+
+    Growth is that of radius_50 from the first layer to its largest, by linear interpolation over depth, so that the
+    number of layers does not matter. NaN for a model that does not grow, or has fewer than two layers.
+    """
+    depth, radius = sizes["depth"].values, sizes["radius_50"].values
+    growth = radius.max() - radius[0] if len(radius) > 1 else 0.0
+    if not growth > 0:
+        return float("nan"), float("nan")
+    starts = np.linspace(depth[0], depth[-1] - window, 101)
+    shares = (np.interp(starts + window, depth, radius) - np.interp(starts, depth, radius)) / growth
+    largest = int(np.argmax(shares))
+    return float(shares[largest]), float(starts[largest] + window / 2)
+
+
+def share_of_centre(sizes: xr.Dataset) -> float:
+    """Median over layers of the share of the field in the centre: a unit that opens a CNN's stage weighs no more."""
+    return float(sizes["centre_mass"].median())

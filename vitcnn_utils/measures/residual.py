@@ -34,8 +34,8 @@ def skip_ratios(model: Model, images: "Images", batch_size: int | None = None) -
     exactly 0, as in a ResNet that starts training, has ratio infinity and no cosine_branch (NaN); one without a skip is
     NaN in all. Coordinate projected (block): z is a projection.
 
-    ratio_by_image: |z| / |f(z)| of each image, (image, block, branch, token), float32, for the median and for
-    `intervals.bootstrap`: 1.9 GB for 50,000 images and ViT-L/16.
+    ratio_by_image: |z| / |f(z)| of each image, (sample, block, branch, token), float32, for the median and for
+    `intervals`: 1.9 GB for 50,000 images and ViT-L/16.
 
     batch_size: images at once; None for as many as fit in memory.
     Raises VitcnnError, with the branch's name, for NaN or Inf.
@@ -96,7 +96,7 @@ def _by_block(model: Model, branches: list[Branch], values: dict[str, np.ndarray
     for name, value in values.items():
         array = np.full((*value.shape[:-2], len(blocks), len(kinds), T), np.nan, value.dtype)
         array[..., row, column, :] = value
-        data[name] = (("image", "block", "branch", "token")[-array.ndim :], array, {"units": "1"})
+        data[name] = (("sample", "block", "branch", "token")[-array.ndim :], array, {"units": "1"})
     coords = {
         "block": blocks, "branch": kinds, "token": np.arange(T),
         "layer": ("block", [layers[block].name for block in blocks]),

@@ -1,8 +1,9 @@
-"""Models by name: those of the zoo, of timm, of the hub, and checkpoints of one's own; only safetensors are read."""
+"""Load models by name: from the zoo, timm, the hub, or a checkpoint of the user's. Only safetensors are read."""
 
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +14,47 @@ from vitcnn_utils import hub
 from vitcnn_utils.errors import VitcnnError, near, whole_number
 from vitcnn_utils.models.facts import Model, describe
 
+LARGEST_IMAGE = 4096
+"""Pixels a side."""
+
+State = dict[str, Tensor]
+
 
 def load_model(
-    name: str, weights: str | Path | None = None, device: str = "auto", seed: int = 0, image_size: int | None = None
+    name: str | Mapping[str, Any],
+    weights: str | Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    image_size: int | None = None,
 ) -> Model:
-    """A model ready to be measured.
+    """Load a model and read off what the measures need.
 
     name: a zoo model ('zoo/vit-cls'), any timm name, or 'hf-hub:OWNER/NAME', with '@REVISION' if it must be that one.
+    Or a mapping with name, weights and image_size, as an edition writes it; the arguments given beside it come first.
     weights: None for the published weights, 'untrained' for a random start drawn from `seed`, or the path of a
-    .safetensors file that fits the model. Only safetensors are read, never a pickle.
+    safetensors file that fits the model, or of a folder that holds it as model.safetensors. The number of classes is
+    read off such a file, and the prefixes that training libraries put before all names ('module.') are taken off.
     device: 'cpu', 'cuda', 'mps', or 'auto' for the best there is.
     image_size: side in pixels of the images it is to take; None for what it was made for. A convolutional network takes
     any; the position embeddings of a transformer are resampled (by timm), which changes what it was trained to be.
 
-    Published weights stay in the hub's cache, so that one run online is enough; only their first use asks the hub.
+    Only safetensors are read, never a pickle. Published weights stay in the hub's cache: after one run online, nothing
+    is asked of the hub.
     """
-    if not isinstance(name, str):
-        raise VitcnnError(f"{name!r} is no name of a model; {_NAMES}")
+    if isinstance(name, Mapping):
+        name, weights, image_size = _of_mapping(name, weights, image_size)
+    if not isinstance(name, str) or len(name) > 200:
+        raise VitcnnError(f"{str(name)[:200]!r} is not a name of a model; {_NAMES}")
+    whole_number("seed", seed, least=0, most=2**63 - 1)
     if image_size is not None:
-        whole_number("image_size", image_size)
+        whole_number("image_size", image_size, most=LARGEST_IMAGE)
     target = find_device(device)
-    if weights is not None and weights != "untrained":
-        _check_safetensors(Path(weights))
+    file_given = None if weights in (None, "untrained") else _users_file(weights)
     # The CPU's generator alone: to fork those of several GPUs too would warn, and take memory on each.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
-        if name.startswith("zoo/"):
-            module, facts, file = _load_zoo(name, weights)
-        else:
-            module, facts, file = _load_timm(name, weights, image_size)
+        load = _load_zoo if name.startswith("zoo/") else _load_timm
+        module, facts, file = load(name, weights == "untrained", file_given, image_size)
     natural = facts["image_size"]
     if image_size is not None:
         facts["image_size"] = (image_size, image_size)
@@ -51,12 +64,21 @@ def load_model(
     try:
         describe(model)
     except (RuntimeError, AssertionError) as error:
-        if model.image_size == natural:
-            raise
-        problem = " ".join(str(error).split()) or "it fails where it is run"
-        problem = f"{name} takes no images of image_size={image_size} ({problem})"
+        size = model.image_size[0]
+        problem = f"{name} takes no images of image_size={size} ({_in_one_line(error)})"
         raise VitcnnError(f"{problem}: the model was made for {natural[0]}") from error
     return model
+
+
+def _of_mapping(
+    model: Mapping[str, Any], weights: str | Path | None, image_size: int | None
+) -> tuple[Any, Any, int | None]:
+    for key in model:
+        if key not in ("name", "weights", "image_size"):
+            raise VitcnnError(f"a model has no {key!r}: give its name, and if need be weights and image_size")
+    if weights is None:
+        weights = model.get("weights")
+    return model.get("name"), weights, model.get("image_size") if image_size is None else image_size
 
 
 def find_device(name: str) -> torch.device:
@@ -64,70 +86,89 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        tensor = torch.ones(1, device=name)
+        tensor.tolist()  # 'meta' has no values
+        return tensor.device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
         raise VitcnnError(f"device {name!r} cannot be used ({reason}); 'auto' takes the best there is") from None
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+# From a name to a module. Each returns the module, the facts that are not read off it, and the file of its weights.
 
 
-def _load_zoo(name: str, weights: str | Path | None) -> tuple[nn.Module, dict[str, Any], Path | None]:
-    from safetensors.torch import load_file
-
+def _load_zoo(
+    name: str, untrained: bool, file: Path | None, image_size: int | None
+) -> tuple[nn.Module, dict[str, Any], Path | None]:
     from vitcnn_utils import zoo
     from vitcnn_utils.zoo.architectures import CLASSES, IMAGE_SIZE, MEAN, STD, build
     from vitcnn_utils.zoo.recipes import find_recipe
 
-    module = build(find_recipe(name))
-    path = None
-    if weights != "untrained":
-        path = zoo.weights_path(name) if weights is None else Path(weights)
-        _fit(module, load_file(path), name, path)
-    return module, {"image_size": (IMAGE_SIZE, IMAGE_SIZE), "mean": MEAN, "std": STD, "num_classes": CLASSES}, path
-
-
-def _fit(module: nn.Module, state: dict[str, Tensor], name: str, path: Path) -> None:
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        problem = " ".join(str(error).split("\n")[1:2]).strip()
-        raise VitcnnError(f"the weights in {path} do not fit {name}: {problem}") from error
+    module: Any = build(find_recipe(name))
+    classes, path = CLASSES, None
+    if not untrained:
+        path = file or zoo.weights_path(name)
+        state = _read(path)
+        classifier = "fc" if hasattr(module, "fc") else "head"
+        classes = _rows(state, classifier)
+        if classes != CLASSES:
+            module.reset_classifier(classes)
+        try:
+            module.load_state_dict(state)
+        except RuntimeError as error:
+            raise VitcnnError(f"the weights in {path} do not fit {name}: {_in_one_line(error)}") from error
+    return module, {"image_size": (IMAGE_SIZE, IMAGE_SIZE), "mean": MEAN, "std": STD, "num_classes": classes}, path
 
 
 def _load_timm(
-    name: str, weights: str | Path | None, image_size: int | None
+    name: str, untrained: bool, file: Path | None, image_size: int | None
 ) -> tuple[nn.Module, dict[str, Any], Path | None]:
+    repository = repository_of(name)
+    source, architecture = name, name.partition(".")[0]
+    if name.startswith("hf-hub:"):
+        config = fetch_file(name, repository, "config.json")
+        architecture = _architecture(name, config)
+        source = f"local-dir:{config.parent}"  # of the hub itself, timm would ask for the configuration each time
+    path = None if untrained else file or fetch_file(name, repository, "model.safetensors")
+    options: dict[str, Any] = {"pretrained": False}
+    if path is not None:
+        state = _read(path)
+        # The weights themselves, wherever timm would take them from and in whatever format it expects them there.
+        overlay: dict[str, Any] = {"state_dict": state, "source": "", "custom_load": False}
+        classes = None if file is None else _classes(state, architecture)
+        if classes is not None:
+            overlay |= {"num_classes": classes, "label_offset": 0}
+            options["num_classes"] = classes
+        options |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
+    try:
+        module: Any = _create(source, image_size, options)
+    except Exception as error:  # timm's conversions of older weights raise errors of any kind where they do not fit
+        at_size = "" if image_size is None else f" at image_size={image_size}"
+        problem = f"timm cannot build {name}" if path is None else f"the weights in {path} do not fit {name}"
+        raise VitcnnError(f"{problem}{at_size}: {_in_one_line(error)}") from error
+    module.pretrained_cfg.pop("state_dict", None)
+    return module, _images_of(module, name), path
+
+
+def _images_of(module: Any, name: str) -> dict[str, Any]:
+    """Which images a module of timm takes, and how many classes it tells apart; VitcnnError if it does not say."""
     from timm.data import resolve_model_data_config
 
-    repository = repository_of(name)
-    if name.startswith("hf-hub:"):
-        _check_config(name, fetch_file(name, repository, "config.json"))
-    path = None
-    if weights == "untrained":
-        module = _create(name, image_size, pretrained=False)
-    else:
-        path = fetch_file(name, repository, "model.safetensors") if weights is None else Path(weights)
-        _check_safetensors(path)
-        # The file, wherever timm would take the weights from and in whatever format it expects them there.
-        overlay = {"file": str(path), "source": "", "custom_load": False}
-        try:
-            module = _create(name, image_size, pretrained=True, pretrained_cfg_overlay=overlay)
-        except RuntimeError as error:
-            problem = " ".join(str(error).split("\n")[1:2]).strip() or str(error)
-            at_size = "" if image_size is None else f" at image_size={image_size}"
-            raise VitcnnError(f"the weights in {path} do not fit {name}{at_size}: {problem}") from error
-    config = resolve_model_data_config(module)
-    # A configuration from the hub has lists.
-    facts = {"image_size": tuple(config["input_size"][1:]), "mean": tuple(config["mean"]), "std": tuple(config["std"]),
-             "num_classes": module.num_classes}  # fmt: skip
-    return module, facts, path
+    try:
+        config = resolve_model_data_config(module)
+        channels, *size = (int(side) for side in config["input_size"])
+        mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
+        right = (
+            channels == len(mean) == len(std) == 3 and len(size) == 2 and 0 < min(size) <= max(size) <= LARGEST_IMAGE
+        )
+    except (TypeError, ValueError, KeyError):
+        right = False
+    if not right or min(std) <= 0:
+        raise VitcnnError(f"{name} does not say which images it takes: three channels, their mean and std, and a size")
+    return {"image_size": tuple(size), "mean": mean, "std": std, "num_classes": module.num_classes}
 
 
-def _create(name: str, image_size: int | None, **options: Any) -> nn.Module:
+def _create(name: str, image_size: int | None, options: dict[str, Any]) -> nn.Module:
     import timm
 
     if image_size is not None:
@@ -138,16 +179,101 @@ def _create(name: str, image_size: int | None, **options: Any) -> nn.Module:
     return timm.create_model(name, **options)
 
 
-def _check_config(name: str, path: Path) -> None:
-    """VitcnnError unless the configuration of a repository is one of a timm model."""
+def _architecture(name: str, path: Path) -> str:
+    """The timm model that the configuration of a repository names; VitcnnError if there is none."""
     import timm
 
     try:
         architecture = json.loads(path.read_text(encoding="utf-8"))["architecture"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise VitcnnError(f"{name} is no timm model: its config.json names no timm architecture") from error
+    except (ValueError, KeyError, TypeError, RecursionError):
+        architecture = None
+    if not isinstance(architecture, str):
+        raise VitcnnError(f"{name} is not a timm model: its config.json names no timm architecture")
     if not timm.is_model(architecture):
         raise VitcnnError(f"{name} is a {architecture}, which timm {timm.__version__} does not have: try a newer timm")
+    return architecture
+
+
+def _in_one_line(error: Exception) -> str:
+    """What an error says; of one of torch's about weights, the first that does not fit."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    first = lines[1] if len(lines) > 1 and lines[0].startswith("Error(s) in loading") else " ".join(lines)
+    return first[:300] or type(error).__name__
+
+
+# Weights
+
+
+def _users_file(weights: Any) -> Path:
+    """The file of weights that a user named."""
+    if not isinstance(weights, str | Path):
+        raise VitcnnError(f"weights={weights!r}: give None, 'untrained', or the path of a safetensors file")
+    try:
+        path = Path(weights).expanduser()
+        path = path / "model.safetensors" if path.is_dir() else path
+        if path.is_file():
+            return path
+    except (OSError, RuntimeError, ValueError):  # too long a name, no such user, a zero byte
+        path = Path(weights)
+    raise VitcnnError(f"there is no file of weights {str(path)[:200]!r}")
+
+
+def _read(path: Path) -> State:
+    """The weights in a file, by the names that the model itself has for them.
+
+    Whatever the file is called, it is read as safetensors: the loaders of torch and timm choose by its name, and run
+    the code in a pickle.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise VitcnnError(f"{path} is not a safetensors file, and nothing else is loaded: {error}") from error
+    if not state:
+        raise VitcnnError(f"there are no weights in {path}")
+    for name, weight in state.items():
+        of_a_layer = name.endswith((".weight", ".bias"))
+        if weight.dtype not in _FLOATS and (of_a_layer or weight.dtype not in _INDICES):
+            raise VitcnnError(
+                f"{name} in {path} is {str(weight.dtype).removeprefix('torch.')}: weights that are quantised are not "
+                "read, give them as float16, bfloat16 or float32"
+            )
+    while prefix := next((one for one in _WRAPPERS if all(name.startswith(one) for name in state)), None):
+        state = {name.removeprefix(prefix): weight for name, weight in state.items()}
+    return state
+
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_INDICES = (torch.int64, torch.int32, torch.bool)
+
+_WRAPPERS = ("module.", "model.", "_orig_mod.", "timm_model.", "backbone.", "net.", "encoder.")
+"""What libraries put before all names: DataParallel, Lightning, torch.compile, transformers, and users' modules."""
+
+
+def _classes(state: State, architecture: str) -> int | None:
+    """How many classes the weights are for, 0 without a classifier; None where their names are not timm's."""
+    import timm
+
+    config = timm.get_pretrained_cfg(architecture)
+    names = [getattr(config, key, None) for key in ("classifier", "first_conv")]
+    classifier, first = (str(name[0] if isinstance(name, list | tuple) else name) for name in names)
+    return _rows(state, classifier) if f"{first}.weight" in state else None
+
+
+def _rows(state: State, layer: str) -> int:
+    """How many outputs a layer has; 0 where it is not there."""
+    weight = state.get(f"{layer}.weight", torch.empty(0))
+    return weight.shape[0] if weight.ndim else 0
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+# The hub
 
 
 def repository_of(name: str) -> str | None:
@@ -179,7 +305,7 @@ def repository_of(name: str) -> str | None:
 def fetch_file(name: str, repository: str | None, file: str) -> Path:
     """A file of a model, from the hub's cache on this machine or the hub; VitcnnError if it is not to be had."""
     if repository is None:
-        otherwise = "give weights='untrained' or a .safetensors file"
+        otherwise = "give weights='untrained' or a safetensors file"
         raise VitcnnError(f"no weights are published for {name} on the hub: {otherwise}")
     owner_and_name, _, revision = repository.partition("@")
     try:
@@ -192,34 +318,22 @@ def not_from_hub(name: str, repository: str, file: str, error: Exception) -> Vit
     """What to raise where the hub's client raised `error` when it was asked for a file of a model."""
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HFValidationError, RepositoryNotFoundError
 
+    of_weights = file.endswith(".safetensors")
     if isinstance(error, HFValidationError):
-        return VitcnnError(f"{repository!r} is no name of a model on the hub: give hf-hub:OWNER/NAME")
+        return VitcnnError(f"{repository!r} is not the name of a model on the hub: give hf-hub:OWNER/NAME")
     if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
         return VitcnnError(f"there is no public model {repository.partition('@')[0]} on the hub: check the name")
     if isinstance(error, EntryNotFoundError) and not isinstance(error, FileNotFoundError):
-        return VitcnnError(f"{repository} has no {file}, and nothing else is loaded: {_WITHOUT[file]}")
-    return VitcnnError(
-        f"the weights of {name} could not be had from the hub ({repository}: {hub.reason(error)}): "
-        "otherwise, use a zoo model such as 'zoo/vit-cls', give a .safetensors file, or weights='untrained'"
-    )
+        instead = "give the name of a timm model"
+        if of_weights:
+            instead = "make a safetensors file of its weights and give that as weights=, with its timm name"
+        return VitcnnError(f"{repository} has no {file}, and nothing else is loaded: {instead}")
+    # Without its configuration, a model of the hub cannot be had untrained either.
+    otherwise = "use a zoo model such as 'zoo/vit-cls', or a timm name with weights='untrained'"
+    if of_weights:
+        otherwise = "use a zoo model such as 'zoo/vit-cls', give a safetensors file, or weights='untrained'"
+    what = f"the weights of {name}" if of_weights else name
+    return VitcnnError(f"{what} could not be had from the hub ({repository}: {hub.reason(error)}): {otherwise}")
 
 
 _NAMES = "give one of timm.list_models(), 'hf-hub:OWNER/NAME', or a zoo model such as 'zoo/vit-cls'"
-
-_WITHOUT = {
-    "config.json": "give the name of a timm model",
-    "model.safetensors": "make a .safetensors file of its weights and give that as weights=, with its timm name",
-}
-"""What to do where a repository lacks a file."""
-
-
-def _check_safetensors(path: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.exists():
-        raise VitcnnError(f"no weights at {path}")
-    try:
-        with safe_open(path, framework="pt"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise VitcnnError(f"{path} is not a safetensors file, and nothing else is loaded: {error}") from error

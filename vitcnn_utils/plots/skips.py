@@ -1,7 +1,6 @@
 """Figures 7 and 8: how much of a representation the skip connections carry, and what training without them does."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -10,91 +9,78 @@ from matplotlib.ticker import MaxNLocator
 
 from vitcnn_utils.measures.cka import split_contrast
 from vitcnn_utils.measures.residual import by_part
-from vitcnn_utils.plots.style import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    SEQUENTIAL,
-    SIMILARITY,
-    Figure,
-    figure,
-    heat_map,
-    panels,
-    styled,
-)
-from vitcnn_utils.provenance import Provenance
+from vitcnn_utils.plots import style
+from vitcnn_utils.plots.structure import similarity_map
+from vitcnn_utils.plots.style import Figure, colour_bar, figure, heat_map, legend_below, panels, styled
+from vitcnn_utils.provenance import line
 
 BRANCHES = {"attention": "self-attention", "mlp": "MLP"}
-_COLOURS = {"attention": BLUE, "mlp": ORANGE}
-_DASHES = {"CLS": "-", "spatial": "--"}
-_MARKERS = {"CLS": "o", "spatial": "s"}
+_COLOURS = {"attention": style.BLUE, "mlp": style.PURPLE}
+_LINES = {"CLS": "o-", "spatial": "s--"}
 
 # Figure 7
 
 
 @styled
-def norm_ratios(vit: xr.Dataset, cnn: xr.Dataset, provenance: Provenance, tokens: int = 9, key: str = "") -> Figure:
+def norm_ratios(vit: xr.Dataset, cnn: xr.Dataset, tokens: int = 9, key: str = "") -> Figure:
     """Figure 7: norm ratios by token and block for both branches, and by block for the CLS token, the others and a CNN.
 
-    vit, cnn: from `residual.skip_ratios`. tokens: how many are shown, from token 0, which is CLS where there is one.
+    vit, cnn: from `skip_ratios`. tokens: how many are shown, from token 0, which is CLS where there is one.
     """
-    drawing, axes = panels(1, 3, height=3.3, width_ratios=[1, 1, 1.8])
+    drawing, (axes,) = panels(1, 3, height=3.3, width_ratios=[1, 1, 1.8])
     shown = vit["ratio"].isel(token=slice(tokens)).transpose("token", "block", "branch")
-    for ax, (branch, name) in zip(axes[0], BRANCHES.items(), strict=False):
-        image = heat_map(ax, shown.sel(branch=branch), cmap=SEQUENTIAL)
-        ax.set(title=name, xlabel="block", yticks=range(shown.sizes["token"]))
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        drawing.colorbar(image, ax=ax, aspect=22, pad=0.03)
-    has_cls = "CLS" in by_part(vit)["part"]
-    axes[0, 0].set_ylabel("token (0 = CLS)" if has_cls else "token")
-    _ratio_lines(axes[0, 2], vit, cnn)
-    drawing.legend(*axes[0, 2].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    caption = (
-        f"Norm of what the skip carries over norm of what the branch adds, ‖z‖ / ‖f(z)‖, mean over images. "
-        f"Left: the first {shown.sizes['token']} tokens of {vit.attrs['model']}, for each block's self-attention and "
-        f"MLP, each with a colour scale of its own. "
-        f"Right: the same by block, for {'the CLS token and ' * has_cls}the mean of all spatial tokens, and for the "
-        f"units of {cnn.attrs['model']} (hollow: units whose skip is a projection)."
-    )
-    return figure(drawing, ("fig-7",), _ratios_alt(vit, cnn), caption, provenance, key)
-
-
-def _ratio_lines(ax: Axes, vit: xr.Dataset, cnn: xr.Dataset) -> None:
-    """One line for each branch and part of the ViT, one for the CNN; a ratio of infinity leaves a gap."""
+    ticks = np.arange(vit.sizes["block"])[:: 1 + vit.sizes["block"] // 6]
+    for ax, (branch, name) in zip(axes, BRANCHES.items(), strict=False):
+        mesh = heat_map(ax, shown.sel(branch=branch), upward=True, cmap=style.SEQUENTIAL)
+        ax.set_xticks(ticks + 0.5, ticks)
+        ax.set_yticks(np.arange(shown.sizes["token"]) + 0.5, range(shown.sizes["token"]))
+        ax.set(title=name, xlabel="block")
+        colour_bar(drawing, mesh, ax, aspect=22, pad=0.03, shrink=1)
+    has_cls = "CLS" in vit["part"]
+    axes[0].set_ylabel("token (0 = CLS)" if has_cls else "token")
+    _lines(axes[2], vit, cnn, "ratio")
+    axes[2].set(title="‖z‖ / ‖f(z)‖ by block", ylim=(0, None))
+    legend_below(drawing, axes[2], columns=3)
     parts = by_part(vit)
+    ends = "; ".join(
+        f"{BRANCHES[branch]} {part} from {values[0]:.1f} to {values[-1]:.1f}"
+        for branch in BRANCHES
+        for part in parts["part"].values
+        for values in [parts.sel(branch=branch, part=part).values]
+    )
+    units = cnn["ratio"].values
+    alt = (
+        "Two heat maps of the ratio of skip norm to branch norm by token and block, for self-attention and MLP, and "
+        f"a line plot of the ratio by block. First to last block: {ends}. Units of the CNN: {np.nanmin(units):.1f} to "
+        f"{np.nanmax(units):.1f}."
+    )
+    caption = (
+        "Norm of what the skip carries over norm of what the branch adds, ‖z‖ / ‖f(z)‖, mean over images. "
+        f"Left: the first {shown.sizes['token']} tokens of {vit.attrs['model']}, each map with a colour scale of its "
+        f"own. Right: {'the CLS token, ' * has_cls}the mean of all spatial tokens, and the units of "
+        f"{cnn.attrs['model']} (hollow: units whose skip is a projection)."
+    )
+    return figure(drawing, "fig-7", alt, caption, line(vit, cnn), key)
+
+
+def _lines(ax: Axes, vit: xr.Dataset, cnn: xr.Dataset, statistic: str) -> None:
+    """One line for each branch and part of the ViT, one for the CNN; infinity leaves a gap."""
+    parts = by_part(vit, statistic)
     for branch, name in BRANCHES.items():
         for part in parts["part"].values:
             values = parts.sel(branch=branch, part=part)
-            ax.plot(vit["block"], values.where(np.isfinite(values)), _DASHES[part], marker=_MARKERS[part],
-                    color=_COLOURS[branch], label=f"{name}, {part}")  # fmt: skip
-    units = cnn["ratio"].isel(branch=0, token=0)
+            ax.plot(vit["block"], values.where(np.isfinite(values)), _LINES[part], color=_COLOURS[branch],
+                    label=f"{name}, {part}")  # fmt: skip
+    units = cnn[statistic].isel(branch=0, token=0)
     units = units.where(np.isfinite(units))
-    ax.plot(cnn["block"], units, ":", color=GREEN, label="CNN units")
-    for projected, fill in ((False, GREEN), (True, "none")):
-        ax.plot(cnn["block"], units.where(cnn["projected"] == projected), "D", color=GREEN, markerfacecolor=fill)
-    ax.set(xlabel="block or unit", title="‖z‖ / ‖f(z)‖ by block")
+    ax.plot(cnn["block"], units, "D:", color=style.ORANGE, label="CNN units")
+    ax.plot(cnn["block"], units.where(cnn["projected"]), "D", color=style.ORANGE, markerfacecolor="white")
+    ax.set(xlabel="block or unit")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_ylim(bottom=0)
-
-
-def _ratios_alt(vit: xr.Dataset, cnn: xr.Dataset) -> str:
-    parts = by_part(vit)
-    ends = "; ".join(
-        f"{BRANCHES[branch]} {part} from {parts.sel(branch=branch, part=part)[0]:.1f} to "
-        f"{parts.sel(branch=branch, part=part)[-1]:.1f}"
-        for branch in BRANCHES
-        for part in parts["part"].values
-    )
-    units = cnn["ratio"].values.ravel()
-    span = f"{np.nanmin(units):.1f} to {np.nanmax(units):.1f}"
-    return (
-        "Two heat maps of the ratio of skip norm to branch norm by token and block, for self-attention and MLP, and "
-        f"a line plot of the ratio by block. First to last block: {ends}. Units of the CNN: {span}."
-    )
 
 
 @styled
-def token_grids(vit: xr.Dataset, grid: tuple[int, int], provenance: Provenance) -> Figure:
+def token_grids(vit: xr.Dataset, grid: tuple[int, int]) -> Figure:
     """Norm ratios of all tokens at their places in the image, one map for each block and branch (compare E.1).
 
     grid: (rows, columns) of the spatial tokens. Of more than eight blocks, eight are shown, evenly spaced.
@@ -109,13 +95,11 @@ def token_grids(vit: xr.Dataset, grid: tuple[int, int], provenance: Provenance) 
         spans.append(f"from {low:.1f} to {high:.1f} ({name})")
         for ax, block in zip(row, blocks, strict=True):
             values = spatial.sel(branch=branch, block=block).values.reshape(grid)
-            image = heat_map(ax, values, cmap=SEQUENTIAL, vmin=low, vmax=high)
-            ax.invert_yaxis()  # rows of the image run downwards
-            ax.set(aspect="equal", xticks=[], yticks=[])
+            mesh = heat_map(ax, values, cmap=style.SEQUENTIAL, vmin=low, vmax=high, square=True)
             if "CLS" in parts["part"]:
                 ax.set_xlabel(f"CLS {parts.sel(branch=branch, block=block, part='CLS'):.1f}", fontsize=7.5)
         row[0].set_ylabel(name)
-        drawing.colorbar(image, ax=list(row), aspect=12, pad=0.01)
+        colour_bar(drawing, mesh, list(row), aspect=12, pad=0.01, shrink=1)
     for ax, block in zip(axes[0], blocks, strict=True):
         ax.set_title(f"block {block}", fontsize=8.5)
     alt = (
@@ -125,36 +109,32 @@ def token_grids(vit: xr.Dataset, grid: tuple[int, int], provenance: Provenance) 
     )
     caption = (
         "‖z‖ / ‖f(z)‖ of every spatial token at its place in the image, by block, for self-attention (top) and MLP "
-        "(bottom); below each map, the ratio of the CLS token. Each row has its own colour scale."
+        f"(bottom){'; below each map, the ratio of the CLS token' * ('CLS' in parts['part'])}. Each row has its own "
+        "colour scale."
     )
-    return figure(drawing, ("fig-7",), alt, caption, provenance, key="tokens")
+    return figure(drawing, "fig-7", alt, caption, line(vit), key="tokens")
 
 
 @styled
-def cosines(vit: xr.Dataset, cnn: xr.Dataset, provenance: Provenance) -> Figure:
+def cosines(vit: xr.Dataset, cnn: xr.Dataset) -> Figure:
     """E.2: how the branch turns a token: cosine of the skip with the sum, and with the branch, by block."""
     titles = {"cosine_sum": "cos(z, z + f(z))", "cosine_branch": "cos(z, f(z))"}
     drawing, axes = panels(1, 2, height=3.0)
     for ax, (statistic, title) in zip(axes[0], titles.items(), strict=True):
-        parts = by_part(vit, statistic)
-        for branch, name in BRANCHES.items():
-            for part in parts["part"].values:
-                ax.plot(vit["block"], parts.sel(branch=branch, part=part), _DASHES[part], marker=_MARKERS[part],
-                        color=_COLOURS[branch], label=f"{name}, {part}")  # fmt: skip
-        ax.plot(cnn["block"], cnn[statistic].isel(branch=0, token=0), "D:", color=GREEN, label="CNN units")
-        ax.set(title=title, xlabel="block or unit", ylabel="cosine")
-    drawing.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    low = by_part(vit, "cosine_sum")
+        _lines(ax, vit, cnn, statistic)
+        ax.set(title=title, ylabel="cosine")
+    legend_below(drawing, axes, columns=3)
+    with_sum, with_branch = (by_part(vit, statistic) for statistic in titles)
     alt = (
         "Two line plots by block. Cosine of the skip with the sum of skip and branch: in the ViT it lies between "
-        f"{float(low.min()):.2f} and {float(low.max()):.2f}. Cosine of the skip with the branch: between "
-        f"{float(by_part(vit, 'cosine_branch').min()):.2f} and {float(by_part(vit, 'cosine_branch').max()):.2f}."
+        f"{float(with_sum.min()):.2f} and {float(with_sum.max()):.2f}. Cosine of the skip with the branch: between "
+        f"{float(with_branch.min()):.2f} and {float(with_branch.max()):.2f}."
     )
     caption = (
         "Mean cosine, over images, of what the skip carries with what goes on (left) and with what the branch adds "
-        "(right). 1 = same direction, 0 = at right angles."
+        "(right); hollow: units of the CNN whose skip is a projection. 1 = same direction, 0 = at right angles."
     )
-    return figure(drawing, ("fig-7",), alt, caption, provenance, key="cosine")
+    return figure(drawing, "fig-7", alt, caption, line(vit, cnn), key="cosine")
 
 
 # Figure 8
@@ -162,28 +142,27 @@ def cosines(vit: xr.Dataset, cnn: xr.Dataset, provenance: Provenance) -> Figure:
 
 @styled
 def split_maps(
-    intact: xr.DataArray,
-    changed: Mapping[int, xr.DataArray],
-    provenance: Provenance,
-    ids: tuple[str, ...] = ("fig-8",),
-    how: str = "trained without",
-    key: str = "",
+    intact: xr.DataArray, changed: Mapping[int, xr.DataArray], how: str = "trained without", key: str = ""
 ) -> Figure:
     """Figure 8: within-model CKA of an intact model, and of models that lack both skips of one block.
 
     intact: (layer_a, layer_b) of the intact model; changed: block -> the same of a model without that block's skips.
     how: what became of the skips, as the caption says it: 'trained without' or 'run without'.
     """
-    drawing, axes = panels(1, 1 + len(changed), height=2.55, sharey=True)
-    image = _similarity_map(axes[0, 0], intact, "all skips")
-    for ax, (block, similarity) in zip(axes[0, 1:], changed.items(), strict=True):
-        image = _similarity_map(ax, similarity, f"none in block {block}")
+    drawing, (axes,) = panels(1, 1 + len(changed), height=2.55, sharey=True)
+    mesh = similarity_map(axes[0], intact, "all skips")
+    for ax, (block, similarity) in zip(axes[1:], changed.items(), strict=True):
+        mesh = similarity_map(ax, similarity, f"none in block {block}")
         inside = np.flatnonzero(similarity["block_a"].values == block)
-        for edge in (inside[0] - 0.5, inside[-1] + 0.5):
-            ax.axvline(edge, color="#35d0ff", linewidth=0.8)
-            ax.axhline(edge, color="#35d0ff", linewidth=0.8)
-    axes[0, 0].set_ylabel("layer, input to output")
-    drawing.colorbar(image, ax=list(axes[0]), label="CKA", aspect=14, shrink=0.7, pad=0.015, ticks=[0, 0.5, 1])
+        for edge in (inside[0], inside[-1] + 1):
+            ax.axvline(edge, color=style.LIGHT, linewidth=0.8)
+            ax.axhline(edge, color=style.LIGHT, linewidth=0.8)
+        ax.set_ylabel("")
+    axes[0].set_ylabel("layer, input to output")
+    for ax in axes:
+        ax.set_aspect("equal")
+        ax.title.set_fontsize(8.5)
+    colour_bar(drawing, mesh, list(axes), "CKA", aspect=14, ticks=[0, 0.5, 1])
     contrasts = ", ".join(
         f"{split_contrast(m, block):.2f} for block {block} ({split_contrast(intact, block):.2f} with all skips)"
         for block, m in changed.items()
@@ -197,12 +176,4 @@ def split_maps(
         f"CKA of all pairs of layers within one model: intact, and {how} both skip connections of one block "
         "(between the thin lines). 1 = the same up to rotation and scale, 0 = unrelated."
     )
-    return figure(drawing, ids, alt, caption, provenance, key)
-
-
-def _similarity_map(ax: Axes, similarity: xr.DataArray, title: str) -> Any:
-    image = heat_map(ax, similarity.values, cmap=SIMILARITY, vmin=0, vmax=1)
-    ax.set_aspect("equal")
-    ax.set_title(title, fontsize=8.5)
-    ax.set_xlabel("layer")
-    return image
+    return figure(drawing, "fig-8", alt, caption, line(intact, *changed.values()), key)

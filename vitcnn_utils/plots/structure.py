@@ -6,34 +6,33 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as MplFigure
 from matplotlib.ticker import MaxNLocator
 
 from vitcnn_utils.measures.cka import best_match, low_high, matched_depth
-from vitcnn_utils.plots.style import BLUE, GREY, ORANGE, Figure, figure, heat_map, panels, styled
-from vitcnn_utils.provenance import Provenance
+from vitcnn_utils.plots import style
+from vitcnn_utils.plots.style import Figure, colour_bar, figure, heat_map, panels, styled
+from vitcnn_utils.provenance import line
 
-# Seen on the dark and on the light end of the colour scale.
-_LINE = "#29b6f6"
 _DEPTHS = {0.0: "0", 0.25: "¼", 0.5: "½", 0.75: "¾", 1.0: "1"}
 
-# --- Figure 1 -----------------------------------------------------------------------------------------------
 
-
+@styled
 def within_models(
-    trained: Sequence[xr.DataArray],
-    untrained: Sequence[xr.DataArray],
-    starts: Sequence[float],
-    provenance: Provenance,
-    entries: str = "all sub-layers",
-    key: str = "",
+    trained: Sequence[xr.DataArray], untrained: Sequence[xr.DataArray], entries: str = "all sub-layers", key: str = ""
 ) -> Figure:
     """Fig 1: CKA of every pair of layers of a ViT and of a CNN, trained above, untrained below.
 
-    trained, untrained: (ViT, CNN), each `cka.layer_similarity` of a model with itself. starts: depths at which the
-    stages of the CNN begin. entries: which layers are shown, for the caption.
+    trained, untrained: (ViT, CNN), each `layer_similarity` of a model with itself. entries: which layers are shown,
+    for the caption.
     """
     maps = [*trained, *untrained]
+    drawing, axes = panels(2, 2, width=7.2, height=6.4)
+    for ax, similarity in zip(axes.flat, maps, strict=True):
+        mesh = similarity_map(ax, similarity, similarity.attrs["model_a"])
+        for border in borders(similarity):
+            ax.axhline(border, color=style.LIGHT, linewidth=0.8)
+            ax.axvline(border, color=style.LIGHT, linewidth=0.8)
+    colour_bar(drawing, mesh, axes, "CKA")
     numbers = ", ".join(f"{s.attrs['model_a']} {low_high(s):.2f}" for s in maps)
     alt = (
         f"Four square heat maps of CKA between pairs of layers ({entries}), the ViT left and the CNN right, trained "
@@ -42,37 +41,31 @@ def within_models(
     caption = (
         f"CKA of every layer with every layer of the same model, {entries}: {maps[0].attrs['model_a']} and "
         f"{maps[1].attrs['model_a']}, above as trained, below before training (on {maps[2].attrs['n_images']:,} "
-        "images). Layers are numbered from the input; above each map, their depth from 0 to 1. Blue lines: where a "
-        "stage of the CNN begins."
-    ) + _note_on_constants(maps)
-    return figure(_draw_within(maps, starts), ["fig-1"], alt, caption, provenance, key)
+        "images). Layers are numbered from the input; above each map, their depth from 0 to 1."
+        + " Blue lines: where the maps of the CNN become smaller, a new stage." * any(len(borders(s)) for s in maps)
+        + _note_on_constants(maps)
+    )
+    return figure(drawing, "fig-1", alt, caption, line(*maps), key)
 
 
 @styled
-def _draw_within(maps: Sequence[xr.DataArray], starts: Sequence[float]) -> MplFigure:
-    drawing, axes = panels(2, 2, width=7.2, height=6.4)
-    for index, (ax, similarity) in enumerate(zip(axes.flat, maps, strict=True)):
-        image = _similarity_map(ax, similarity)
-        ax.set_title(similarity.attrs["model_a"])
-        if index % 2:  # the CNN
-            for border in _borders(similarity.depth_a.values, starts):
-                for line in (ax.axhline, ax.axvline):
-                    line(border, color=_LINE, linewidth=0.8)
-    _colour_bar(drawing, image, axes)
-    return drawing
-
-
-# --- Figure 2 -----------------------------------------------------------------------------------------------
-
-
-def across_models(trained: xr.DataArray, untrained: xr.DataArray, provenance: Provenance) -> Figure:
+def across_models(trained: xr.DataArray, untrained: xr.DataArray) -> Figure:
     """Fig 2: CKA of every ViT layer (y) with every CNN layer (x), and where each finds its like.
 
-    trained, untrained: `cka.layer_similarity` of (ViT, CNN).
+    trained, untrained: `layer_similarity` of (ViT, CNN).
     """
+    drawing, axes = panels(2, 2, width=7.2, height=6.0, height_ratios=(1.15, 1))
+    for ax, similarity, title in zip(axes[0], (trained, untrained), ("trained", "untrained"), strict=True):
+        mesh = similarity_map(ax, similarity, title)
+        ridge = _positions(similarity.depth_a.values, matched_depth(similarity)["argmax"].values)
+        ax.plot(np.arange(len(ridge)) + 0.5, ridge, "o", color="white", markersize=2, markeredgecolor="black",
+                markeredgewidth=0.3)  # fmt: skip
+        ax.set(xlabel="CNN layer", ylabel="ViT layer")
+    colour_bar(drawing, mesh, axes[0], "CKA")
+    _draw_matches(axes[1, 0], matched_depth(trained), matched_depth(untrained))
+    _draw_best(axes[1, 1], trained, untrained)
     vit, cnn = trained.attrs["model_a"], trained.attrs["model_b"]
-    centroid = matched_depth(trained)["centroid"].values
-    best = best_match(trained)
+    centroid, best = matched_depth(trained)["centroid"].values, best_match(trained)
     last = best.depth_a >= 2 / 3
     alt = (
         f"Heat maps of CKA between layers of {vit} and of {cnn}, trained and untrained, and two line plots. The depth "
@@ -82,42 +75,25 @@ def across_models(trained: xr.DataArray, untrained: xr.DataArray, provenance: Pr
         f"{float(best[last].mean()):.2f} in the last."
     )
     caption = (
-        f"Above: CKA of every layer of {vit} with every layer of {cnn}, trained (left) and untrained (right, on "
-        f"{untrained.attrs['n_images']:,} images); dots mark the ViT layer most like each CNN layer. Below left: the "
-        "depth of that ViT layer (dots) and the mean depth weighted by similarity (line); on the dashed diagonal both "
-        "models would be equally far. Below right: the highest CKA of each ViT layer with any CNN layer (dots: block "
-        "outputs), the last third of the ViT shaded."
+        f"Above: CKA of every layer of {vit} with every layer of {cnn}; dots mark the ViT layer most like each CNN "
+        "layer. Below left: the depth of that ViT layer, and the mean depth weighted by similarity. Below right: the "
+        "highest CKA of each ViT layer with any CNN layer (dots: block outputs), the last third of the ViT shaded."
     ) + _note_on_constants([trained, untrained])
-    return figure(_draw_across(trained, untrained), ["fig-2"], alt, caption, provenance)
-
-
-@styled
-def _draw_across(trained: xr.DataArray, untrained: xr.DataArray) -> MplFigure:
-    drawing, axes = panels(2, 2, width=7.2, height=6.0, height_ratios=(1.15, 1))
-    for ax, similarity, title in zip(axes[0], (trained, untrained), ("trained", "untrained"), strict=True):
-        image = _similarity_map(ax, similarity)
-        ridge = _positions(similarity.depth_a.values, matched_depth(similarity)["argmax"].values)
-        ax.plot(np.arange(len(ridge)), ridge, "o", color="white", markersize=2, markeredgecolor="black",
-                markeredgewidth=0.3)  # fmt: skip
-        ax.set(title=title, xlabel="CNN layer", ylabel="ViT layer")
-    _colour_bar(drawing, image, axes[0])
-    _draw_matches(axes[1, 0], matched_depth(trained), matched_depth(untrained))
-    _draw_best(axes[1, 1], trained, untrained)
-    return drawing
+    return figure(drawing, "fig-2", alt, caption, line(trained, untrained))
 
 
 def _draw_matches(ax: Axes, matched: xr.Dataset, untrained: xr.Dataset) -> None:
-    ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
-    ax.plot(untrained.depth_b, untrained["centroid"], color=GREY, label="untrained")
-    ax.plot(matched.depth_b, matched["argmax"], ".", color=ORANGE, markersize=5, label="most similar")
-    ax.plot(matched.depth_b, matched["centroid"], color=BLUE, label="weighted mean")
+    ax.plot([0, 1], [0, 1], color=style.GREY, linestyle="--", linewidth=1)
+    ax.plot(untrained.depth_b, untrained["centroid"], color=style.GREY, label="untrained")
+    ax.plot(matched.depth_b, matched["argmax"], ".", color=style.GREEN, markersize=5, label="most similar")
+    ax.plot(matched.depth_b, matched["centroid"], color=style.BLUE, label="weighted mean")
     ax.set(xlabel="depth in the CNN", ylabel="matching depth in the ViT", xlim=(0, 1), ylim=(-0.02, 1.02))
     ax.legend(loc="best")
 
 
 def _draw_best(ax: Axes, trained: xr.DataArray, untrained: xr.DataArray) -> None:
-    ax.axvspan(2 / 3, 1, color=GREY, alpha=0.15, linewidth=0)
-    for similarity, colour, label in ((untrained, GREY, "untrained"), (trained, BLUE, "trained")):
+    ax.axvspan(2 / 3, 1, color=style.GREY, alpha=0.15, linewidth=0)
+    for similarity, colour, label in ((untrained, style.GREY, "untrained"), (trained, style.BLUE, "trained")):
         best = best_match(similarity)
         ax.plot(best.depth_a, best, color=colour, linewidth=1)
         blocks = best[(best.kind_a == "block").values]
@@ -126,22 +102,33 @@ def _draw_best(ax: Axes, trained: xr.DataArray, untrained: xr.DataArray) -> None
     ax.legend(loc="lower left")
 
 
-# --- What both share ----------------------------------------------------------------------------------------
+def similarity_map(ax: Axes, similarity: xr.DataArray, title: str) -> Any:
+    """A map (layer_a, layer_b) with the layers' numbers below and on the left, their depths above; gives the mesh.
 
-
-def _similarity_map(ax: Axes, similarity: xr.DataArray) -> Any:
-    """A map with the layers' numbers below and on the left, and their depths above; gives the image."""
-    image = heat_map(ax, similarity.values, vmin=0, vmax=1)
-    image.set_cmap(image.get_cmap().with_extremes(bad=GREY))
-    ax.set(xlabel="layer", ylabel="layer")
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-    ax.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    A layer without a CKA, the same for all images, is grey.
+    """
+    mesh = heat_map(ax, similarity, upward=True, vmin=0, vmax=1)
+    for axis, count in zip((ax.yaxis, ax.xaxis), similarity.shape, strict=True):
+        numbers = [int(i) for i in MaxNLocator(5, integer=True).tick_values(0, count - 1) if 0 <= i < count]
+        axis.set_ticks([i + 0.5 for i in numbers], labels=map(str, numbers))
     depth = similarity.depth_b.values
     shown = [d for d in _DEPTHS if depth[0] <= d <= depth[-1]]
     top = ax.secondary_xaxis("top")
     top.set_ticks(_positions(depth, shown), labels=[_DEPTHS[d] for d in shown])
     top.spines["top"].set_visible(False)
-    return image
+    ax.set(title=title, xlabel="layer", ylabel="layer")
+    return mesh
+
+
+def borders(similarity: xr.DataArray) -> np.ndarray:
+    """Where on the axes of a model's map with itself a stage begins; none for a model without stages."""
+    stage = similarity["stage_a"].values
+    return np.flatnonzero((stage[1:] != stage[:-1]) & (stage[1:] >= 0) & (stage[:-1] >= 0)) + 1
+
+
+def _positions(depth: np.ndarray, wanted: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Where on an axis of layers the wanted depths lie; the middle of layer i is at i + ½."""
+    return np.asarray(np.interp(wanted, depth, np.arange(len(depth)) + 0.5))
 
 
 def _note_on_constants(maps: Sequence[xr.DataArray]) -> str:
@@ -152,18 +139,3 @@ def _note_on_constants(maps: Sequence[xr.DataArray]) -> str:
         " Grey: layers that are the same for all images, which have no CKA (before training, the last normalisation of "
         "each residual branch of a CNN is commonly set to zero)."
     )
-
-
-def _positions(depth: np.ndarray, wanted: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Where on an axis of layer numbers the wanted depths lie."""
-    return np.asarray(np.interp(wanted, depth, np.arange(len(depth))))
-
-
-def _borders(depth: np.ndarray, starts: Sequence[float]) -> np.ndarray:
-    """Where on an axis of layer numbers the first layer at or behind each start begins."""
-    return np.searchsorted(depth, np.asarray(starts) - 1e-9) - 0.5
-
-
-def _colour_bar(drawing: MplFigure, image: Any, axes: Any) -> None:
-    bar = drawing.colorbar(image, ax=axes, shrink=0.6, aspect=25, pad=0.02, label="CKA")
-    bar.outline.set_visible(False)

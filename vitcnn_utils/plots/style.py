@@ -3,24 +3,28 @@
 import html
 import io
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import seaborn as sns
+import xarray as xr
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MplFigure
 
-from vitcnn_utils.provenance import Provenance
-
 # Told apart by readers with any colour vision, and at least 3:1 against white and against the dark theme's ground.
 BLUE, ORANGE, GREEN, PURPLE, RED, GREY = "#2f7fc1", "#d2691e", "#1d9a6c", "#a866b8", "#d04a4a", "#808080"
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, RED, GREY)
+LIGHT = "#35d0ff"
+"""Lines and outlines on a heat map: stands out on every part of the colour maps."""
 # Perceptually even; 'magma' for similarity (0 dark, 1 light), 'viridis' for everything else.
 SIMILARITY, SEQUENTIAL = "magma", "viridis"
+
+# One colour a model and one line a way of training, in the whole book; the explorers' kit.js has the same.
+MODELS = {"ViT": (BLUE, "o"), "CNN": (ORANGE, "^"), "ViT-GAP": (GREEN, "s"), "small ViT": (PURPLE, "D")}
+VARIANTS = {"": "-", "small data": "--", "second seed": "-.", "untrained": ":"}
 
 # Text and axes are drawn in this colour, which the page's own text colour then replaces.
 _INK = "#010203"
@@ -50,42 +54,67 @@ def panels(
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
 
-def heat_map(
-    axes: Axes, values: Any, *, cmap: str = SIMILARITY, vmin: float | None = None, vmax: float | None = None
-) -> Any:
-    """A heat map with the origin at the lower left, as in the paper; gives the image, for a colour bar."""
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    return axes.imshow(values, origin="lower", cmap=cmap, vmin=vmin, vmax=vmax, aspect="auto")
+def heat_map(axes: Axes, values: Any, *, upward: bool = False, cmap: str = SIMILARITY, **kwargs: Any) -> Any:
+    """A heat map without ticks, grey where there is no value; gives the mesh, for a colour bar.
+
+    Cell i spans i to i + 1. upward: row 0 lies at the bottom, as in the paper's maps of layers; else at the top, as in
+    an image. kwargs go to `seaborn.heatmap` (vmin, vmax, norm, …).
+    """
+    colours = mpl.colormaps[cmap].with_extremes(bad=GREY)
+    # As an image: a path for each cell would be 30 times as large.
+    sns.heatmap(np.asarray(values), ax=axes, cmap=colours, cbar=False, rasterized=True, xticklabels=False,
+                yticklabels=False, **kwargs)  # fmt: skip
+    if upward:
+        axes.invert_yaxis()
+    return axes.collections[-1]
 
 
-def number(value: float, digits: int = 2) -> str:
-    """A number as explorers write it, in Python and in the page: 'none' where there is none."""
-    if not np.isfinite(value):
-        return "none"
-    # JavaScript's toFixed rounds halves away from zero, Python's format to even.
-    return f"{Decimal(float(value)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):zf}"
+def colour_bar(drawing: MplFigure, mesh: Any, axes: Any, label: str = "", **kwargs: Any) -> None:
+    """A colour bar without a frame beside the axes."""
+    kwargs = {"shrink": 0.7, "aspect": 20, "pad": 0.02} | kwargs
+    drawing.colorbar(mesh, ax=axes, label=label, **kwargs).outline.set_visible(False)
+
+
+def model_style(label: str) -> dict[str, Any]:
+    """Colour, marker and line of a model by its label, 'MODEL' or 'MODEL, HOW IT WAS TRAINED'."""
+    model, _, variant = label.partition(", ")
+    colour, marker = MODELS.get(model, (RED, "v"))
+    linestyle = next(line for way, line in reversed(VARIANTS.items()) if variant.startswith(way))
+    return {"color": colour, "marker": "" if variant else marker, "linestyle": linestyle}
+
+
+def probe_curve(axes: Axes, accuracy: xr.DataArray, label: str, **style: Any) -> None:
+    """Accuracy (layer, draw) of probes in percent against depth: the mean, and a band of one standard deviation."""
+    table = (100 * accuracy).to_dataframe("accuracy").reset_index()
+    sns.lineplot(table, x="depth", y="accuracy", errorbar="sd", label=label, legend=False, markeredgewidth=0,
+                 err_kws={"linewidth": 0}, ax=axes, **style)  # fmt: skip
+
+
+def legend_below(drawing: MplFigure, axes: Any, columns: int = 4) -> None:
+    """One legend under all panels, each label once."""
+    handles: dict[str, Any] = {}
+    for ax in np.ravel(axes):
+        handles |= {text: handle for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
+    drawing.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
 
 
 @dataclass(frozen=True)
 class Figure:
     """A figure as the page shows it: inline SVG with alt text, caption, and where it comes from."""
 
+    drawing: MplFigure
     svg: str
-    ids: tuple[str, ...]
+    id: str
     alt: str
     caption: str
     provenance: str
 
     def _repr_html_(self) -> str:
-        number = " and ".join(i.removeprefix("fig-") for i in self.ids)
-        label = f"<strong>Figure{'s' if len(self.ids) > 1 else ''} {number}.</strong> " if self.ids else ""
-        # One id is the figure's own; further numbers that it stands for are empty anchors inside it.
-        own = f' id="{self.ids[0]}"' if self.ids else ""
-        anchors = "".join(f'<span id="{i}"></span>' for i in self.ids[1:])
+        label = f"<strong>Figure {self.id.removeprefix('fig-')}.</strong> " if self.id else ""
+        anchor = f' id="{self.id}"' if self.id else ""
         return (
-            f'<figure class="vitcnn-figure"{own} style="margin:0">{anchors}<div style="overflow-x:auto" tabindex="0">'
-            f"{self.svg}</div><figcaption>{label}{self.caption}<br>"
+            f'<figure class="vitcnn-figure"{anchor} style="margin:0"><div style="overflow-x:auto" tabindex="0">'
+            f"{self.svg}</div><figcaption>{label}{html.escape(self.caption)}<br>"
             f'<small class="vitcnn-provenance">{html.escape(self.provenance)}</small></figcaption></figure>'
         )
 
@@ -93,16 +122,15 @@ class Figure:
         return f"Figure: {self.alt}"
 
 
-def figure(
-    drawing: MplFigure, ids: Sequence[str], alt: str, caption: str, provenance: Provenance, key: str = ""
-) -> Figure:
+def figure(drawing: MplFigure, name: str, alt: str, caption: str, provenance: str, key: str = "") -> Figure:
     """A drawing made ready for the page.
 
-    ids: the paper's figures that it stands for, as 'fig-3'. alt: what is to be seen, for those who cannot.
-    caption: one or two sentences, HTML. key: tells apart several drawings of the same figure on one page.
+    name: the paper's figure that it stands for, as 'fig-3', or ''. alt: what is to be seen, for those who cannot.
+    provenance: what made it, from `provenance.line`. key: tells apart several drawings of the same figure on one page,
+    of which the first, without a key, has the name as its id.
     """
-    prefix = "-".join([*ids, key] if key else ids) or "drawing"
-    return Figure(inline_svg(drawing, prefix, alt), () if key else tuple(ids), alt, caption, provenance.line)
+    prefix = f"{name or 'drawing'}-{key}".removesuffix("-")
+    return Figure(drawing, inline_svg(drawing, prefix, alt), "" if key else name, alt, caption, provenance)
 
 
 def inline_svg(drawing: MplFigure, prefix: str, alt: str) -> str:

@@ -1,0 +1,206 @@
+"""What an edition needs, told in seconds: names, kinds of models, what fits what, what is still to be fetched."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitcnn_utils import hub
+from vitcnn_utils.editions.chapters import find_root, sources
+from vitcnn_utils.editions.companions import of_zoo, skipless_block, title
+from vitcnn_utils.editions.parameters import default_parameters, read_edition, unfit
+from vitcnn_utils.errors import VitcnnError
+
+if TYPE_CHECKING:
+    from vitcnn_utils.models.facts import Model
+
+PATIENCE = 10
+"""Seconds that the hub has for an answer."""
+
+IMAGES = {"images": "n_images", "transfer_images": "n_transfer_images"}
+STAND_INS = {"small_series": 4, "vit_small_data": 4, "noskip": 8, "vit_gap": 10, "data_series": 12}
+"""Parameters for which models of the zoo may stand in, and the figure that then shows these."""
+
+
+def check_edition(
+    edition: str,
+    overrides: dict[str, Any] | None = None,
+    root: Path | None = None,
+    report: Callable[[str], None] = print,
+) -> None:
+    """Report what an edition's models and images are, and what of them is still to be fetched; fetch neither.
+
+    overrides: values that replace the edition's.
+    Raises VitcnnError with a line for each name, model and image set that cannot be used.
+    """
+    root = root or find_root()
+    notebooks = sources(root)
+    given = read_edition(root, edition) | (overrides or {})
+    problems = unfit(given, notebooks)
+    if not problems:
+        parameters = {k: v for notebook in notebooks for k, v in default_parameters(notebook).items()} | given
+        models = _models(parameters, problems, report)
+        _images(parameters, problems, report)
+        problems += _misfits(parameters, models)
+        for parameter, figure in STAND_INS.items():
+            if _stands_in(parameters, parameter):
+                report(f"Figure {figure} ({parameter}) shows models of the zoo, on the zoo's images")
+    if problems:
+        raise VitcnnError(*dict.fromkeys(problems))
+    report("nothing is missing: `vitcnn run` can begin")
+
+
+# --- models -------------------------------------------------------------------------------------------------
+
+
+def _models(parameters: dict[str, Any], problems: list[str], report: Callable[[str], None]) -> "dict[str, Model]":
+    """The models by parameter, untrained and without memory; reports each once, and adds what is wrong with others."""
+    shapes: dict[str, Any] = {}
+    found, total = {}, 0
+    for parameter, name in _named(parameters):
+        key = json.dumps(name)
+        if key not in shapes:
+            size = 0
+            try:
+                shapes[key] = model = _shape(name, parameters)
+                size = _bytes_to_fetch(name)
+            except VitcnnError as error:
+                problems.append(f"{parameter}: {error}")
+            if key not in shapes:
+                continue
+            total += size
+            count = sum(weight.numel() for weight in model.module.parameters())
+            takes = f"{model.image_size[0]} x {model.image_size[1]} pixels" if model.grid else "any size"
+            report(f"{title(name)}: {_kind(model)}, {count / 1e6:.1f} M parameters, takes {takes}, {_to_fetch(size)}")
+        found[parameter] = shapes[key]
+    report(f"all models: {_to_fetch(total)}")
+    return found
+
+
+def _named(parameters: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The names of models, by the parameter that has them; those of a list or series with their place in it."""
+    for parameter, value in parameters.items():
+        if parameter == "noskip":
+            yield from ((f"noskip {place}", name) for place, name in enumerate(value or [], 1))
+        elif parameter.endswith("_series"):
+            yield from ((f"{parameter} {percent}", name) for percent, name in (value or {}).items())
+        elif parameter.partition("_")[0] in ("vit", "cnn") and value is not None:
+            yield parameter, value
+
+
+def _shape(name: Any, parameters: dict[str, Any]) -> "Model":
+    """A model on the device 'meta', where tensors have shapes and no content."""
+    from vitcnn_utils.models.load import load_model
+
+    size = None if of_zoo(name) and not of_zoo(parameters["vit"]) else parameters["image_size"]
+    own_weights = not isinstance(name, str) and "weights" in name  # they are read, to see whether they fit
+    return load_model(name, None if own_weights else "untrained", "meta", image_size=size)
+
+
+def _kind(model: "Model") -> str:
+    if model.attentions:
+        return f"transformer with {len(model.blocks)} blocks"
+    return f"{'network on tokens' if model.grid else 'convolutional network'} with {len(model.blocks)} blocks"
+
+
+def _bytes_to_fetch(name: Any) -> int:
+    """Of a model's weights, what the hub's cache on this machine does not have; VitcnnError where the hub has none."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    from vitcnn_utils.models.load import fetch_file, not_from_hub, repository_of
+
+    if not isinstance(name, str):
+        return 0 if "weights" in name else _bytes_to_fetch(name["name"])
+    if of_zoo(name):
+        return 0
+    repository = repository_of(name)
+    if repository is None:
+        fetch_file(name, repository, "model.safetensors")  # says what to do
+        return 0
+    owner_and_name, _, revision = repository.partition("@")
+    file: dict[str, Any] = {"filename": "model.safetensors", "revision": revision or None}
+    try:
+        hf_hub_download(owner_and_name, **file, local_files_only=True)
+        return 0
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        return get_hf_file_metadata(hf_hub_url(owner_and_name, **file), timeout=PATIENCE).size or 0
+    except Exception as error:  # the hub's client raises errors of several libraries
+        raise not_from_hub(name, repository, "model.safetensors", error) from None
+
+
+# --- images -------------------------------------------------------------------------------------------------
+
+
+def _images(parameters: dict[str, Any], problems: list[str], report: Callable[[str], None]) -> None:
+    from vitcnn_utils.images import SAMPLES, Request, find_images
+
+    for parameter, count in IMAGES.items():
+        name, n = parameters.get(parameter), parameters.get(count)
+        if not name:
+            continue
+        try:
+            here = name in SAMPLES or name.endswith(".parquet") or os.path.exists(os.path.expanduser(name))
+            if here:
+                find_images(name, Request(n))
+            where = "on this machine" if here else f"on the hub, {_to_fetch(_size_of_data_set(name))} at most"
+            report(f"{name}: {'all' if n is None else f'{n:,}'} images, {where}")
+        except VitcnnError as error:
+            problems.append(f"{parameter}: {error}")
+
+
+def _size_of_data_set(name: str) -> int:
+    from huggingface_hub import HfApi
+
+    repository, _, revision = name.partition("@")
+    try:
+        info = HfApi().dataset_info(
+            repository.partition(":")[0], revision=revision or None, timeout=PATIENCE, files_metadata=True
+        )
+    except Exception as error:  # the hub's client raises errors of several libraries
+        raise VitcnnError(
+            f"{name} is not on this machine and not to be had from the hub ({hub.reason(error)})"
+        ) from None
+    return sum(file.size or 0 for file in info.siblings or [])
+
+
+def _to_fetch(size: int) -> str:
+    return (
+        f"{size / 1e9:.2f} GB to fetch"
+        if size >= 1e8
+        else f"{size / 1e6:.0f} MB to fetch"
+        if size
+        else "nothing to fetch"
+    )
+
+
+# --- what fits what -----------------------------------------------------------------------------------------
+
+
+def _stands_in(parameters: dict[str, Any], parameter: str) -> bool:
+    names = [name for label, name in _named(parameters) if label.partition(" ")[0] == parameter]
+    return any(map(of_zoo, names)) and not of_zoo(parameters["vit"])
+
+
+def _misfits(parameters: dict[str, Any], models: "dict[str, Model]") -> Iterator[str]:
+    """A line for each model that cannot play its part."""
+    for label, model in models.items():
+        role = label.partition(" ")[0]
+        if not role.startswith("cnn") and not model.attentions:
+            yield f"{label}: {model.name} is a {_kind(model)}: name a vision transformer"
+        if role == "noskip":
+            try:
+                skipless_block(model)
+            except VitcnnError as error:
+                yield f"{label}: {error}"
+        like = "cnn" if role == "cnn_small_data" else "vit" if role in ("vit_small_data", "vit_seed_2") else None
+        if like in models and not _stands_in(parameters, role) and len(model.blocks) != len(models[like].blocks):
+            yield f"{label}: {model.name} is a {_kind(model)}, and {models[like].name} a {_kind(models[like])}"
+    vit = models.get("vit")
+    for label, model in models.items():
+        alike = of_zoo(model.name) == of_zoo(vit.name) if vit else False
+        if vit and alike and model.grid and model.image_size != vit.image_size:
+            yield f"{label}: {model.name} takes {model.image_size[0]} pixels, {vit.name} {vit.image_size[0]}: no pair"
