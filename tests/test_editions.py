@@ -82,7 +82,10 @@ def test_the_papers_edition_names_what_there_is() -> None:
 
 def test_a_vit_and_a_cnn_are_enough(root: Path) -> None:
     # As in: papermill … -p vit deit3_small_patch16_224.fb_in1k -p cnn convnext_tiny.fb_in1k
-    values = {"vit": "hf-hub:small/vit", "cnn": "hf-hub:small/convnext", **SMALL}
+    # The ViT with weights in a file, as after fine-tuning it.
+    weights = next((root / "hub").glob("hub/models--small--vit/snapshots/*/model.safetensors"))
+    ours = {"name": "hf-hub:small/vit", "weights": str(weights)}
+    values = {"vit": ours, "cnn": "hf-hub:small/convnext", **SMALL}
     pages = run(root, "two", values, ["2", "4"])
     assert "**Figure 4 shows models of the zoo**" in pages["2_local_and_global"]
     assert "**The next figure shows models of the zoo**" in pages["2_local_and_global"]
