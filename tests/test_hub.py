@@ -315,8 +315,8 @@ def test_pickles_are_not_even_fetched(hub):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ('{"architectures": ["ViTModel"]}', "hf-hub:me/other is no timm model: its config.json names no timm arch"),
-        ("nothing of the kind", "hf-hub:me/other is no timm model"),
+        ('{"architectures": ["ViTModel"]}', "hf-hub:me/other is not a timm model: its config.json names no timm arch"),
+        ("nothing of the kind", "hf-hub:me/other is not a timm model"),
         ('{"architecture": "vit_of_tomorrow"}', f"is a vit_of_tomorrow, which timm {timm.__version__} does not have"),
     ],
 )

@@ -316,6 +316,38 @@ class Added(nn.Module):
         return x + self.fc(x)
 
 
+class Between(nn.Module):
+    """Two blocks of a kind, and between them something that is not in either."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.cut, self.first, self.second = nn.Conv2d(3, 6, 8, 8), Added(), Added()
+        self.between = between
+
+    def forward(self, x):
+        x = self.first(self.cut(x).flatten(2).transpose(1, 2))
+        return self.second(self.between(self, x))
+
+
+@pytest.mark.parametrize(
+    ("between", "outside"),
+    [
+        (lambda m, x: x, ""),
+        (lambda m, x: x * 2 + 1, ""),
+        (lambda m, x: x + x.relu(), "the model itself"),
+        (lambda m, x: (x @ x.mT).softmax(-1) @ x, "the model itself"),
+    ],
+)
+def test_parts_outside_the_blocks_leave_no_blocks(between, outside, noise):
+    model = described(Between(between))
+    assert model.outside == outside
+    assert (len(model.blocks), len(model.branches), model.grid) == ((0, 0, None) if outside else (2, 2, (4, 4)))
+    if outside:
+        message = r"has no blocks that hold all its additions and attention \(the model itself is outside of them\)"
+        with pytest.raises(VitcnnError, match=message):
+            residual.skip_ratios(model, noise)
+
+
 TWISTS = {
     "rows": (lambda x: x.flatten(2).transpose(1, 2), (4, 4)),
     "channels last": (lambda x: x.permute(0, 2, 3, 1).reshape(len(x), -1, 6), (4, 4)),
@@ -408,7 +440,7 @@ def test_only_safetensors_are_read(name, tmp_path):
         ({"weights": "a"}, "^'None' is not a name of a model"),
         ({"name": "test_vit", "wights": "a"}, "a model has no 'wights': give its name, and if need be weights and"),
         ("test_vit.nonsense", "timm has no weights 'nonsense' of test_vit, but: r160_in1k"),
-        ("hf-hub:a/b/c", "'a/b/c' is no name of a model on the hub"),
+        ("hf-hub:a/b/c", "'a/b/c' is not the name of a model on the hub"),
     ],
 )
 @pytest.mark.parametrize("weights", [None, "untrained"])
