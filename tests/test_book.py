@@ -58,6 +58,12 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
+def test_ids_of_cells_do_not_differ_from_run_to_run() -> None:
+    runs = [{"metadata": {}, "cells": [{"id": drawn, "metadata": {}} for drawn in ids]} for ids in ("ab", "cd")]
+    one, other = map(book._for_page, runs)
+    assert one == other
+
+
 def test_the_book_is_built_once_and_the_same_each_time(pages: Path) -> None:
     said: list[str] = []
     index = book.build_book(pages, said.append)

@@ -32,13 +32,14 @@
     firstPages: all(".bd-sidebar-primary p.caption + ul > li:first-child > a").map((a) => a.getAttribute("href")),
     formulas: all("math").length,
     mathFont: [...document.fonts].some((font) => font.family.includes("Vitcnn Math") && font.status === "loaded"),
-    // In the formula's own size: subscripts, at least a quarter lower than what they belong to, and bars of a norm.
-    levelSubscripts: all("msub").filter((e) => lower(e.children[1], e.children[0]) < 0.25).map((e) => e.textContent),
-    tallBars: all("math:not(:has(mfrac)) mo").filter((e) => e.textContent === "‖" && lower(e, e, "height") > 1.5)
-      .map((e) => e.closest("math").textContent),
+    // Subscripts that end on the line of what they belong to, and bars of a norm that are higher than a line.
+    levelSubscripts: all("msub").filter(({ children: [base, below] }) => inFontSize(below,
+      below.getBoundingClientRect().bottom - base.getBoundingClientRect().bottom) < 0.1).map((e) => e.textContent),
+    tallBars: all("math:not(:has(mfrac)) mo").filter((e) => e.textContent === "‖"
+      && inFontSize(e, e.getBoundingClientRect().height) > 1.5).map((e) => e.closest("math").textContent),
     brokenWords: brokenWords(),
     scrollersWithoutCue: all("*").filter((e) => e.scrollWidth > e.clientWidth + 1 && !e.matches("pre, pre *, html, body")
-      && /auto|scroll/.test(getComputedStyle(e).overflowX) && !getComputedStyle(e).backgroundImage.includes("gradient"))
+      && /auto|scroll/.test(getComputedStyle(e).overflowX) && !hasCue(e))
       .map((e) => `${e.tagName.toLowerCase()}.${e.className}: ${e.textContent.trim().slice(0, 60)}`),
     theme: document.documentElement.dataset.theme,
     overflow: document.documentElement.scrollWidth - width,
@@ -57,10 +58,14 @@
     return colours;
   }
 
-  // How much lower the middle of one element is than that of another, or how high it is, in the size of its font.
-  function lower(element, other, what = "middle") {
-    const [one, two] = [element, other].map((e) => e.getBoundingClientRect());
-    const pixels = what === "height" ? one.height : (one.top + one.bottom - two.top - two.bottom) / 2;
+  // A shadow at the edges of what scrolls, which no cell covers.
+  function hasCue(element) {
+    const cells = all("tr, th, td", element).map((cell) => getComputedStyle(cell).backgroundColor);
+    return getComputedStyle(element).backgroundImage.includes("gradient")
+      && cells.every((colour) => colour === "rgba(0, 0, 0, 0)");
+  }
+
+  function inFontSize(element, pixels) {
     return pixels / parseFloat(getComputedStyle(element.parentElement).fontSize);
   }
 
@@ -70,7 +75,7 @@
     const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     for (let text = walker.nextNode(); text; text = walker.nextNode()) {
       if (text.parentElement.closest("script, style, svg, math, pre, code, .sig, [hidden]")) continue;
-      for (const word of text.data.matchAll(/\p{L}{4,}/gu)) {
+      for (const word of text.data.matchAll(/(?<!\S)\p{L}{4,}(?![\p{L}_.(])/gu)) {
         const range = document.createRange();
         range.setStart(text, word.index);
         range.setEnd(text, word.index + word[0].length);

@@ -75,11 +75,9 @@ def across_models(trained: xr.DataArray, untrained: xr.DataArray) -> Figure:
         f"{float(best[last].mean()):.2f} in the last."
     )
     caption = (
-        f"Above: CKA of every layer of {vit} with every layer of {cnn}, trained (left) and untrained (right, on "
-        f"{untrained.attrs['n_images']:,} images); dots mark the ViT layer most like each CNN layer. Below left: the "
-        "depth of that ViT layer (dots) and the mean depth weighted by similarity (line); on the dashed diagonal both "
-        "models would be equally far. Below right: the highest CKA of each ViT layer with any CNN layer (dots: block "
-        "outputs), the last third of the ViT shaded."
+        f"Above: CKA of every layer of {vit} with every layer of {cnn}; dots mark the ViT layer most like each CNN "
+        "layer. Below left: the depth of that ViT layer, and the mean depth weighted by similarity. Below right: the "
+        "highest CKA of each ViT layer with any CNN layer (dots: block outputs), the last third of the ViT shaded."
     ) + _note_on_constants([trained, untrained])
     return figure(drawing, "fig-2", alt, caption, line(trained, untrained))
 
