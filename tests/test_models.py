@@ -245,7 +245,7 @@ def test_a_branch_that_no_module_gives_is_no_residual_stream(noise):
     assert [layer.name for layer in model.blocks] == ["blocks.0", "blocks.1"]
     with pytest.raises(VitcnnError, match=r"no residual stream.*what works with it: .*attention distance"):
         residual.skip_ratios(model, noise)
-    assert attention.head_distances(model, noise).sizes == {"block": 2, "head": 4}
+    assert attention.head_distances(model, noise).distance.sizes == {"block": 2, "head": 4}
 
 
 def test_norms_after_the_parts_are_in_the_branch():
@@ -543,6 +543,12 @@ def test_files_that_hold_something_else(name, state, tmp_path):
     with pytest.raises(VitcnnError, match=r"(the weights|no weights) in .*mine.safetensors") as caught:
         load_model(name, tmp_path / "mine.safetensors", "cpu")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("device", [[], "", "tpu", "meta", "xla"])
+def test_devices_that_are_not_there(device):
+    with pytest.raises(VitcnnError, match=r"^device .* cannot be used \(.{10,200}\); 'auto' takes the best there is$"):
+        load_model("test_vit", "untrained", device)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 1.5, "0", True, None])

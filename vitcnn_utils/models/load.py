@@ -86,9 +86,11 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        tensor = torch.ones(1, device=name)
+        tensor.tolist()  # 'meta' has no values
+        return tensor.device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
         raise VitcnnError(f"device {name!r} cannot be used ({reason}); 'auto' takes the best there is") from None
 
 
@@ -121,8 +123,6 @@ def _load_zoo(
 def _load_timm(
     name: str, untrained: bool, file: Path | None, image_size: int | None
 ) -> tuple[nn.Module, dict[str, Any], Path | None]:
-    from timm.data import resolve_model_data_config
-
     repository = repository_of(name)
     source, architecture = name, name.partition(".")[0]
     if name.startswith("hf-hub:"):
@@ -147,11 +147,25 @@ def _load_timm(
         problem = f"timm cannot build {name}" if path is None else f"the weights in {path} do not fit {name}"
         raise VitcnnError(f"{problem}{at_size}: {_in_one_line(error)}") from error
     module.pretrained_cfg.pop("state_dict", None)
-    config = resolve_model_data_config(module)
-    # A configuration from the hub has lists.
-    facts = {"image_size": tuple(config["input_size"][1:]), "mean": tuple(config["mean"]), "std": tuple(config["std"]),
-             "num_classes": module.num_classes}  # fmt: skip
-    return module, facts, path
+    return module, _images_of(module, name), path
+
+
+def _images_of(module: Any, name: str) -> dict[str, Any]:
+    """Which images a module of timm takes, and how many classes it tells apart; VitcnnError if it does not say."""
+    from timm.data import resolve_model_data_config
+
+    try:
+        config = resolve_model_data_config(module)
+        channels, *size = (int(side) for side in config["input_size"])
+        mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
+        right = (
+            channels == len(mean) == len(std) == 3 and len(size) == 2 and 0 < min(size) <= max(size) <= LARGEST_IMAGE
+        )
+    except (TypeError, ValueError, KeyError):
+        right = False
+    if not right or min(std) <= 0:
+        raise VitcnnError(f"{name} does not say which images it takes: three channels, their mean and std, and a size")
+    return {"image_size": tuple(size), "mean": mean, "std": std, "num_classes": module.num_classes}
 
 
 def _create(name: str, image_size: int | None, options: dict[str, Any]) -> nn.Module:
@@ -171,8 +185,10 @@ def _architecture(name: str, path: Path) -> str:
 
     try:
         architecture = json.loads(path.read_text(encoding="utf-8"))["architecture"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise VitcnnError(f"{name} is not a timm model: its config.json names no timm architecture") from error
+    except (ValueError, KeyError, TypeError, RecursionError):
+        architecture = None
+    if not isinstance(architecture, str):
+        raise VitcnnError(f"{name} is not a timm model: its config.json names no timm architecture")
     if not timm.is_model(architecture):
         raise VitcnnError(f"{name} is a {architecture}, which timm {timm.__version__} does not have: try a newer timm")
     return architecture
