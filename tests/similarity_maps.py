@@ -27,7 +27,7 @@ def similarity(values: np.ndarray, kinds: tuple[str, ...] = KINDS, stages: int =
             f"stage_{side}": (dim, block * stages // (block[-1] + 1) if stages else np.full(count, -1)),
         }
 
-    attrs = {"model_a": "a", "model": "a", "weights": "w", "model_b": "b", "weights_b": "w", "n_images": 128}
+    attrs = {"model": "a", "weights": "w", "model_b": "b", "weights_b": "w", "n_images": 128}
     both = coords("a", values.shape[0]) | coords("b", values.shape[1])
     return xr.DataArray(values, dims=("layer_a", "layer_b"), coords=both, attrs=attrs)
 
@@ -66,7 +66,7 @@ DIAGONAL = ridge(lambda d: d, constant)
 
 def similarity_to(reference: str, diagonal: np.ndarray) -> xr.DataArray:
     """A map of block outputs with those of `reference`: known on the diagonal, zero elsewhere."""
-    return similarity(np.diag(diagonal), kinds=("block",)).assign_attrs(model_a="part", model_b=reference)
+    return similarity(np.diag(diagonal), kinds=("block",)).assign_attrs(model="part", model_b=reference)
 
 
 def curves(ends: Mapping[str, tuple[float, float]], count: int = 8, reference: str = "zoo/ref") -> xr.DataArray:

@@ -10,6 +10,7 @@ from vitcnn_utils.editions import companions
 from vitcnn_utils.editions.companions import TWIN, WHOLE, Cast, Casting
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.images import Images, load_images
+from vitcnn_utils.models.load import load_model
 from vitcnn_utils.zoo.recipes import RECIPES
 
 OURS, THEIRS = "zoo/vit-cls-data-10", "deit3_small_patch16_224.fb_in1k"
@@ -137,6 +138,23 @@ def test_the_block_without_skips_is_found():
 def test_models_of_other_origin_beside_one_of_the_zoo_are_refused():
     with pytest.raises(VitcnnError, match=f"Figure 8: {THEIRS} cannot stand beside {WHOLE}"):
         casting(WHOLE).cast("Figure 8", {"middle": THEIRS})
+
+
+def test_a_model_with_all_its_skips_is_refused():
+    with pytest.raises(VitcnnError, match=r"^zoo/vit-cls has all its skip connections: `noskip` takes models"):
+        companions.skipless_block(load_model(WHOLE, device="cpu"))
+
+
+def test_a_checkpoint_of_ones_own_stands_where_a_name_does():
+    mine = {"name": "deit_tiny_patch16_224", "weights": "mine.safetensors"}
+    assert companions.related(mine, THEIRS) and not companions.related(mine, WHOLE)
+    assert companions.beside(mine, WHOLE, THEIRS) == THEIRS and companions.beside(TWIN, mine, WHOLE) == WHOLE
+    assert companions.another_start(mine, mine, THEIRS) == THEIRS
+    controls = casting(mine).controls(THEIRS)
+    assert controls.names == {"untrained": mine, "second seed": THEIRS} and controls.cards == {}
+    assert (
+        "<code>deit_tiny_patch16_224, mine.safetensors</code>" in Cast("Figure 1", {"ViT": mine}, LARGE)._repr_html_()
+    )
 
 
 def test_the_reader_is_told_and_names_cannot_write_the_page():

@@ -11,6 +11,7 @@ import test_claims_localization as four
 import test_claims_scale as five
 import test_claims_skips as three
 import test_claims_structure as one
+import xarray as xr
 from made import cnn_ratios, divided, layers, probe_curves
 from similarity_maps import curves, probes
 
@@ -30,6 +31,7 @@ from vitcnn_utils.claims.ledger import (
     agreed,
     all_of,
     difference_of_shares,
+    estimate,
     over_draws,
 )  # fmt: skip
 
@@ -130,6 +132,26 @@ def test_newcombes_interval_is_that_of_his_paper() -> None:
 
 def test_one_draw_has_no_interval() -> None:
     assert over_draws(np.array([3.0])) == Estimate(3.0)
+
+
+def test_what_is_known_by_image_has_an_interval() -> None:
+    by_image = np.random.default_rng(0).normal(50, 10, (200, 3, 4))
+    over = {"distance": (("block", "head"), by_image.mean(0)), "entropy": (("block", "head"), np.ones((3, 4))),
+            "distance_by_image": (("sample", "block", "head"), by_image)}  # fmt: skip
+    heads = xr.Dataset(over)
+    found = estimate(lambda h: float(h["distance"].mean()), heads)
+    assert found.value == pytest.approx(by_image.mean())
+    assert found.interval is not None and found.interval[1] - found.interval[0] == pytest.approx(0.8, abs=0.3)
+    assert estimate(lambda h: float(h["entropy"].mean()), heads).interval is None
+    assert estimate(lambda h: float(h["distance"].mean()), heads.isel(sample=[0])).interval is None
+
+
+def test_minibatches_left_out_give_an_interval_and_one_array_may_stay_the_same() -> None:
+    cka = xr.DataArray([0.5, 0.4, 0.5, 0.6], {"left_out": [-1, 0, 1, 2]}, "left_out")
+    found = estimate(lambda a, b: float(a - b), cka, xr.DataArray(0.1))
+    # Tukey's standard error is 2 / 3**0.5 times the deviation 0.1, Student's quantile for 2 degrees of freedom 4.303.
+    half = 4.303 * 2 / 3**0.5 * 0.1
+    assert found.interval == pytest.approx((0.4 - half, 0.4 + half), abs=1e-3)
 
 
 def _covered(kind: str, rng: np.random.Generator) -> bool:

@@ -42,7 +42,7 @@ def check(figure, name):
 
 
 def named(values, name):
-    return values.assign_attrs(model_a=name, model_b=name)
+    return values.assign_attrs(model=name, model_b=name)
 
 
 def within(cnn=None, key=""):

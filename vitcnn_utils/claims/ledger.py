@@ -13,6 +13,8 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from vitcnn_utils.measures.intervals import jackknife, left_out
+
 Arrays = tuple[xr.DataArray | xr.Dataset, ...]
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
@@ -79,8 +81,18 @@ class Estimate:
 
 
 def estimate(statistic: Callable[..., float], *arrays: xr.DataArray | xr.Dataset) -> Estimate:
-    """A statistic of arrays, with its interval where the arrays carry what varies."""
-    return Estimate(float(statistic(*arrays)))
+    """A statistic of arrays; with its interval by the jackknife, where they say how they vary over the images.
+
+    That is where they have `left_out` (see `intervals.jackknife`) or are data sets with values by image.
+    """
+    parted = [left_out(a) if isinstance(a, xr.Dataset) and a.sizes.get("sample", 0) > 1 else a for a in arrays]
+    whole = [a.isel(left_out=0, drop=True) if "left_out" in a.dims else a for a in parted]
+    value = float(statistic(*whole))
+    if len({a.sizes["left_out"] for a in parted if "left_out" in a.dims}) != 1:
+        return Estimate(value)
+    low, high = (float(bound) for bound in jackknife(statistic, *parted).values)
+    # A statistic of what is not known by image does not vary: that is no interval of it.
+    return Estimate(value, (low, high)) if low < high else Estimate(value)
 
 
 def over_draws(values: xr.DataArray | np.ndarray) -> Estimate:

@@ -96,7 +96,7 @@ def layer_similarity(
         stacked_b = torch.stack([grams_b[layer.name] for layer in layers_b])
         batches.append(hsic(stacked_a, stacked_b))
     attrs = {
-        "measure": "unbiased minibatch linear CKA", "units": "1", "model_a": a.name,
+        "measure": "unbiased minibatch linear CKA", "units": "1",
         **provenance.of(a, images, seed, model_b=b), "batch_size": batch_size, "tokens": tokens,
         "clip_norms": int(clip_norms),
     }  # fmt: skip
@@ -350,7 +350,7 @@ def split_contrast(similarity: xr.DataArray, block: int) -> float:
     blocks = outputs["block_a"].values
     if block not in blocks:
         raise VitcnnError(
-            f"there is no block {block} in {similarity.attrs.get('model_a', 'the model')}: the last is {blocks.max()}"
+            f"there is no block {block} in {similarity.attrs.get('model', 'the model')}: the last is {blocks.max()}"
         )
     after = blocks >= block
     row, column = np.triu_indices(len(blocks), 1)
