@@ -40,7 +40,7 @@ def _map(a: str, rows: int, b: str, columns: int) -> xr.DataArray:
     depth_a, depth_b = coords["depth_a"][1], coords["depth_b"][1]
     values = np.exp(-2 * np.abs(depth_a[:, None] - depth_b)) * np.linspace(0.9, 1, columns)
     values[3, :] = np.nan
-    return xr.DataArray(values, coords, ("layer_a", "layer_b"), attrs={"model_a": a, "model_b": b})
+    return xr.DataArray(values, coords, ("layer_a", "layer_b"), attrs={"model": a, "model_b": b})
 
 
 def localization() -> tuple[Explorer, Given]:

@@ -56,10 +56,15 @@ FAMILIES = [
     Family("DINOv3", "vit_small_patch16_dinov3", 64, TINY, 5, (4, 4)),
     Family("SigLIP", "vit_base_patch16_siglip_224", 64, TINY, 0, (4, 4)),
     Family("FlexiViT", "flexivit_small", 64, TINY, 1, (4, 4)),
+    Family("NaFlexViT", "naflexvit_base_patch16_gap", 64, TINY, 4, (4, 4)),
+    Family("ConViT", "convit_tiny", 64, {"depth": 3, "local_up_to_layer": 2}),
     Family("CaiT", "cait_xxs24_224", 64, TINY, 0, (4, 4)),
     Family("XCiT", "xcit_nano_12_p16_224", 64, {"depth": 2}, 0, (4, 4)),
     Family("Swin", "swin_tiny_patch4_window7_224", 112, SWIN),
     Family("Swin v2", "swinv2_tiny_window8_256", 128, SWIN),
+    Family("PVT v2", "pvt_v2_b0", 64),
+    Family("DaViT", "davit_tiny", 64, {"depths": (1, 1), "embed_dims": (24, 48), "num_heads": (2, 4)}),
+    Family("MobileViT", "mobilevit_xxs", 64),
     Family("PoolFormer", "poolformer_s12", 64),
     Family("MLP-Mixer", "mixer_s32_224", 64, {}, 0, (2, 2)),
     Family("ResMLP", "resmlp_12_224", 64, {}, 0, (4, 4)),
@@ -78,6 +83,9 @@ FAMILIES = [
     Family("VGG", "vgg11_bn", 64, {"mlp_ratio": 0.01}),
 ]
 
+OUTSIDE = "parts outside its blocks add or attend"
+UNTOLD = "the forward pass does not tell where its tokens lie"
+NO_STREAM = "no residual additions that can be read in its blocks"
 WINDOWS = "attention looks at windows, each over a grid of its own"
 SCALED = "branches are scaled on the way to the addition, where no module gives them"
 SUMMED = "the branch is a sum of two parts, which no module gives"
@@ -87,6 +95,14 @@ UNSUPPORTED = {
     ("attention distance", "Swin"): WINDOWS,
     ("attention distance", "Swin v2"): WINDOWS,
     ("attention distance", "CaiT"): "heads are mixed after the softmax (talking heads)",
+    ("attention distance", "ConViT"): "the CLS token enters between the blocks",
+    ("attention distance", "PVT v2"): "there are fewer keys than queries",
+    ("attention distance", "DaViT"): OUTSIDE,
+    ("skip ratios", "DaViT"): OUTSIDE,
+    ("removal of a skip", "DaViT"): OUTSIDE,
+    ("attention distance", "MobileViT"): OUTSIDE,
+    ("skip ratios", "MobileViT"): OUTSIDE,
+    ("removal of a skip", "MobileViT"): OUTSIDE,
     ("attention distance", "XCiT"): "attention is between channels, not tokens",
     ("skip ratios", "NFNet"): SCALED,
     ("removal of a skip", "NFNet"): SCALED,
@@ -96,8 +112,34 @@ UNSUPPORTED = {
 """What would make sense, but is not there: (measure, family) and why."""
 
 
+FURTHER = {
+    "vit_betwixt_patch16_rope_reg4_gap_256": (32, ""),
+    "visformer_tiny": (224, ""), "efficientformer_l1": (224, ""), "efficientformerv2_s0": (224, ""),
+    "edgenext_xx_small": (64, ""), "focalnet_tiny_srf": (64, ""), "gmixer_12_224": (64, ""), "gmlp_s16_224": (64, ""),
+    "pit_ti_224": (224, ""), "sequencer2d_s": (64, ""), "convmixer_768_32": (56, ""), "efficientvit_b0": (64, ""),
+    "efficientvit_m0": (224, ""), "inception_next_tiny": (64, ""), "vitamin_small_224": (64, ""),
+    "starnet_s1": (64, ""), "mobilenetv4_conv_small": (64, ""), "mobilenetv2_050": (64, ""), "ghostnet_050": (64, ""),
+    "mnasnet_050": (64, ""),
+    "res2net50_26w_4s": (64, ""), "resnest14d": (64, ""), "skresnet18": (64, ""), "tresnet_m": (64, ""),
+    "cspresnet50": (64, ""), "xception41": (64, ""), "repghostnet_050": (64, ""), "repvgg_a0": (64, ""),
+    "botnet26t_256": (256, ""), "caformer_s18": (64, ""), "mambaout_femto": (64, ""), "shvit_s1": (64, ""),
+    "fasternet_t0": (64, ""), "gcresnet33ts": (64, ""), "gernet_s": (64, ""), "lcnet_050": (64, NO_STREAM),
+    "tiny_vit_5m_224": (224, OUTSIDE), "coat_lite_tiny": (64, OUTSIDE), "twins_svt_small": (64, OUTSIDE),
+    "levit_128s": (224, OUTSIDE), "fastvit_t8": (64, OUTSIDE), "repvit_m0_9": (64, OUTSIDE),
+    "nextvit_small": (64, OUTSIDE), "swiftformer_xs": (64, OUTSIDE),
+    "crossvit_9_240": (240, UNTOLD), "mobilevitv2_050": (64, UNTOLD), "nest_tiny_jx": (224, UNTOLD),
+    "hiera_tiny_224": (224, NO_STREAM), "tnt_s_patch16_224": (224, NO_STREAM), "csatv2": (64, NO_STREAM),
+    "samvit_base_patch16": (64, NO_STREAM), "rdnet_tiny": (64, NO_STREAM),
+    "dpn48b": (64, NO_STREAM), "hrnet_w18_small": (64, NO_STREAM),
+    "vovnet39a": (64, NO_STREAM), "rexnet_100": (64, NO_STREAM), "nf_resnet50": (64, NO_STREAM),
+    "mvitv2_tiny": (224, NO_STREAM),
+}  # fmt: skip
+"""Models of other families: the size of their images, and why the measures of blocks and skips are refused, if so."""
+
+
 def fields(model: Model, images: Images) -> Any:
-    layers = None if model.branches else [model.layers[-1].name]
+    with_places = [layer.name for layer in model.layers if layer.grid]
+    layers = None if model.has("residual stream") else with_places[-1:]
     return receptive_field.effective_receptive_fields(model, images[:2], layers, channels=1)
 
 
@@ -149,6 +191,15 @@ def outcomes(model: Model) -> dict[str, Outcome]:
         except VitcnnError as error:
             found[name] = Outcome(None, str(error))
     return found
+
+
+def why_not(model: Model) -> str:
+    """Why the measures of blocks and skips are refused; '' where they are not."""
+    if model.outside:
+        return OUTSIDE
+    if not model.branches:
+        return NO_STREAM
+    return "" if model.has("residual stream") else UNTOLD
 
 
 def row(family: Family, model: Model, found: dict[str, Outcome]) -> dict[str, Any]:

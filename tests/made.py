@@ -34,24 +34,34 @@ def ratios(values: np.ndarray, branches: list[str], prefix: int, projected: Any)
             "part": ("token", ["CLS", "register 0", "register 1"][:prefix] + ["spatial"] * (T - prefix)),
             "depth": ("block", np.linspace(0.1, 1, L)), "projected": ("block", list(projected)),
         },
-        attrs={"model": "a model"},
+        attrs={"model": "a model", "weights": "w"},
     )  # fmt: skip
 
 
 def divided(across: float, within: float = 0.9, block: int = 1) -> xr.DataArray:
-    """CKA of stem, three blocks of two layers, norm: `within` on one side of `block`, `across` between the sides."""
-    blocks = np.array([-1, 0, 0, 1, 1, 2, 2, -1])
-    side = np.array([0, 0, 0, 2, 2, 1, 1, 1]) if block == 1 else np.array([0, 2, 2, 1, 1, 1, 1, 1])
-    values = np.where(side[:, None] == side, within, across)
-    values[side == 2] = values[:, side == 2] = 0.123  # layers inside the block count for nothing
+    """CKA of four blocks of two layers: `within` on one side of where `block` begins, `across` between the sides.
+
+    Only block outputs have it: the other layers count for nothing.
+    """
+    blocks = np.array([-1, 0, 0, 1, 1, 2, 2, 3, 3, -1])
+    kinds = ["stem", *["mlp", "block"] * 4, "final norm"]
+    after = blocks >= block
+    values = np.where(after[:, None] == after, within, across)
+    others = np.array(kinds) != "block"
+    values[others] = values[:, others] = 0.123
     np.fill_diagonal(values, 1)
-    return xr.DataArray(values, dims=("layer_a", "layer_b"), coords={"block_a": ("layer_a", blocks)})
+    coords = {f"{name}_{side}": (f"layer_{side}", value) for side in "ab"
+              for name, value in (("block", blocks), ("kind", kinds))}  # fmt: skip
+    return xr.DataArray(values, dims=("layer_a", "layer_b"), coords=coords)
 
 
-def subsets_of(distance, cka):
-    """Groups of heads with their CKA (subset, layer), as `attention.head_subset_similarity` gives them."""
+def subsets_of(distance: Any, cka: Any, pooled: float = 0.0) -> xr.Dataset:
+    """Groups of heads with their CKA (subset, layer), as `attention.head_subset_similarity` gives them.
+
+    pooled: what share of the CKA is left with tokens averaged.
+    """
     cka = np.array(cka, dtype=float)
-    variables = dict.fromkeys(("cka", "cka_pooled"), (("subset", "layer"), cka))
+    variables = {"cka": (("subset", "layer"), cka), "cka_pooled": (("subset", "layer"), pooled * cka)}
     coords = {"distance": ("subset", np.array(distance, dtype=float)), "layer": ["a", "b"][: cka.shape[1]]}
     return xr.Dataset(variables, coords, {"size": 4})
 

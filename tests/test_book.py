@@ -3,10 +3,12 @@
 import hashlib
 import re
 import shutil
+import subprocess
 import sys
 import tomllib
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -121,6 +123,21 @@ def test_a_fault_fails_the_build_and_leaves_the_old_book(pages: Path, capsys: py
     for fault in ("gone.md", "unheard", "nobody", "no executed notebook shows an explorer 'unshown'"):
         assert fault in log
     assert old.read_text() == "the old book"
+
+
+def test_a_full_disk_ends_in_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, target: Path, **options: Any) -> None:
+        raise shutil.Error([(source / "a.md", target / "a.md", "[Errno 28] No space left on device: 'a.md'")])
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    with pytest.raises(VitcnnError, match=r"a.md cannot be copied: \[Errno 28\] No space"):
+        book._copy(root, root)
+    log = "Traceback (most recent call last):\nOSError: [Errno 28] No space left on device: 'intro.html'"
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1, "", log))
+    with pytest.raises(
+        VitcnnError, match=r"^the book was not built: \[Errno 28\] No space left on device.*: make room"
+    ):
+        book._jupyter_book(root, root, "0")
 
 
 def test_jupyter_book_is_needed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import hub_cache
 import hub_server
+import psutil
 import pytest
 from checkouts import Runs, fill, outputs, write_notebook
 from dask.distributed import LocalCluster
@@ -359,6 +360,14 @@ def test_a_lost_worker_is_replaced_and_its_notebook_run_again(root: Path, monkey
         write_notebook(root / "notebooks" / "1_one.ipynb", f"size = 1\nmark = {str(root / 'mark')!r}", once)
         chapters.run_editions(["zoo"], ["1"], scheduler=cluster.scheduler_address, root=root)
     assert outputs(root / "_build" / "executed" / "zoo" / "1_one.ipynb") == "again\n"
+
+
+def test_nobody_outside_this_machine_sees_what_dask_does() -> None:
+    with execute._client(None):
+        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        listening = [c.laddr.ip for p in processes for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    assert len(listening) >= 3  # scheduler, its dashboard, nanny or worker
+    assert set(listening) <= {"127.0.0.1", "::1"}
 
 
 def test_the_kernel_is_the_python_that_runs(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,9 @@ import pytest
 from vitcnn_utils import zoo
 from vitcnn_utils.editions import companions
 from vitcnn_utils.editions.companions import TWIN, WHOLE, Cast, Casting
+from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.images import Images, load_images
+from vitcnn_utils.models.load import load_model
 from vitcnn_utils.zoo.recipes import RECIPES
 
 OURS, THEIRS = "zoo/vit-cls-data-10", "deit3_small_patch16_224.fb_in1k"
@@ -128,6 +130,31 @@ def test_the_block_without_skips_is_found():
     cast = casting(WHOLE).cast("Figure 8", {"middle": "zoo/vit-cls-noskip-middle"})
     recipe = zoo.card("zoo/vit-cls-noskip-middle")["recipe"]
     assert companions.skipless_block(cast["middle"]) == recipe["skipless_block"]
+    whole = casting(WHOLE).cast("Figure 8", {"intact": WHOLE})["intact"]
+    with pytest.raises(VitcnnError, match="zoo/vit-cls has all its skip connections"):
+        companions.skipless_block(whole)
+
+
+def test_models_of_other_origin_beside_one_of_the_zoo_are_refused():
+    with pytest.raises(VitcnnError, match=f"Figure 8: {THEIRS} cannot stand beside {WHOLE}"):
+        casting(WHOLE).cast("Figure 8", {"middle": THEIRS})
+
+
+def test_a_model_with_all_its_skips_is_refused():
+    with pytest.raises(VitcnnError, match=r"^zoo/vit-cls has all its skip connections: `noskip` takes models"):
+        companions.skipless_block(load_model(WHOLE, device="cpu"))
+
+
+def test_a_checkpoint_of_ones_own_stands_where_a_name_does():
+    mine = {"name": "deit_tiny_patch16_224", "weights": "mine.safetensors"}
+    assert companions.related(mine, THEIRS) and not companions.related(mine, WHOLE)
+    assert companions.beside(mine, WHOLE, THEIRS) == THEIRS and companions.beside(TWIN, mine, WHOLE) == WHOLE
+    assert companions.another_start(mine, mine, THEIRS) == THEIRS
+    controls = casting(mine).controls(THEIRS)
+    assert controls.names == {"untrained": mine, "second seed": THEIRS} and controls.cards == {}
+    assert (
+        "<code>deit_tiny_patch16_224, mine.safetensors</code>" in Cast("Figure 1", {"ViT": mine}, LARGE)._repr_html_()
+    )
 
 
 def test_the_reader_is_told_and_names_cannot_write_the_page():
@@ -137,3 +164,11 @@ def test_the_reader_is_told_and_names_cannot_write_the_page():
     hostile = Images("<svg onload=alert()>", LARGE.pixels)
     text = Cast("<b>", {"<i>": "<script>"}, hostile)._repr_html_()
     assert not any(tag in text for tag in ("<b>", "<i>", "<script>", "<svg"))
+
+
+def test_a_model_with_weights_of_ones_own_is_of_its_own_origin():
+    mine = {"name": THEIRS, "weights": "mine.safetensors"}
+    assert companions.related(mine, THEIRS) and not companions.related(mine, OURS)
+    cast = casting(mine).own("Figure 13", {"ViT": mine, "ViT, small data": OURS})
+    assert cast.names == {"ViT": mine} and cast.cards == {}
+    assert f"ViT <code>{THEIRS}, mine.safetensors</code>" in cast._repr_html_()

@@ -1,7 +1,10 @@
 """The files that say what must be installed agree with each other."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -20,6 +23,14 @@ LOCK = [
 PINNED = {canonicalize_name(Requirement(line).name): Requirement(line) for line in LOCK}
 # torch pins these itself, and they exist for Linux only.
 OF_TORCH = re.compile(r"(nvidia|cuda|triton)\b")
+
+
+def test_waiting_threads_spin_shortly_unless_the_user_says_otherwise() -> None:
+    code = "import os, sys, vitcnn_utils; assert 'torch' not in sys.modules; print(os.environ['GOMP_SPINCOUNT'])"
+    for given, expected in (({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")):
+        environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"} | given
+        run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert run.stdout.strip() == expected
 
 
 def version(name: str) -> str:

@@ -24,7 +24,7 @@ def similarity(rows, columns, values=None, names=("one", "other")):
         coords[f"layer_{side}"] = [f"{side}{i}" for i in range(count)]
         coords[f"kind_{side}"] = (f"layer_{side}", [KINDS[i % 6] for i in range(count)])
         coords[f"depth_{side}"] = (f"layer_{side}", np.linspace(0, 1, count))
-    attrs = dict(zip(("model_a", "model_b"), names, strict=True))
+    attrs = dict(zip(("model", "model_b"), names, strict=True))
     return xr.DataArray(values, dims=("layer_a", "layer_b"), coords=coords, attrs=attrs)
 
 

@@ -51,6 +51,7 @@ def test_what_is_read_back_is_what_was_measured(cnn):
 
 @pytest.mark.parametrize("prefix", [0, 1, 3])
 def test_any_number_of_prefix_tokens(prefix):
+    assert explore_skip_ratios({7: counted(tokens=prefix + 4, prefix=prefix)}).header["labels"] == ["7"]
     explorer = explore_skip_ratios({"ViT": counted(tokens=prefix + 196, prefix=prefix)})
     assert explorer.header["grids"] == [[14, 14]] and list(map(len, explorer.header["prefix"])) == [prefix]
     assert explorer.token == prefix + 7 * 14 + 7

@@ -6,16 +6,18 @@ import re
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, MEASURES, TABLE, UNSUPPORTED, Family, load, outcomes, row
+from families import FAMILIES, FURTHER, MEASURES, TABLE, UNSUPPORTED, Family, load, outcomes, row, why_not
 from small_models import attention_in
 from textbook import left_as_it_was, noise_images
 
+from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.measures import residual
 from vitcnn_utils.models.facts import Branch, Model
+from vitcnn_utils.models.load import load_model
 
 SCALE = re.compile(r"(^|\.)(gamma(_?\d)?|ls\d|layer_scale\d\.scale)$")
-SCALED = {"DeiT-III", "BEiT", "DINOv2", "DINOv2, registers", "DINOv3", "CaiT", "XCiT", "PoolFormer", "ResMLP",
-          "ConvNeXt", "ViT, relative positions", "ViT, registers", "ViT, attention beside MLP",
+SCALED = {"DeiT-III", "BEiT", "NaFlexViT", "DINOv2", "DINOv2, registers", "DINOv3", "CaiT", "XCiT", "PoolFormer",
+          "ResMLP", "ConvNeXt", "ViT, relative positions", "ViT, registers", "ViT, attention beside MLP",
           "ViT, parts in pairs"}  # fmt: skip
 
 
@@ -79,6 +81,25 @@ def test_what_is_refused_lacks_a_fact_or_is_listed(family, model, found):
 def test_the_list_of_what_is_not_supported_names_families_and_measures():
     assert {title for _, title in UNSUPPORTED} <= {family.title for family in FAMILIES}
     assert {measure for measure, _ in UNSUPPORTED} <= set(MEASURES)
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_further_families_are_supported_or_refused_for_the_reason_that_is_listed(name):
+    size, why = FURTHER[name]
+    further = load_model(name, "untrained", "cpu", image_size=size)
+    assert why_not(further) == why
+    if why:
+        with pytest.raises(
+            VitcnnError, match=r"has no .*, which skip ratios needs; what works with it: layer sim"
+        ) as it:
+            further.require("residual stream", "skip ratios")
+        last = (further.blocks or further.layers)[-1]
+        value = further.record(further.prepare(torch.zeros(1, size, size, 3, dtype=torch.uint8)), [last])[last.name]
+        if "linear probes" in str(it.value):
+            assert further.spatial(value).shape[1:3] == last.grid
+        else:
+            with pytest.raises(VitcnnError, match=f"has no grid .*{str(it.value).partition(';')[2]}"):
+                further.spatial(value)
 
 
 # What the measures give

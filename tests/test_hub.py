@@ -315,8 +315,8 @@ def test_pickles_are_not_even_fetched(hub):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ('{"architectures": ["ViTModel"]}', "hf-hub:me/other is no timm model: its config.json names no timm arch"),
-        ("nothing of the kind", "hf-hub:me/other is no timm model"),
+        ('{"architectures": ["ViTModel"]}', "hf-hub:me/other is not a timm model: its config.json names no timm arch"),
+        ("nothing of the kind", "hf-hub:me/other is not a timm model"),
         ('{"architecture": "vit_of_tomorrow"}', f"is a vit_of_tomorrow, which timm {timm.__version__} does not have"),
     ],
 )
@@ -330,3 +330,18 @@ def test_repositories_of_other_libraries(hub, config, message, weights):
 def test_weights_of_another_architecture(hub):
     hub.publish("me/mixed", with_random_weights("test_resnet", seed=0), architecture="test_vit")
     assert "do not fit hf-hub:me/mixed" in refusal("hf-hub:me/mixed")
+
+
+@pytest.mark.parametrize(
+    "config",
+    ['{"architecture": 5}', '{"architecture": ["test_vit"]}', "[]", '{"architecture": "test_vit", "pretrained_cfg": 5}',
+     '{"architecture": "test_vit", "model_args": {"depth": "x"}}', '{"architecture": "test_vit", "model_args": [1]}',
+     '{"architecture": "test_vit", "pretrained_cfg": {"input_size": "x"}}',
+     '{"architecture": "test_vit", "pretrained_cfg": {"input_size": [3, 160, 160], "mean": "x", "std": [1]}}',
+     '{"architecture": "test_vit", "pretrained_cfg": {"no_such_key": 1}}',
+     '{"architecture": "test_vit", "x": ' + "[" * 9999],
+)  # fmt: skip
+def test_configurations_that_make_no_sense(hub, config):
+    (hub.root / "me/other").mkdir(parents=True)
+    (hub.root / "me/other/config.json").write_text(config)
+    assert len(refusal("hf-hub:me/other", "untrained")) < 500

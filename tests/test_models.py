@@ -245,7 +245,7 @@ def test_a_branch_that_no_module_gives_is_no_residual_stream(noise):
     assert [layer.name for layer in model.blocks] == ["blocks.0", "blocks.1"]
     with pytest.raises(VitcnnError, match=r"no residual stream.*what works with it: .*attention distance"):
         residual.skip_ratios(model, noise)
-    assert attention.head_distances(model, noise).sizes == {"block": 2, "head": 4}
+    assert attention.head_distances(model, noise).distance.sizes == {"block": 2, "head": 4}
 
 
 def test_norms_after_the_parts_are_in_the_branch():
@@ -314,6 +314,38 @@ class Added(nn.Module):
 
     def forward(self, x):
         return x + self.fc(x)
+
+
+class Between(nn.Module):
+    """Two blocks of a kind, and between them something that is not in either."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.cut, self.first, self.second = nn.Conv2d(3, 6, 8, 8), Added(), Added()
+        self.between = between
+
+    def forward(self, x):
+        x = self.first(self.cut(x).flatten(2).transpose(1, 2))
+        return self.second(self.between(self, x))
+
+
+@pytest.mark.parametrize(
+    ("between", "outside"),
+    [
+        (lambda m, x: x, ""),
+        (lambda m, x: x * 2 + 1, ""),
+        (lambda m, x: x + x.relu(), "the model itself"),
+        (lambda m, x: (x @ x.mT).softmax(-1) @ x, "the model itself"),
+    ],
+)
+def test_parts_outside_the_blocks_leave_no_blocks(between, outside, noise):
+    model = described(Between(between))
+    assert model.outside == outside
+    assert (len(model.blocks), len(model.branches), model.grid) == ((0, 0, None) if outside else (2, 2, (4, 4)))
+    if outside:
+        message = r"has no blocks that hold all its additions and attention \(the model itself is outside of them\)"
+        with pytest.raises(VitcnnError, match=message):
+            residual.skip_ratios(model, noise)
 
 
 TWISTS = {
@@ -408,7 +440,7 @@ def test_only_safetensors_are_read(name, tmp_path):
         ({"weights": "a"}, "^'None' is not a name of a model"),
         ({"name": "test_vit", "wights": "a"}, "a model has no 'wights': give its name, and if need be weights and"),
         ("test_vit.nonsense", "timm has no weights 'nonsense' of test_vit, but: r160_in1k"),
-        ("hf-hub:a/b/c", "'a/b/c' is no name of a model on the hub"),
+        ("hf-hub:a/b/c", "'a/b/c' is not the name of a model on the hub"),
     ],
 )
 @pytest.mark.parametrize("weights", [None, "untrained"])
@@ -511,6 +543,12 @@ def test_files_that_hold_something_else(name, state, tmp_path):
     with pytest.raises(VitcnnError, match=r"(the weights|no weights) in .*mine.safetensors") as caught:
         load_model(name, tmp_path / "mine.safetensors", "cpu")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("device", [[], "", "tpu", "meta", "xla"])
+def test_devices_that_are_not_there(device):
+    with pytest.raises(VitcnnError, match=r"^device .* cannot be used \(.{10,200}\); 'auto' takes the best there is$"):
+        load_model("test_vit", "untrained", device)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 1.5, "0", True, None])

@@ -42,7 +42,7 @@ def check(figure, name):
 
 
 def named(values, name):
-    return values.assign_attrs(model_a=name, model_b=name)
+    return values.assign_attrs(model=name, model_b=name)
 
 
 def within(cnn=None, key=""):
@@ -168,7 +168,7 @@ def fields_of(kinds, size=8):
     coords = {"layer": [f"l{i}" for i in range(n)], "y": np.arange(size) + 0.5, "x": np.arange(size) + 0.5}
     coords |= {name: ("layer", value) for name, value in over_layer.items()}
     values = np.random.default_rng(0).uniform(0.1, 1, (n, size, size))
-    attrs = {"model": "a model", "n_images": 32, "channels": "all"}
+    attrs = {"model": "a model", "channels": "all", "before_addition": 0}
     return xr.DataArray(values, dims=("layer", "y", "x"), coords=coords, attrs=attrs)
 
 
@@ -193,8 +193,9 @@ def test_figure_6_shows_five_depths_of_each_model_counted_from_0():
 def test_a_field_that_is_zero_everywhere_is_dark():
     fields = fields_of(["stem", "residual"])
     fields[1] = 0
-    figure = locality.receptive_fields_before(fields_of(["attention"] * 3), fields, 4)
-    assert figure.id == ""
+    vit = fields_of(["attention"] * 3).assign_attrs(before_addition=1)
+    figure = check(locality.receptive_fields(vit, fields, 4), "")
+    assert "before the addition" in figure.caption
     assert (drawn(figure.drawing.axes[6]) == locality.DARKEST).all()
 
 

@@ -6,7 +6,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from vitcnn_utils.claims import Claim, table
 from vitcnn_utils.plots.style import (
     BLUE,
     CYCLE,
@@ -106,16 +105,3 @@ def _luminance(colour):
 def test_lines_stand_out_in_light_and_dark(colour, ground):
     light, dark = sorted((_luminance(colour), _luminance(ground)), reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= 3  # WCAG 1.4.11
-
-
-def test_a_claim_table_shows_numbers_rule_and_verdict():
-    claims = [
-        Claim("Heads mix", "min 3 px, max 15 px", True, "max > 2 min", control="untrained: 16 to 17 px"),
-        Claim("<b>", "x", None, "y"),
-    ]
-    text = table(claims)._repr_html_()
-    assert "min 3 px, max 15 px" in text and "untrained: 16 to 17 px" in text
-    assert "holds here" in text and "undecided here" in text and "&lt;b&gt;" in text
-    typeset = table([Claim("a", "-2 to -1.5%, at 3 % of zoo/vit-2", None, "y")])._repr_html_()
-    assert "<td>−2 to −1.5\N{NO-BREAK SPACE}%, at 3\N{NO-BREAK SPACE}% of zoo/vit-2</td>" in typeset
-    assert repr(table([Claim("a", "b", False, "c")])) == "[does not hold here] a — b (c)"

@@ -4,15 +4,19 @@ import re
 
 import numpy as np
 import pytest
+import xarray as xr
 from made import HIGH_THEN_LOW, LOW_THEN_HIGH, divided, elsewhere, subsets_of, token_map, vit_ratios
 from similarity_maps import DIAGONAL, PAPER, by_distance, curves, grid, probes, similarity, similarity_to, staged
 
 from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.images import load_images
 from vitcnn_utils.measures import cka, residual
 from vitcnn_utils.measures.accuracy import accuracies
 from vitcnn_utils.measures.attention import rank_correlations
 from vitcnn_utils.measures.localization import skill
 from vitcnn_utils.measures.probes import at_depth, average
+from vitcnn_utils.measures.receptive_field import early_radius, largest_growth, share_of_centre
+from vitcnn_utils.models.load import load_model
 from vitcnn_utils.tables import number_table
 
 DISTANCES = [20, 40, 60, 80, 100]
@@ -79,9 +83,25 @@ def test_block_outputs_keeps_one_entry_a_block() -> None:
     assert cka.block_outputs(grid(0.8, 0.5)).shape == (4, 4)
 
 
-def test_halfway_is_where_stage_3_starts() -> None:
+@pytest.mark.parametrize(
+    ("name", "size", "first"),
+    [
+        ("zoo/resnet", 32, ["layer2.0.conv1", "layer3.0.conv1", "layer4.0.conv1"]),
+        ("convnext_atto", 64, [f"stages.{i}.blocks.0.conv_dw" for i in (1, 2, 3)]),
+        ("zoo/vit-cls", 32, []),
+    ],
+)
+def test_a_stage_starts_with_the_first_layer_of_its_blocks(name: str, size: int, first: list[str]) -> None:
+    model = load_model(name, weights="untrained", device="cpu", image_size=size)
+    similarity_of = cka.layer_similarity(model, model, load_images("cifar10", 4, size=size), batch_size=4)
+    depths = similarity_of.depth_a.values.tolist()
+    assert [model.layers[depths.index(start)].name for start in cka.stage_starts(similarity_of)] == first
+
+
+def test_the_lower_half_ends_behind_half_of_the_stages() -> None:
     assert cka.halfway([0.2, 0.45, 0.8]) == 0.45
-    assert cka.halfway([]) == 0.5
+    assert cka.halfway([0.3, 0.6]) == 0.3
+    assert np.isnan(cka.halfway([]))
 
 
 def test_the_matched_depth_follows_the_ridge() -> None:
@@ -109,10 +129,10 @@ def test_constant_layers_have_no_match() -> None:
 
 
 def test_tables_have_a_row_a_way_and_a_column_a_number() -> None:
-    within = cka.within_numbers({"all": VIT_LIKE, "blocks": tuple(map(cka.block_outputs, VIT_LIKE))}, [0.5])
+    within = cka.within_numbers({"all": VIT_LIKE, "blocks": tuple(map(cka.block_outputs, VIT_LIKE))})
     assert list(within.index) == ["all", "blocks"]
     assert within.loc["all", "stage contrast, CNN"] == pytest.approx(0.7)
-    across = cka.across_numbers({"all": PAPER}, [])
+    across = cka.across_numbers({"all": PAPER})
     assert across.loc["all", "share of CNN layers deeper than their match"] > 0.9
 
 
@@ -160,14 +180,15 @@ def test_a_uniform_map_has_no_contrast() -> None:
     assert cka.split_contrast(divided(0.9), 1) == pytest.approx(0)
 
 
-def test_contrast_at_the_first_block_has_the_stem_alone_on_one_side() -> None:
-    assert cka.split_contrast(divided(0.2, block=0), 0) == pytest.approx(0.7)
+def test_nothing_stands_before_the_first_block() -> None:
+    assert np.isnan(cka.split_contrast(divided(0.2, block=0), 0))
 
 
 def test_a_constant_layer_is_left_out_of_the_contrast() -> None:
     values = divided(0.2)
-    values[7, :] = values[:, 7] = np.nan
+    values[8, :] = values[:, 8] = np.nan
     assert cka.split_contrast(values, 1) == pytest.approx(0.7)
+    assert np.isnan(cka.split_contrast(values, 3))  # the only one behind
 
 
 def test_contrast_at_a_block_that_is_not_there() -> None:
@@ -192,7 +213,7 @@ def test_same_blocks_takes_the_diagonal() -> None:
 
 
 def test_controls_are_no_parts_of_the_data() -> None:
-    assert cka.subsets(curves(SERIES)) == ["3 %", "10 %"]
+    assert cka.subsets(curves(SERIES)) == ["3 %", "10 %", "30 %"]
 
 
 def test_low_and_high_do_not_overlap() -> None:
@@ -225,3 +246,27 @@ def test_rank_correlations_are_spearmans():
     # By hand: ranks 0 1 2 3 4 against 1 0 2 4 3, sum of squared differences 4, so 1 - 6 * 4 / (5 * 24).
     swapped = subsets_of(DISTANCES, [[0.2], [0.1], [0.3], [0.9], [0.8]])
     assert rank_correlations(swapped["distance"], swapped["cka"]).values == pytest.approx([0.8])
+
+
+def sizes(radius: list[float], depths: list[float] | None = None) -> xr.Dataset:
+    """As `receptive_field.summarize` gives it."""
+    depths = np.linspace(0, 1, len(radius)).tolist() if depths is None else depths
+    over = {"radius_50": radius, "centre_mass": np.linspace(0.2, 0.4, len(radius))}
+    return xr.Dataset({name: ("layer", list(v)) for name, v in over.items()}, {"depth": ("layer", depths)})
+
+
+def test_steady_growth_has_a_quarter_in_each_quarter_of_the_depth() -> None:
+    assert largest_growth(sizes([0, 1, 2, 3, 4]))[0] == pytest.approx(0.25)
+    assert largest_growth(sizes([0, 4]))[0] == pytest.approx(0.25)  # however many layers there are
+
+
+def test_a_jump_is_found_where_it_is() -> None:
+    share, middle = largest_growth(sizes([1, 1, 1, 5, 5, 5], [0, 0.2, 0.45, 0.55, 0.8, 1]))
+    assert share == pytest.approx(1)
+    assert middle == pytest.approx(0.5, abs=0.1)
+    assert np.isnan(largest_growth(sizes([3, 3, 3]))).all()
+
+
+def test_early_is_the_lowest_third_and_the_centre_a_median() -> None:
+    assert early_radius(sizes([1, 2, 30, 40]), "radius_50") == 1.5
+    assert share_of_centre(sizes([1, 2, 3])) == pytest.approx(0.3)

@@ -6,7 +6,8 @@ import lazy_loader
 
 # OpenMP's threads spin while they wait for work, which makes every measure many times slower beside busy processes.
 # A short spin costs nothing on an idle machine. The runtimes read this once, when torch is loaded: GOMP_SPINCOUNT is
-# read by libgomp (torch on Linux), KMP_BLOCKTIME (milliseconds) by libomp (macOS) and by Intel's runtime.
+# read by libgomp (torch on Linux), KMP_BLOCKTIME (milliseconds) by libomp (macOS) and by Intel's runtime. Where torch
+# is imported before this package, this comes too late: import this package first, or set the variables yourself.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("KMP_BLOCKTIME", "1")
 

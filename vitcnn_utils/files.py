@@ -1,4 +1,4 @@
-"""Files of which nobody ever sees a half, and work that one process at a time does."""
+"""Write files atomically; let one process at a time do a piece of work."""
 
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from vitcnn_utils.errors import VitcnnError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a path to write to; what is there at the end takes the place of `path` in one step.
+    """Write a file atomically: gives a path to write to, and at the end moves what is there to `path`.
 
     An error or interrupt leaves what was at `path`, and nothing else. Folders are made as needed.
     """
@@ -29,7 +29,7 @@ def replace_text(path: Path, text: str) -> None:
 
 @contextmanager
 def alone(lock: Path, busy: str) -> Iterator[None]:
-    """Hold a lock; VitcnnError that says `busy` if another process does. The system lets go of it when a run dies."""
+    """Hold a lock; VitcnnError that says `busy` if another process holds it. The lock ends with the process."""
     from filelock import FileLock, Timeout
 
     lock.parent.mkdir(parents=True, exist_ok=True)

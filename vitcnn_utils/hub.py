@@ -1,7 +1,7 @@
-"""The Hugging Face hub: its files as they should be, and patience with it that ends.
+"""Files of the Hugging Face hub, checked and asked for again where that helps.
 
-The hub's client resumes a download that breaks off and renames a file only when it has its full length. It does not
-compare the content with the checksum that the hub gives, nor ask again after every fault that passes; that is here.
+The hub's client resumes a download that breaks off. It does not compare large files with the checksum that the hub
+gives, and a server that fails while it sends one, or a connection that is reset, ends it; that is here.
 """
 
 import hashlib
@@ -16,19 +16,19 @@ from typing import TypeVar
 T = TypeVar("T")
 
 WAITS = (1, 5, 20)
-"""Seconds before the second, third and last time that something is asked of the hub, unless it says how long."""
+"""Seconds before the second, third and fourth try, unless the hub says how long."""
 
 LONGEST_WAIT = 300
-"""Seconds that the hub may make us wait: it counts requests in windows of five minutes."""
+"""Seconds. The hub counts requests in windows of five minutes; what asks for a longer wait is an error."""
 
 PASSING = (408, 429, 500, 502, 503, 504)
-"""HTTP statuses of faults that pass."""
+"""HTTP statuses of a server that may answer soon."""
 
 _logger = logging.getLogger(__name__)
 
 
 class _Damaged(Exception):
-    """What arrived is not what the hub says that it has."""
+    """A file arrived with another checksum than the hub gives."""
 
 
 def fetch(repository: str, file: str, revision: str | None = None, repo_type: str = "model") -> Path:
@@ -52,7 +52,7 @@ def fetch(repository: str, file: str, revision: str | None = None, repo_type: st
 def _download(repository: str, file: str, revision: str | None, repo_type: str) -> Path:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-    # One question first: of a hub that nobody can reach, hf_hub_download asks six times, which takes 20 seconds.
+    # One question first: where the hub cannot be reached, hf_hub_download tries six times, which takes 20 seconds.
     url = hf_hub_url(repository, file, revision=revision, repo_type=repo_type)
     patiently(lambda: get_hf_file_metadata(url), f"{repository} ({file})")
 
@@ -63,7 +63,7 @@ def _download(repository: str, file: str, revision: str | None, repo_type: str) 
             raise _Damaged
         return path
 
-    return patiently(download, f"{repository} ({file})", breaks=True)
+    return patiently(download, f"{repository} ({file})")
 
 
 def _blob(path: Path) -> Path | None:
@@ -88,30 +88,21 @@ def _remove(path: Path) -> None:
         blob.unlink(missing_ok=True)
 
 
-def patiently(question: Callable[[], T], subject: str, breaks: bool = False) -> T:
-    """What `question` gives; asked again, up to four times in all, after a fault that passes, with a word on the wait.
-
-    breaks: also after a connection that breaks off, which says of a first question that there is no network.
-    """
+def patiently(question: Callable[[], T], subject: str) -> T:
+    """What `question` gives, asked up to four times while the hub may answer soon; a warning names each wait."""
     for wait in WAITS:
         try:
             return question()
         except Exception as error:  # the hub's client raises errors of several libraries
             asked = _asked_wait(error)
-            if not _passes(error, breaks) or (asked or 0) > LONGEST_WAIT:
+            # A connection that is reset while it is read; the client resumes what breaks off in other ways.
+            passes = _status(error) in PASSING or isinstance(error, _Damaged) or type(error).__name__ == "ReadError"
+            if not passes or (asked or 0) > LONGEST_WAIT:
                 raise
             seconds = wait if asked is None else asked + 1
             _logger.warning("%s: %s; asking again in %d s", subject, reason(error), seconds)
         time.sleep(seconds)
     return question()
-
-
-def _passes(error: Exception, breaks: bool) -> bool:
-    status = _status(error)
-    if status is not None:
-        return status in PASSING
-    of_this_machine = isinstance(error, OSError) and error.errno is not None  # no space, no permission
-    return breaks and not of_this_machine
 
 
 def _status(error: BaseException | None) -> int | None:

@@ -1,298 +1,368 @@
-"""Claims of section 5 of the paper: attention distance, head subsets, effective receptive fields (Figs 3-6).
+"""Section 5 of the paper: attention distance, groups of heads, effective receptive fields (Figs 3 to 6).
 
-Every threshold here is this project's own; the paper gives none. Distances are judged as shares of the distance of
-uniform attention, so that rules mean the same at any image size.
+The paper gives no thresholds: all are ours. Distances are judged as percent of the distance of uniform attention, so
+that a rule means the same at any image size.
 """
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from vitcnn_utils.claims import Claim
+from vitcnn_utils.claims.ledger import Arrays, Claim, Part, difference_of_shares
 from vitcnn_utils.measures.attention import rank_correlations
+from vitcnn_utils.measures.receptive_field import early_radius, largest_growth, share_of_centre
+from vitcnn_utils.provenance import line
 
-LOCAL, GLOBAL = 0.4, 0.6
-"""A head is called local up to, and global from, this share of the distance of uniform attention."""
-GAP = 0.05
-"""Distances that differ by less than this share of the uniform distance are called equal."""
+LOCAL, GLOBAL = 40.0, 60.0
+"""Percent of the distance of uniform attention up to which a head is called local, and from which on global."""
+SMALLEST_GRID = 2.0
+"""Uniform attention must reach so many patches: below, in grids of 4 × 4 and less, neighbours are as far as all."""
+GAP = 5.0
+"""Percent of the uniform distance from which on two distances are called different."""
+WORSE = 5.0
+"""Percentage points of accuracy from which on a model is called worse."""
 MONOTONE = -0.8
 """Spearman's rho up to which similarity is said to fall with distance."""
-WORSE = 0.05
-"""Share of images that a model must name wrongly more often to be called worse."""
-CLEAR_DROP = 0.1
+CLEAR_FALL = 0.1
 """The fall in CKA from the most local to the most global heads that is worth a statement."""
-RANGE = 0.2
-"""Groups of heads must differ in distance by this share of the largest, or there is no 'local' and 'global'."""
+HALF_LEFT = 50.0
+"""Percent of the fall that may be left where places are averaged away."""
+RANGE = 20.0
+"""Groups of heads must differ in distance by this percent of the largest, or there is no 'local' and 'global'."""
 LARGER = 1.2
 """The ratio from which on one receptive field is called larger than another."""
-CENTRE_RATIO = 3
+IN_A_QUARTER = 10.0
+"""Percentage points of the growth that one quarter of the depth must hold more, to be called a jump beside another."""
+CENTRE = 3.0
 """From so many times its share of the image on, a patch is said to dominate a receptive field."""
-CENTRE_SHIFT = 0.05
-"""Shares of the centre that differ by less are called equal."""
+SHIFT = 5.0
+"""Percentage points of the field from which on two shares of the centre are called different."""
 
+Side = Literal["above", "below"]
+Statistic = Callable[[xr.Dataset], float]
 
-# --- Figs 3 and 4: attention distance -----------------------------------------------------------------------
+# Figures 3 and 4: attention distance. All take `attention.head_distances`.
+
+_CLS_MASS = (
+    "Attention that goes to the CLS token counts as distance 0, as in the public code for this measure: a head that "
+    "rests there looks nearer than it is. Uniform attention counts as global, though it picks nothing."
+)
 
 
 def low_blocks_mix(heads: xr.Dataset, control: xr.Dataset) -> Claim:
-    """Fig 3: the lowest blocks have local and global heads side by side.
+    """Fig 3: the lowest blocks have local and global heads side by side."""
 
-    heads, control: of `attention.head_distances`, of the trained model and of its untrained twin.
-    """
-    uniform = heads.attrs["uniform_distance"]
-    low = _low(heads)
-    mixed = bool(((low.min("head") <= LOCAL * uniform) & (low.max("head") >= GLOBAL * uniform)).all())
+    def part(words: str, number: Statistic, side: Side, threshold: float, why: str) -> Part:
+        return Part.of(words, number, (heads,), side, threshold, why, unit="%", control=(control,))
+
+    of_uniform = "in percent of the distance of uniform attention"
     return Claim(
-        "The lowest blocks have heads that attend locally next to heads that attend globally.",
-        f"{_per_block(low)}; uniform attention: {uniform:.1f} px",
-        mixed,
-        f"in both of the two lowest blocks the nearest head is at most {LOCAL} and the farthest at least {GLOBAL} "
-        "times as far as uniform attention",
-        f"untrained: {_per_block(_low(control))}",
-    )
+        id="fig-3-mix",
+        figure="3",
+        section="5",
+        paper="The lowest blocks have heads that attend locally next to heads that attend globally.",
+        parts=(
+            part(f"the nearest head of each of the two lowest blocks, the farther of the two, {of_uniform}",
+                 lambda h: float(_share(_low(h)).min("head").max()), "below", LOCAL,
+                 "A head that looks at its patch and the eight around it has 13 to 28 % at the paper's sizes."),
+            part(f"the farthest head of each of the two lowest blocks, the nearer of the two, {of_uniform}",
+                 lambda h: float(_share(_low(h)).max("head").min()), "above", GLOBAL,
+                 "Heads that look everywhere alike have 100 %, less what goes to the CLS token."),
+        ),
+        caveat=_CLS_MASS,
+        missing=_too_small(heads),
+        note=f"{_per_block(_low(heads))}; untrained: {_per_block(_low(control))}",
+        made_of=line(heads),
+    )  # fmt: skip
 
 
 def high_blocks_are_global(heads: xr.Dataset, control: xr.Dataset) -> Claim:
-    """Fig 3: the two highest blocks are entirely global. Undecided where the two conventions disagree."""
-    uniform = heads.attrs["uniform_distance"]
-    nearest = {name: float(_high(heads, name).min()) for name in ("distance", "distance_renormalized")}
-    verdicts = {value >= GLOBAL * uniform for value in nearest.values()}
+    """Fig 3: the two highest blocks are entirely global, with and without renormalising."""
+
+    def part(words: str, name: str) -> Part:
+        statistic = f"nearest head of the two highest blocks, in percent of the distance of uniform attention, {words}"
+        return Part.of(statistic, lambda h: float(_share(_high(h, name)).min()), (heads,), "above", GLOBAL,
+                       "All heads must be global, so the nearest of them.", unit="%", control=(control,))  # fmt: skip
+
     mass = float(_high(heads, "prefix_mass").mean())
     return Claim(
-        "All heads of the two highest blocks are global.",
-        f"the nearest head reaches {nearest['distance']:.1f} px, {nearest['distance_renormalized']:.1f} px after "
-        f"renormalising; {mass:.0%} of the attention goes to the CLS token; uniform attention: {uniform:.1f} px",
-        verdicts.pop() if len(verdicts) == 1 else None,
-        f"every head at least {GLOBAL} times as far as uniform attention, in both conventions; undecided if only in "
-        "one",
-        f"untrained: the nearest head reaches {float(_high(control).min()):.1f} px, so being global takes no training",
+        id="fig-3-global",
+        figure="3",
+        section="5",
+        paper="All heads of the two highest blocks are global.",
+        parts=(
+            part("attention to the CLS token counted as distance 0", "distance"),
+            part("renormalised without it", "distance_renormalized"),
+        ),
+        together="agree",
+        caveat=_CLS_MASS,
+        missing=_too_small(heads),
+        note=f"{mass:.0%} of the attention of these blocks goes to prefix tokens",
+        made_of=line(heads),
     )
 
 
 def little_data_hides_locality(little: xr.Dataset, full: xr.Dataset, other: xr.Dataset | None) -> Claim:
     """Fig 4: without much data the lowest blocks do not learn to attend locally.
 
-    little, full: of `attention.head_distances`, of twins trained for equally many steps. other: of a model that saw all
-    data from another start, for what chance alone may do, if there is one.
+    little, full: twins trained for equally many steps. other: a model that saw all data from another start, for what
+    chance alone may do, if there is one.
     """
-    few, all_ = _nearest_and_quartile(little), _nearest_and_quartile(full)
     return Claim(
-        f"Trained on little data, the lowest blocks do not learn to attend locally ({_versus(little, full)}).",
-        f"little data: {_describe(few)}; all data: {_describe(all_)}",
-        _lost_locality(few, all_, full.attrs["uniform_distance"]),
-        _LOST,
-        "" if other is None else f"all data, {other.attrs['model']}: {_describe(_nearest_and_quartile(other))}",
-    )
-
-
-def little_data_scores_worse(little: float, full: float, who: str) -> Claim:
-    """Fig 4: the model without local heads is also the worse one. little, full: accuracies, shares of images."""
-    return Claim(
-        f"The model trained on little data also recognises much less ({who}).",
-        f"accuracy {little:.1%} with little data, {full:.1%} with all data",
-        full - little >= WORSE,
-        f"a difference of at least {WORSE:.0%} of the images",
+        id="fig-4-little-data",
+        figure="4",
+        section="5",
+        paper="Trained on little data, the lowest blocks do not learn to attend locally.",
+        of=_versus(little, full),
+        parts=_farther(little, full, other, "above"),
+        together="agree",
+        control="another start with all data",
+        caveat="One training each: what another start changes is the control, where there is one.",
+        missing=_nothing_local(full),
+        made_of=line(little, full),
     )
 
 
 def small_model_keeps_locality(little: xr.Dataset, full: xr.Dataset) -> Claim:
-    """Fig C.5: a smaller ViT learns local heads from little data too; the same rule, the opposite outcome."""
-    few, all_ = _nearest_and_quartile(little), _nearest_and_quartile(full)
-    lost = _lost_locality(few, all_, full.attrs["uniform_distance"])
+    """Fig C.5: a smaller ViT learns local heads from little data too; the same numbers, the opposite outcome."""
     return Claim(
-        f"A smaller ViT learns to attend locally from little data too ({_versus(little, full)}).",
-        f"little data: {_describe(few)}; all data: {_describe(all_)}",
-        None if lost is None else not lost,
-        "the rule for the larger model is not met; undecided as there",
+        id="fig-4-small-model",
+        figure="4",
+        section="5, C.5",
+        paper="A smaller ViT learns to attend locally from little data too.",
+        of=_versus(little, full),
+        parts=_farther(little, full, None, "below"),
+        together="agree",
+        caveat="That nothing is lost is said of one training each.",
+        missing=_nothing_local(full),
+        made_of=line(little, full),
     )
 
 
-_LOST = (
-    "in the two lowest blocks, both the nearest head and the lower quartile of the heads are farther with little "
-    "data, by "
-    f"at least {GAP} of the uniform distance; undecided if only one is, or if all data give no head within {LOCAL} of "
-    "it"
-)
+def little_data_scores_worse(little: float, full: float, who: str, n_images: int) -> Claim:
+    """Fig 4: the model without local heads is also the worse one. little, full: accuracies from 0 to 1."""
+    return Claim(
+        id="fig-4-accuracy",
+        figure="4",
+        section="5",
+        paper="The model trained on little data also recognises much less.",
+        of=who,
+        parts=(
+            Part("accuracy with all data minus with little", difference_of_shares(full, little, n_images), "above",
+                 WORSE, "The paper says 'much worse', and gives no number.", unit="points"),
+        ),
+        caveat="Less data changes much besides the heads: that both fall together does not make one the cause.",
+        note=f"accuracy {100 * full:.1f} % with all data, {100 * little:.1f} % with little, {n_images:,} images",
+    )  # fmt: skip
 
 
-def _lost_locality(few: tuple[float, float], all_: tuple[float, float], uniform: float) -> bool | None:
-    if all_[0] > LOCAL * uniform:
-        return None
-    farther = {a - b >= GAP * uniform for a, b in zip(few, all_, strict=True)}
-    return farther.pop() if len(farther) == 1 else None
+def _farther(little: xr.Dataset, full: xr.Dataset, other: xr.Dataset | None, side: Side) -> tuple[Part, ...]:
+    """By how much the near heads of the two lowest blocks are farther with little data, in two ways."""
+    numbers: dict[str, Statistic] = {
+        "nearest head": lambda h: float(_share(_low(h)).min()),
+        "lower quartile of the heads": lambda h: float(_share(_low(h)).quantile(0.25)),
+    }
+    control: Arrays | None = None if other is None else (other, full)
+    return tuple(
+        Part.of(f"{words} of the two lowest blocks, little data − all data, in percent of the uniform distance",
+                lambda a, b, number=number: number(a) - number(b), (little, full), side, GAP,
+                "Smaller differences cannot be seen in the figure.", unit="%", control=control)
+        for words, number in numbers.items()
+    )  # fmt: skip
 
 
-def _nearest_and_quartile(heads: xr.Dataset) -> tuple[float, float]:
-    low = _low(heads)
-    return float(low.min()), float(low.quantile(0.25))
+def _nothing_local(full: xr.Dataset) -> str:
+    nearest = float(_share(_low(full)).min())
+    return _too_small(full) or ("" if nearest <= LOCAL else f"with all data no head is within {LOCAL:g} % either")
 
 
-def _describe(values: tuple[float, float]) -> str:
-    return f"nearest head {values[0]:.1f} px, lower quartile {values[1]:.1f} px"
+def _too_small(heads: xr.Dataset) -> str:
+    patches = heads.attrs["uniform_distance"] / heads.attrs["patch_size"]
+    return "" if patches >= SMALLEST_GRID else "on a grid this small every head is as local as it is global"
+
+
+def _share(distance: xr.DataArray) -> xr.DataArray:
+    """In percent of the distance of uniform attention."""
+    return 100 * distance / distance.attrs["uniform_distance"]
+
+
+def _low(heads: xr.Dataset, name: str = "distance") -> xr.DataArray:
+    return heads[name].isel(block=slice(0, 2)).assign_attrs(uniform_distance=heads.attrs["uniform_distance"])
+
+
+def _high(heads: xr.Dataset, name: str = "distance") -> xr.DataArray:
+    return heads[name].isel(block=slice(-2, None)).assign_attrs(uniform_distance=heads.attrs["uniform_distance"])
 
 
 def _versus(little: xr.Dataset, full: xr.Dataset) -> str:
     return f"{little.attrs['model']} against {full.attrs['model']}"
 
 
-def _low(heads: xr.Dataset, name: str = "distance") -> xr.DataArray:
-    return heads[name].isel(block=slice(0, 2))
-
-
-def _high(heads: xr.Dataset, name: str = "distance") -> xr.DataArray:
-    return heads[name].isel(block=slice(-2, None))
-
-
 def _per_block(distances: xr.DataArray) -> str:
     return "; ".join(
-        f"block {int(b)}: heads from {float(row.min()):.1f} to {float(row.max()):.1f} px"
+        f"block {int(b)} from {float(row.min()):.1f} to {float(row.max()):.1f} px"
         for b, row in zip(distances["block"], distances, strict=True)
     )
 
 
-# --- Fig 5: groups of heads and CNN units -------------------------------------------------------------------
+# Figure 5: groups of heads and CNN units
 
 
 def local_heads_resemble_cnn(subsets: xr.Dataset, untrained: xr.Dataset) -> Claim:
-    """Fig 5: similarity to the lower CNN units falls as groups of heads look farther.
+    """Fig 5: similarity to the lower CNN units falls as groups of heads look farther, and places are why.
 
-    subsets, untrained: of `attention.head_subset_similarity`. Undecided where heads hardly differ in distance, where
-    CKA falls by too little, and where the untrained twin meets the rule as well.
+    subsets, untrained: of `attention.head_subset_similarity`.
     """
-    (rho, fall), (rho_control, fall_control) = _rho_and_fall(subsets), _rho_and_fall(untrained)
-    pooled = _rho_and_fall(subsets, "cka_pooled")[1]
     distance = subsets["distance"]
-    verdict = _falls(subsets)
+    narrow = float(distance.max() - distance.min()) < RANGE / 100 * float(distance.max())
+
+    def part(words: str, number: Statistic, side: Side, threshold: float, why: str, **unit: Any) -> Part:
+        return Part.of(words, number, (subsets,), side, threshold, why, control=(untrained,), **unit)
+
+    def left(of_groups: xr.Dataset) -> float:
+        fall = _fall(of_groups)
+        return 100 * max(_fall(of_groups, "cka_pooled"), 0) / fall if fall > 0 else np.nan
+
     return Claim(
-        "The farther a group of heads looks, the less it resembles the lower CNN units "
-        f"(groups of {subsets.attrs['size']}).",
-        f"as the distance goes from {float(distance.min()):.1f} to {float(distance.max()):.1f} px, CKA falls by "
-        f"{_span(fall)} ({_span(pooled)} with tokens averaged); Spearman's ρ {_span(rho)} over {len(rho)} units",
-        None if verdict and _falls(untrained) else verdict,
-        f"ρ at most {MONOTONE} for every unit and a mean fall of at least {CLEAR_DROP}; undecided if the groups "
-        "differ by "
-        f"less than {RANGE} of the largest distance, if the fall is smaller, or if the untrained ViT meets the rule "
-        "too",
-        f"untrained: CKA falls by {_span(fall_control)}; ρ {_span(rho_control)}",
-    )
+        id=f"fig-5-groups-of-{subsets.attrs['size']}",
+        figure="5",
+        section="5",
+        paper="The farther a group of heads looks, the less it resembles the lower CNN units.",
+        of=f"groups of {subsets.attrs['size']} heads",
+        parts=(
+            part("Spearman's ρ of distance and CKA, the largest of the CNN's units",
+                 lambda s: float(rank_correlations(s["distance"], s["cka"]).max()), "below", MONOTONE,
+                 "The paper's lines fall without a turn: the fall must be nearly monotone for each unit."),
+            part("fall of CKA from the most local to the most global group, mean over units", _fall, "above",
+                 CLEAR_FALL, "By the axes of the paper's figure, its lines fall by about 0.3."),
+            part("what is left of that fall when tokens are averaged", left, "below", HALF_LEFT,
+                 "If CKA falls as much without places, the claim is not about looking near or far.", unit="%"),
+        ),
+        caveat="Global heads in block 0 are nearly uniform, so their outputs hardly vary, and CKA may fall for that "
+        "reason alone: the part on averaged tokens shows it. Groups have one size, as CKA depends on how many features "
+        "there are.",
+        missing=f"the groups differ in distance by less than {RANGE:g} % of the largest" if narrow else "",
+        note=f"distances from {float(distance.min()):.1f} to {float(distance.max()):.1f} px",
+        made_of=line(subsets),
+    )  # fmt: skip
 
 
-def _falls(subsets: xr.Dataset) -> bool | None:
-    rho, fall = _rho_and_fall(subsets)
-    distance = subsets["distance"]
-    if float(distance.max() - distance.min()) < RANGE * float(distance.max()):
-        return None
-    if float(rho.max()) > MONOTONE:
-        return False
-    return True if float(fall.mean()) >= CLEAR_DROP else None
-
-
-def _rho_and_fall(subsets: xr.Dataset, name: str = "cka") -> tuple[xr.DataArray, xr.DataArray]:
-    """Of each unit: rank correlation, and CKA of the most local minus that of the most global group."""
+def _fall(subsets: xr.Dataset, name: str = "cka") -> float:
+    """CKA of the most local minus that of the most global group, mean over units."""
     cka = subsets[name]
-    fall = cka.isel(subset=0, drop=True) - cka.isel(subset=-1, drop=True)
-    return rank_correlations(subsets["distance"], cka), fall
+    return float((cka.isel(subset=0, drop=True) - cka.isel(subset=-1, drop=True)).mean())
 
 
-def _span(values: xr.DataArray) -> str:
-    return f"{float(values.min()):.2f} to {float(values.max()):.2f}"
-
-
-# --- Figs 6 and C.4: effective receptive fields -------------------------------------------------------------
+# Figures 6 and C.4: effective receptive fields
 #
 # Every argument is of `receptive_field.summarize`, with the layers of one kind in order: attention sub-layers or MLPs
 # of the ViT, stem and units of the CNN.
+
+_GRADIENT = "A gradient says what a small change of a pixel does, not what the layer uses; fields average over images."
 
 
 def vit_sees_farther_early(
     vit: xr.Dataset, cnn: xr.Dataset, vit_untrained: xr.Dataset, cnn_untrained: xr.Dataset
 ) -> Claim:
-    """Fig 6: in low layers the ViT's receptive field is larger. Undecided where the two radii disagree."""
-    names = ("radius_50", "radius_90")
-    larger = {_early(vit, name) >= LARGER * _early(cnn, name) for name in names}
-    numbers, control = (
-        ", ".join(f"{_early(a, n):.1f} against {_early(b, n):.1f} px for {n[-2:]} % of the field" for n in names)
-        for a, b in ((vit, cnn), (vit_untrained, cnn_untrained))
-    )
+    """Fig 6: in low layers the ViT's receptive field is larger."""
+
+    def part(percent: int) -> Part:
+        return Part.of(f"radius that holds {percent} % of the field, mean of the lowest third of depth, ViT / CNN",
+                       lambda a, b: early_radius(a, f"radius_{percent}") / early_radius(b, f"radius_{percent}"),
+                       (vit, cnn), "above", LARGER, "Smaller ratios cannot be seen in the figure.", unit="times",
+                       control=(vit_untrained, cnn_untrained))  # fmt: skip
+
     return Claim(
-        "In the lower layers, effective receptive fields are larger in the ViT than in the CNN.",
-        f"mean radius in the lowest third of the depth, ViT against CNN: {numbers}",
-        larger.pop() if len(larger) == 1 else None,
-        f"both radii at least {LARGER} times as large; undecided if only one is",
-        f"untrained: {control} (a patch is {vit.attrs['side']:g} px wide, so no ViT place sees less)",
-    )
+        id="fig-6-early",
+        figure="6",
+        section="5",
+        paper="In the lower layers, effective receptive fields are larger in the ViT than in the CNN.",
+        parts=(part(50), part(90)),
+        together="agree",
+        caveat=f"No ViT place sees less than its own patch, which is {vit.attrs['side']:g} px wide here. {_GRADIENT}",
+        note=", ".join(f"radius of {percent} %: ViT {early_radius(vit, f'radius_{percent}'):.1f}, "
+                       f"CNN {early_radius(cnn, f'radius_{percent}'):.1f} px" for percent in (50, 90)),
+        made_of=line(vit, cnn),
+    )  # fmt: skip
 
 
-def vit_grows_midway(vit: xr.Dataset, cnn: xr.Dataset) -> Claim:
+def vit_grows_midway(vit: xr.Dataset, cnn: xr.Dataset, vit_untrained: xr.Dataset, cnn_untrained: xr.Dataset) -> Claim:
     """Fig 6: the CNN's receptive field grows step by step, the ViT's in a jump at medium depth."""
-    (vit_share, vit_depth), (cnn_share, cnn_depth) = _largest_step(vit), _largest_step(cnn)
-    undecided = np.isnan(vit_share) or np.isnan(cnn_share)
+    trained, twins = (vit, cnn), (vit_untrained, cnn_untrained)
     return Claim(
-        "The CNN's receptive fields grow gradually with depth; the ViT's become global in the middle of the network.",
-        f"the largest single step makes {vit_share:.0%} of the ViT's growth (at depth {vit_depth:.2f}) and "
-        f"{cnn_share:.0%} of "
-        f"the CNN's (at depth {cnn_depth:.2f}), in terms of the radius with half the field",
-        None if undecided else vit_share >= LARGER * cnn_share and 0.25 <= vit_depth <= 0.75,
-        f"the ViT's largest step is at least {LARGER} times the CNN's, as a share of the growth, and lies between "
-        "depth 0.25 and 0.75; undecided if a model does not grow at all",
-    )
+        id="fig-6-midway",
+        figure="6",
+        section="5",
+        paper="The CNN's receptive fields grow gradually with depth; the ViT's become global in the middle.",
+        parts=(
+            Part.of("share of all growth in that quarter of the depth which holds most of it, ViT − CNN",
+                    lambda a, b: 100 * (largest_growth(a)[0] - largest_growth(b)[0]), trained, "above", IN_A_QUARTER,
+                    "Steady growth has 25 % in every quarter.", unit="points", control=twins),
+            Part.of("distance of the middle of the ViT's quarter from depth ½",
+                    lambda a, b: abs(largest_growth(a)[1] - 0.5), trained, "below", 0.25,
+                    "The middle half of the network.", control=twins),
+        ),
+        caveat="Growth is that of the radius with half of the field, which a bright centre holds down. " + _GRADIENT,
+        made_of=line(vit, cnn),
+    )  # fmt: skip
 
 
 def centre_dominates_vit(vit: xr.Dataset, untrained: xr.Dataset) -> Claim:
     """Fig 6: ViT places depend strongly on their own patch at every depth."""
-    ratio = vit["centre_ratio"]
     return Claim(
-        "At every depth, the ViT's places depend strongly on their own patch.",
-        f"the own patch holds {float(ratio.min()):.1f} to {float(ratio.max()):.1f} times its share of the image",
-        bool((ratio >= CENTRE_RATIO).all()),
-        f"at least {CENTRE_RATIO} times its share of the image after every attention sub-layer",
-        f"untrained: {float(untrained['centre_ratio'].min()):.1f} to {float(untrained['centre_ratio'].max()):.1f} "
-        "times",
-    )
+        id="fig-6-centre",
+        figure="6",
+        section="5",
+        paper="At every depth, the ViT's places depend strongly on their own patch.",
+        parts=(
+            Part.of("share of the field in the own patch, by the patch's share of the image, the least over depth",
+                    lambda v: float(v["centre_ratio"].min(skipna=False)), (vit,), "above", CENTRE,
+                    "1 is a uniform field; the centres in the paper's figure stand out clearly.", unit="times",
+                    control=(untrained,)),
+        ),
+        caveat=_GRADIENT,
+        made_of=line(vit),
+    )  # fmt: skip
 
 
-def centre_comes_through_skips(after: xr.Dataset, before: xr.Dataset) -> Claim:
-    """Fig C.4: before the addition, attention depends much less on the centre: the skip carries it."""
+def centre_comes_through_skips(
+    after: xr.Dataset, before: xr.Dataset, untrained: tuple[xr.Dataset, xr.Dataset] | None = None
+) -> Claim:
+    """Fig C.4: before the addition, attention depends much less on the centre. untrained: (after, before)."""
     return Claim(
-        "What attention adds depends clearly less on the centre than the residual stream does: the skip carries the "
-        "centre.",
-        f"the patch's share of the field is {_centre(before):.2f} before the addition and {_centre(after):.2f} after "
-        "it, the median over blocks",
-        _shift(after, before) >= CENTRE_SHIFT,
-        f"the median share is smaller by at least {CENTRE_SHIFT} before the addition",
-    )
+        id="fig-c4-attention",
+        figure="C.4",
+        section="C",
+        paper="What attention adds depends clearly less on the centre than the residual stream does.",
+        parts=(
+            Part.of("share of the field in the own patch, after the addition − before it, median over blocks", _shift,
+                    (after, before), "above", SHIFT, "A smaller part of the field cannot be seen in the figure.",
+                    unit="points", control=untrained),
+        ),
+        caveat=_GRADIENT,
+        made_of=line(after),
+    )  # fmt: skip
 
 
-def others_keep_centre(after: dict[str, xr.Dataset], before: dict[str, xr.Dataset]) -> Claim:
-    """Fig C.4: for the ViT's MLPs and the CNN's units it makes no difference. Undecided where they disagree."""
-    shifts = {name: _shift(after[name], before[name]) for name in after}
-    same = {abs(shift) < CENTRE_SHIFT for shift in shifts.values()}
+def others_keep_centre(after: Mapping[str, xr.Dataset], before: Mapping[str, xr.Dataset]) -> Claim:
+    """Fig C.4: for the ViT's MLPs and the CNN's units it makes little difference."""
     return Claim(
-        "For MLPs and for the units of a CNN, the addition makes little difference.",
-        "from before to after, the median share of the centre changes by "
-        + ", ".join(f"{shift:+.2f} ({name})" for name, shift in shifts.items()),
-        same.pop() if len(same) == 1 else None,
-        f"a change of less than {CENTRE_SHIFT} for all; undecided if only for some",
-    )
-
-
-def _early(summary: xr.Dataset, name: str) -> float:
-    return float(summary[name].where(summary["depth"] <= 1 / 3, drop=True).mean())
-
-
-def _largest_step(summary: xr.Dataset) -> tuple[float, float]:
-    """The largest growth of the radius from one layer to the next as a share of all growth, and its depth, or NaN."""
-    radius, depth = summary["radius_50"].values, summary["depth"].values
-    steps, growth = np.diff(radius), radius.max() - radius[0]
-    if growth <= 0:
-        return float("nan"), float("nan")
-    largest = int(np.argmax(steps))
-    return float(steps[largest] / growth), float(depth[largest : largest + 2].mean())
+        id="fig-c4-others",
+        figure="C.4",
+        section="C",
+        paper="For MLPs and for the units of a CNN, the addition makes little difference.",
+        parts=tuple(
+            Part.of(f"change of the share in the own patch from before to after the addition, median, {name}",
+                    lambda a, b: abs(_shift(a, b)), (after[name], before[name]), "below", SHIFT,
+                    "A smaller part of the field cannot be seen in the figure.", unit="points")
+            for name in after
+        ),
+        caveat="A unit that opens a stage of a CNN has a projected skip and differs: hence medians. " + _GRADIENT,
+        made_of=line(*after.values()),
+    )  # fmt: skip
 
 
 def _shift(after: xr.Dataset, before: xr.Dataset) -> float:
-    return _centre(after) - _centre(before)
-
-
-def _centre(summary: xr.Dataset) -> float:
-    """Not the mean: a unit that opens a CNN's stage has a projected shortcut and would weigh heavily."""
-    return float(summary["centre_mass"].median())
+    return 100 * (share_of_centre(after) - share_of_centre(before))

@@ -165,7 +165,7 @@ def _literal(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    """Markdown for YAML; `force`: what the highlighter makes of it is no fault of the book's."""
+    """Markdown for YAML; with `force`, text that the highlighter does not understand is not a warning."""
     fence = "`" * (1 + max([2, *map(len, re.findall("`+", text))]))
     return f"{fence}{{code-block}} yaml\n:force:\n\n{text.rstrip()}\n{fence}"
 

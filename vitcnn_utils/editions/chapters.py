@@ -202,7 +202,7 @@ def _keep(job: _Job, outcome: Outcome) -> str:
         replace_text(failed, outcome.notebook)
         return f"{failure}; see {failed}"
     notebook = json.loads(outcome.notebook)
-    unchanged = fingerprint.of_package() == job.task.package  # else nobody knows which version it has used
+    unchanged = fingerprint.of_package() == job.task.package  # else the version that it has used is not known
     inputs = _inputs(job.task, outcome.uses) if unchanged else ""
     notebook["metadata"]["vitcnn"] = {"inputs": inputs, "uses": outcome.uses}
     replace_text(job.target, json.dumps(notebook))

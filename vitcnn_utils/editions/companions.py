@@ -91,13 +91,19 @@ class Casting:
     def cast(self, figure: str, names: Mapping[str, Name | None]) -> Cast:
         """The models of `names`, all of one origin; an empty cast if one of them is missing (None).
 
-        If they are of the zoo and the edition's ViT is not, they see as many of the zoo's images, at most.
+        If they are of the zoo and the edition's ViT is not, they see as many of the zoo's images, at most. VitcnnError
+        if the ViT is of the zoo and they are not.
         """
         present = {label: name for label, name in names.items() if name}
         if not present or len(present) < len(names):
             return Cast(figure, {}, self.images)
         if any(related(name, self.vit) for name in present.values()):
             return Cast(figure, present, self.images, **self.own_options)
+        foreign = [title(name) for name in present.values() if not of_zoo(name)]
+        if foreign:
+            raise VitcnnError(
+                f"{figure}: {foreign[0]} cannot stand beside {title(self.vit)}: name models of one origin"
+            )
         pictures = load_images("cifar10", seed=self.seed)[: len(self.images)]
         return Cast(figure, present, pictures, stand_in=True, **self.options)
 

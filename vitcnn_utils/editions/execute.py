@@ -189,7 +189,7 @@ def _lost(error: BaseException) -> str:
 
 
 _QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
-"""In a kernel that nobody watches, progress bars would be widgets, which a page without a kernel cannot show."""
+"""In these kernels, progress bars would be widgets, which a page without a kernel cannot show."""
 
 
 @contextmanager

@@ -19,7 +19,7 @@ LONGEST = 1000
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without what nobody needs here and what hides mistakes: aliases, tags, dates, keys given twice."""
+    """YAML without what is not needed here and hides mistakes: aliases, tags, dates, keys given twice."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]

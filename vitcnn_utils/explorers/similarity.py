@@ -64,7 +64,7 @@ def explore_similarity(
 def _side(similarity: xr.DataArray, side: str) -> dict[str, Any]:
     """What the axis of a map is: the model, and names, kinds and depths of its layers."""
     return {
-        "model": similarity.attrs[f"model_{side}"],
+        "model": similarity.attrs["model" if side == "a" else "model_b"],
         "names": [str(one) for one in similarity[f"layer_{side}"].values],
         "kinds": [str(one) for one in similarity[f"kind_{side}"].values],
         "depths": depths_of(similarity.rename({f"depth_{side}": "depth"})),

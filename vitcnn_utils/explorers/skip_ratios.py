@@ -49,7 +49,8 @@ def explore_skip_ratios(
     units = {label: one for label, one in arrays.items() if label not in tokens}
     if not tokens:
         raise VitcnnError(f"none of {', '.join(arrays)} has tokens: give at least one transformer")
-    grids = [grid or _grid(label, one, ratios[label]) for label, one in tokens.items()]
+    sources = {str(label): one for label, one in ratios.items()}
+    grids = [grid or _grid(label, one, sources[label]) for label, one in tokens.items()]
     averages = [key for key in AVERAGES if all(key in one for one in arrays.values())]
     stored = {
         f"{key}{i}": one[key].transpose("block", "branch", "token").reindex(branch=_BRANCHES).values

@@ -8,6 +8,7 @@ the sums running over minibatches and HSIC₁ the unbiased estimator of Song et 
 The biased one, which many libraries take, reads near 1 for any two layers with more features than images.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, Literal, NamedTuple
@@ -95,7 +96,7 @@ def layer_similarity(
         stacked_b = torch.stack([grams_b[layer.name] for layer in layers_b])
         batches.append(hsic(stacked_a, stacked_b))
     attrs = {
-        "measure": "unbiased minibatch linear CKA", "units": "1", "model_a": a.name,
+        "measure": "unbiased minibatch linear CKA", "units": "1",
         **provenance.of(a, images, seed, model_b=b), "batch_size": batch_size, "tokens": tokens,
         "clip_norms": int(clip_norms),
     }  # fmt: skip
@@ -339,21 +340,21 @@ def _contrast(values: np.ndarray, same: np.ndarray) -> float:
 
 
 def split_contrast(similarity: xr.DataArray, block: int) -> float:
-    """How sharply a block divides a model's layers: mean CKA of layers on one side of it less mean CKA across it.
+    """How sharply a block divides a model: mean CKA of block outputs on one side of it, minus mean CKA across it.
 
-    similarity: (layer_a, layer_b) of one model with itself, from `cka.layer_similarity`. Layers inside the block belong
-    to neither side, and no layer is compared with itself. Near 0 for a model that is alike all through, 1 at most.
+    similarity: (layer_a, layer_b) of one model with itself. The block's own output counts as after it, and no layer is
+    compared with itself. Near 0 for a model that is alike all through, 1 at most; NaN where one side is empty.
     Raises VitcnnError if the model has no such block.
     """
-    values, blocks = similarity.values, similarity["block_a"].values
-    inside = np.flatnonzero(blocks == block)
-    if not len(inside):
+    outputs = block_outputs(similarity)
+    blocks = outputs["block_a"].values
+    if block not in blocks:
         raise VitcnnError(
-            f"there is no block {block} in {similarity.attrs.get('model_a', 'the model')}: the last is {blocks.max()}"
+            f"there is no block {block} in {similarity.attrs.get('model', 'the model')}: the last is {blocks.max()}"
         )
-    before, after = np.arange(inside[0]), np.arange(inside[-1] + 1, len(blocks))
-    same = [values[np.ix_(side, side)][np.triu_indices(len(side), 1)] for side in (before, after)]
-    return float(np.nanmean(np.concatenate(same)) - np.nanmean(values[np.ix_(before, after)]))
+    after = blocks >= block
+    row, column = np.triu_indices(len(blocks), 1)
+    return _contrast(outputs.values[row, column], after[row] == after[column])
 
 
 def matched_depth(similarity: xr.DataArray) -> xr.Dataset:
@@ -383,37 +384,53 @@ def best_match(similarity: xr.DataArray) -> xr.DataArray:
     return similarity.max("layer_b")
 
 
-def halfway(starts: Sequence[float]) -> float:
-    """The depth of a CNN that the paper's 'lower half' ends at: where stage 3 begins, or 0.5 without stages.
+def stage_starts(similarity: xr.DataArray, side: Literal["a", "b"] = "a") -> list[float]:
+    """The depths (0 to 1) at which the stages of a CNN begin, the first one left out; empty for a ViT.
 
-    The 'about 60 layers' of the paper's ResNet50 are half of its indexed entries and end just behind stage 2.
+    A stage is one resolution of the blocks; what comes before the first block belongs to the first stage.
     """
-    return starts[1] if len(starts) > 1 else 0.5
+    stage, block, depth = (similarity[f"{name}_{side}"].values for name in ("stage", "block", "depth"))
+    inside = np.flatnonzero((block >= 0) & (stage >= 0))
+    starts = [j for i, j in itertools.pairwise(inside) if stage[j] != stage[i]]
+    return [float(depth[j]) for j in starts]
 
 
-def across_summary(similarity: xr.DataArray, half: float) -> dict[str, float]:
+def halfway(starts: Sequence[float]) -> float:
+    """The depth at which the paper's 'lower half' of a CNN ends: behind half of its stages; NaN without stages.
+
+    The 'about 60 layers' of the paper's ResNet50 are half of its indexed entries and end just behind stage 2 of 4.
+    """
+    return starts[(len(starts) + 1) // 2 - 1] if starts else float("nan")
+
+
+def across_summary(similarity: xr.DataArray) -> dict[str, float]:
+    """Of a map (ViT, CNN): median matched depths of the CNN's two halves, and the ViT's best CKA by thirds."""
+    half = halfway(stage_starts(similarity, "b"))
     matched = matched_depth(similarity)
-    lower = matched.depth_b.values < half
+    lower, upper = matched.depth_b.values < half, matched.depth_b.values >= half
     best = best_match(similarity)
     last = best.depth_a.values >= 2 / 3
     found = matched.dropna("layer_b")
     return {
         "lower half": float(matched["argmax"][lower].median()),
-        "upper half": float(matched["argmax"][~lower].median()),
+        "upper half": float(matched["argmax"][upper].median()),
         "lower half, centroid": float(matched["centroid"][lower].median()),
-        "upper half, centroid": float(matched["centroid"][~lower].median()),
-        "ahead": float((found.depth_b > found["argmax"]).mean()),
+        "upper half, centroid": float(matched["centroid"][upper].median()),
+        "ahead": float((found.depth_b > found["argmax"]).astype(float).mean()),
         "first two thirds": float(best[~last].mean()),
         "last third": float(best[last].mean()),
     }
 
 
-def within_numbers(maps: Mapping[str, tuple[xr.DataArray, xr.DataArray]], starts: Sequence[float]) -> pd.DataFrame:
+def within_numbers(maps: Mapping[str, tuple[xr.DataArray, xr.DataArray]]) -> pd.DataFrame:
     """The summaries of Fig 1 for several ways to measure: a row each, from (ViT map, CNN map)."""
+    starts = stage_starts(next(iter(maps.values()))[1])
     columns = {
-        "low–high CKA": low_high, "spread": spread, "CKA per depth": decay,
+        "low–high CKA": low_high,
+        "spread": spread,
+        "CKA per depth": decay,
         "stage contrast": lambda s: stage_contrast(s, starts),
-    }  # fmt: skip
+    }
     rows = {
         way: {
             f"{name}, {kind}": summary(of_model)
@@ -425,15 +442,16 @@ def within_numbers(maps: Mapping[str, tuple[xr.DataArray, xr.DataArray]], starts
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def across_numbers(maps: Mapping[str, xr.DataArray], starts: Sequence[float]) -> pd.DataFrame:
+def across_numbers(maps: Mapping[str, xr.DataArray]) -> pd.DataFrame:
     """The summaries of Fig 2 for several ways to measure: a row each."""
-    half = halfway(starts)
     names = {
-        "lower half": "matched depth, lower half of CNN", "upper half": "matched depth, upper half of CNN",
-        "ahead": "share of CNN layers deeper than their match", "first two thirds": "best CKA, ViT's first two thirds",
+        "lower half": "matched depth, lower half of CNN",
+        "upper half": "matched depth, upper half of CNN",
+        "ahead": "share of CNN layers deeper than their match",
+        "first two thirds": "best CKA, ViT's first two thirds",
         "last third": "best CKA, ViT's last third",
-    }  # fmt: skip
-    rows = {way: across_summary(similarity, half) for way, similarity in maps.items()}
+    }
+    rows = {way: across_summary(similarity) for way, similarity in maps.items()}
     return pd.DataFrame.from_dict(rows, orient="index")[list(names)].rename(columns=names)
 
 

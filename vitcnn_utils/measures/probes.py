@@ -370,21 +370,21 @@ def _device(model: Model) -> torch.device:
     return torch.device("cpu") if model.device.type == "mps" else model.device
 
 
-# Summaries of read-out 'mean'
+# Summaries of one read-out, in percent
 
 
-def curve(probes: xr.Dataset) -> xr.DataArray:
-    """Accuracy in percent of probes on token-averaged features: (layer, draw), coordinate `depth`."""
-    return 100 * probes["accuracy"].sel(readout="mean", drop=True)
+def curve(probes: xr.Dataset, readout: str = "mean") -> xr.DataArray:
+    """Accuracy of a read-out: (layer, draw), coordinate `depth`."""
+    return 100 * probes["accuracy"].sel(readout=readout, drop=True)
 
 
-def at_depth(probes: xr.Dataset, depth: float) -> float:
-    """Mean accuracy in percent at a depth (0 to 1), between layers by linear interpolation."""
-    mean = curve(probes).mean("draw")
+def at_depth(probes: xr.Dataset, depth: float, readout: str = "mean") -> float:
+    """Mean accuracy at a depth (0 to 1), between layers by linear interpolation."""
+    mean = curve(probes, readout).mean("draw")
     return float(np.interp(depth, mean.depth, mean))
 
 
-def average(probes: xr.Dataset) -> float:
-    """Mean accuracy in percent over depth: the area under the curve, of the depths that are probed."""
+def average(probes: xr.Dataset, readout: str = "mean") -> float:
+    """Mean accuracy over depth: the area under the curve, of the depths that are probed."""
     depths = np.linspace(float(probes.depth[0]), float(probes.depth[-1]), 101)
-    return float(np.mean([at_depth(probes, depth) for depth in depths]))
+    return float(np.mean([at_depth(probes, depth, readout) for depth in depths]))

@@ -272,3 +272,32 @@ def radius_of_mass(fields: xr.DataArray, share: float) -> xr.DataArray:
     radius = np.where(total[:, 0] > 0, far[np.arange(len(far)), first], np.nan)
     over_layer = {name: value for name, value in fields.coords.items() if value.dims == ("layer",)}
     return xr.DataArray(radius, dims="layer", coords=over_layer, name="radius", attrs={"units": "px"})
+
+
+# Summaries of what `summarize` gives, over layers of one kind in order
+
+
+def early_radius(sizes: xr.Dataset, name: str) -> float:
+    """Mean of a radius ('radius_50' or 'radius_90') over the lowest third of the depth, pixels."""
+    return float(sizes[name].where(sizes["depth"] <= 1 / 3, drop=True).mean())
+
+
+def largest_growth(sizes: xr.Dataset, window: float = 0.25) -> tuple[float, float]:
+    """The largest share of a model's growth that falls in `window` of its depth, and the middle of that window.
+
+    Growth is that of radius_50 from the first layer to its largest, by linear interpolation over depth, so that the
+    number of layers does not matter. NaN for a model that does not grow, or has fewer than two layers.
+    """
+    depth, radius = sizes["depth"].values, sizes["radius_50"].values
+    growth = radius.max() - radius[0] if len(radius) > 1 else 0.0
+    if not growth > 0:
+        return float("nan"), float("nan")
+    starts = np.linspace(depth[0], depth[-1] - window, 101)
+    shares = (np.interp(starts + window, depth, radius) - np.interp(starts, depth, radius)) / growth
+    largest = int(np.argmax(shares))
+    return float(shares[largest]), float(starts[largest] + window / 2)
+
+
+def share_of_centre(sizes: xr.Dataset) -> float:
+    """Median over layers of the share of the field in the centre: a unit that opens a CNN's stage weighs no more."""
+    return float(sizes["centre_mass"].median())

@@ -32,8 +32,8 @@ Fact = Literal["attention", "tokens", "residual stream"]
 class Layer:
     """A recorded activation.
 
-    kind: 'stem', 'norm', 'attention', 'mlp hidden', 'mlp', 'conv', 'linear', 'block' or 'final norm'; of another part
-    that has a branch of its own, that branch's kind.
+    kind: 'stem', 'norm', 'attention', 'mlp hidden', 'mlp', 'conv', 'linear', 'block' or 'final norm'; a part of another
+    kind that a skip goes around has the kind of that branch.
     block: index of the transformer block or residual unit it lies in; None outside them.
     depth: position among all layers of the model, from 0 (first) to 1 (last).
     grid: rows and columns of its places in the image; None where they cannot be told.
@@ -80,8 +80,9 @@ class Model:
     branches, attentions: empty where the model has no residual stream or no attention.
     patch_size (pixels), grid (rows, columns), prefix_tokens: of a model that works on tokens;
     None, None and 0 for others.
-    tokens: how so many tokens lie on a grid, by their number.
-    outside: a part that adds or attends outside all that look like blocks; such a model has no `blocks`.
+    tokens: how tokens lie in the image, by how many there are.
+    outside: the name of a part that adds or attends but lies in no block; '' if there is none. With one, `blocks` is
+    empty, as the blocks that were found are not all of the model.
     weights: the first 12 digits of the SHA-256 of the file they are from, or 'untrained, seed N'.
     """
 
@@ -138,7 +139,7 @@ class Model:
     def record(self, x: Tensor, layers: Sequence[Layer]) -> dict[str, Tensor]:
         """One forward pass without gradients: the activations of `layers`, by name.
 
-        x: (B, 3, H, W), from `prepare`. Each activation is (B, T, D) or (B, C, H, W) and a tensor of its own.
+        x: (B, 3, H, W), from `prepare`. Each activation is (B, T, D) or (B, C, H, W) and shares memory with nothing.
         """
         taps = [layer.tap for layer in layers]
         with torch.no_grad(), self.reading(taps) as values:
@@ -222,7 +223,7 @@ class Model:
 
     def require(self, fact: Fact, measure: str) -> None:
         """VitcnnError if the model lacks what a measure needs; it names what is missing and what does work."""
-        if self._has(fact):
+        if self.has(fact):
             return
         missing = {
             "attention": "attention over one grid of tokens, one a block" if self.attentions else "attention module",
@@ -235,7 +236,8 @@ class Model:
             missing = "residual stream whose places in the image can be told"
         raise self.refusal(missing, measure)
 
-    def _has(self, fact: Fact) -> bool:
+    def has(self, fact: Fact) -> bool:
+        """Whether a model has what some measures need."""
         if fact == "residual stream":
             return bool(self.branches) and all(layer.grid for layer in self.blocks)
         a_block = [layer.block for layer in self.layers if layer.kind == "attention"]
@@ -246,9 +248,9 @@ class Model:
         works = ["layer similarity"]
         if any(layer.grid for layer in (self.blocks or self.layers)[-1:]):
             works += ["linear probes", "token-patch similarity"]
-        if self._has("attention") and not of_attention:
+        if self.has("attention") and not of_attention:
             works.append("attention distance")
-        if self._has("residual stream"):
+        if self.has("residual stream"):
             works += ["effective receptive fields", "skip ratios"]
         elif any(layer.grid for layer in self.layers):
             works.append("effective receptive fields of layers you name")
@@ -329,7 +331,7 @@ def _blocks(root: Call, residual_units: Sequence[Unit]) -> list[Call]:
 
 
 def _outside(root: Call, blocks: Sequence[Call]) -> str:
-    """The name of a part outside the blocks that adds or attends to places, so that they are not all; '' if none does.
+    """The name of a part outside the blocks that adds or attends to places; '' if there is none.
 
     Attention behind blocks that attend too is a head, which reads them out.
     """
@@ -346,11 +348,11 @@ def _outside(root: Call, blocks: Sequence[Call]) -> str:
         behind = call.taken is not None and last is not None and call.taken.bit >= last.bit
         return not (blocks_attend and call.attends and behind)
 
-    return next((call.name for call in [root, *_apart(root, blocks)] if is_apart(call)), "")
+    return next((call.name or "the model itself" for call in [root, *_apart(root, blocks)] if is_apart(call)), "")
 
 
 def _apart(call: Call, blocks: Sequence[Call]) -> Iterator[Call]:
-    """The calls inside a call that are no part of a block."""
+    """The calls inside a call outside the blocks."""
     for inner in call.inner:
         if inner not in blocks:
             yield inner
@@ -364,14 +366,20 @@ def _tokens(root: Call) -> dict[int, Layout]:
         for value in (call.taken, call.given):
             if value is not None and len(value.shape) == 3 and value.layout.grid and value.layout.channels_last:
                 found.setdefault(value.shape[1], set()).add(value.layout)
-    return {count: layouts.pop() for count, layouts in found.items() if len({x[3:] for x in layouts}) == 1}
+    return {count: min(layouts) for count, layouts in found.items() if len({x[3:] for x in layouts}) == 1}
+
+
+def _shared_tokens(blocks: Sequence[Call]) -> int:
+    """How many tokens all blocks work on; 0 where they differ in that, or work on maps."""
+    shapes = {block.given.shape[1:-1] for block in blocks if block.given}
+    counts = [shape[0] for shape in shapes if len(shape) == 1]
+    return counts[0] if len(shapes) == len(counts) == 1 else 0
 
 
 def _describe_grid(model: Model, blocks: Sequence[Call]) -> None:
     """Grid, patch size and prefix tokens, if all blocks work on the same tokens, laid out on one grid."""
-    counts = {block.given.shape[1:-1] for block in blocks if block.given}
-    layout = model.tokens.get(next(iter(counts))[0]) if len(counts) == 1 else None
-    if layout is None or layout.grid is None or len(next(iter(counts))) != 1:
+    layout = model.tokens.get(_shared_tokens(blocks))
+    if layout is None or layout.grid is None:
         return
     patch = int(layout.step)
     if tuple(patch * places for places in layout.grid) != model.image_size:
@@ -389,11 +397,11 @@ def _describe_grid(model: Model, blocks: Sequence[Call]) -> None:
 
 def _branches(blocks: Sequence[Call], residual_units: Sequence[Unit]) -> list[Branch]:
     """The branches of all blocks; none if one of them is nowhere to be read."""
-    own = {unit.call: unit for unit in residual_units}
+    unit_of = {unit.call: unit for unit in residual_units}
     found: list[Branch | None] = []
     for index, block in enumerate(blocks):
-        if block in own:
-            found += [_branch(own[block], skip, index) for skip in own[block].skips]
+        if block in unit_of:
+            found += [_branch(unit_of[block], skip, index) for skip in unit_of[block].skips]
         elif getattr(block.module, "skipless", False):
             like = next(unit for unit in residual_units if isinstance(block.module, type(unit.call.module)))
             found += [_without(_branch(like, skip, index), like.call, block) for skip in like.skips]
@@ -504,8 +512,7 @@ def _has_layout(model: Model, value: Value | None) -> bool:
 
 def _stages(parts: Sequence[_Part], blocks: Sequence[Call]) -> list[int | None]:
     """Of each layer, which resolution it has; None where all blocks work on the same tokens."""
-    shapes = {block.given.shape[1:-1] for block in blocks if block.given}
-    if len(shapes) == 1 and len(shapes.pop()) == 1:
+    if _shared_tokens(blocks):
         return [None] * len(parts)
     resolutions = sorted({math.prod(part.grid) for part in parts if part.grid}, reverse=True)
     return [resolutions.index(math.prod(part.grid)) if part.grid else None for part in parts]

@@ -1,4 +1,4 @@
-"""Models by name: those of the zoo, of timm, of the hub, and checkpoints of one's own; only safetensors are read."""
+"""Load models by name: from the zoo, timm, the hub, or a checkpoint of the user's. Only safetensors are read."""
 
 import hashlib
 import json
@@ -27,10 +27,10 @@ def load_model(
     seed: int = 0,
     image_size: int | None = None,
 ) -> Model:
-    """A model ready to be measured.
+    """Load a model and read off what the measures need.
 
     name: a zoo model ('zoo/vit-cls'), any timm name, or 'hf-hub:OWNER/NAME', with '@REVISION' if it must be that one.
-    Or a mapping with name, weights and image_size, as an edition writes it; what is given besides comes first.
+    Or a mapping with name, weights and image_size, as an edition writes it; the arguments given beside it come first.
     weights: None for the published weights, 'untrained' for a random start drawn from `seed`, or the path of a
     safetensors file that fits the model, or of a folder that holds it as model.safetensors. The number of classes is
     read off such a file, and the prefixes that training libraries put before all names ('module.') are taken off.
@@ -49,12 +49,12 @@ def load_model(
     if image_size is not None:
         whole_number("image_size", image_size, most=LARGEST_IMAGE)
     target = find_device(device)
-    own = None if weights in (None, "untrained") else _own_file(weights)
+    file_given = None if weights in (None, "untrained") else _users_file(weights)
     # The CPU's generator alone: to fork those of several GPUs too would warn, and take memory on each.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
         load = _load_zoo if name.startswith("zoo/") else _load_timm
-        module, facts, file = load(name, weights == "untrained", own, image_size)
+        module, facts, file = load(name, weights == "untrained", file_given, image_size)
     natural = facts["image_size"]
     if image_size is not None:
         facts["image_size"] = (image_size, image_size)
@@ -86,17 +86,19 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        tensor = torch.ones(1, device=name)
+        tensor.tolist()  # 'meta' has no values
+        return tensor.device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
         raise VitcnnError(f"device {name!r} cannot be used ({reason}); 'auto' takes the best there is") from None
 
 
-# From a name to a module. Each gives the module, the facts that it does not tell itself, and the file of its weights.
+# From a name to a module. Each returns the module, the facts that are not read off it, and the file of its weights.
 
 
 def _load_zoo(
-    name: str, untrained: bool, own: Path | None, image_size: int | None
+    name: str, untrained: bool, file: Path | None, image_size: int | None
 ) -> tuple[nn.Module, dict[str, Any], Path | None]:
     from vitcnn_utils import zoo
     from vitcnn_utils.zoo.architectures import CLASSES, IMAGE_SIZE, MEAN, STD, build
@@ -105,7 +107,7 @@ def _load_zoo(
     module: Any = build(find_recipe(name))
     classes, path = CLASSES, None
     if not untrained:
-        path = own or zoo.weights_path(name)
+        path = file or zoo.weights_path(name)
         state = _read(path)
         classifier = "fc" if hasattr(module, "fc") else "head"
         classes = _rows(state, classifier)
@@ -119,39 +121,51 @@ def _load_zoo(
 
 
 def _load_timm(
-    name: str, untrained: bool, own: Path | None, image_size: int | None
+    name: str, untrained: bool, file: Path | None, image_size: int | None
 ) -> tuple[nn.Module, dict[str, Any], Path | None]:
-    from timm.data import resolve_model_data_config
-
     repository = repository_of(name)
     source, architecture = name, name.partition(".")[0]
     if name.startswith("hf-hub:"):
         config = fetch_file(name, repository, "config.json")
         architecture = _architecture(name, config)
         source = f"local-dir:{config.parent}"  # of the hub itself, timm would ask for the configuration each time
-    path = None if untrained else own or fetch_file(name, repository, "model.safetensors")
+    path = None if untrained else file or fetch_file(name, repository, "model.safetensors")
     options: dict[str, Any] = {"pretrained": False}
     if path is not None:
         state = _read(path)
         # The weights themselves, wherever timm would take them from and in whatever format it expects them there.
         overlay: dict[str, Any] = {"state_dict": state, "source": "", "custom_load": False}
-        classes = None if own is None else _classes(state, architecture)
+        classes = None if file is None else _classes(state, architecture)
         if classes is not None:
             overlay |= {"num_classes": classes, "label_offset": 0}
             options["num_classes"] = classes
         options |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
     try:
         module: Any = _create(source, image_size, options)
-    except Exception as error:  # timm's own conversions of older weights raise anything where they do not fit
+    except Exception as error:  # timm's conversions of older weights raise errors of any kind where they do not fit
         at_size = "" if image_size is None else f" at image_size={image_size}"
         problem = f"timm cannot build {name}" if path is None else f"the weights in {path} do not fit {name}"
         raise VitcnnError(f"{problem}{at_size}: {_in_one_line(error)}") from error
     module.pretrained_cfg.pop("state_dict", None)
-    config = resolve_model_data_config(module)
-    # A configuration from the hub has lists.
-    facts = {"image_size": tuple(config["input_size"][1:]), "mean": tuple(config["mean"]), "std": tuple(config["std"]),
-             "num_classes": module.num_classes}  # fmt: skip
-    return module, facts, path
+    return module, _images_of(module, name), path
+
+
+def _images_of(module: Any, name: str) -> dict[str, Any]:
+    """Which images a module of timm takes, and how many classes it tells apart; VitcnnError if it does not say."""
+    from timm.data import resolve_model_data_config
+
+    try:
+        config = resolve_model_data_config(module)
+        channels, *size = (int(side) for side in config["input_size"])
+        mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
+        right = (
+            channels == len(mean) == len(std) == 3 and len(size) == 2 and 0 < min(size) <= max(size) <= LARGEST_IMAGE
+        )
+    except (TypeError, ValueError, KeyError):
+        right = False
+    if not right or min(std) <= 0:
+        raise VitcnnError(f"{name} does not say which images it takes: three channels, their mean and std, and a size")
+    return {"image_size": tuple(size), "mean": mean, "std": std, "num_classes": module.num_classes}
 
 
 def _create(name: str, image_size: int | None, options: dict[str, Any]) -> nn.Module:
@@ -171,8 +185,10 @@ def _architecture(name: str, path: Path) -> str:
 
     try:
         architecture = json.loads(path.read_text(encoding="utf-8"))["architecture"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise VitcnnError(f"{name} is no timm model: its config.json names no timm architecture") from error
+    except (ValueError, KeyError, TypeError, RecursionError):
+        architecture = None
+    if not isinstance(architecture, str):
+        raise VitcnnError(f"{name} is not a timm model: its config.json names no timm architecture")
     if not timm.is_model(architecture):
         raise VitcnnError(f"{name} is a {architecture}, which timm {timm.__version__} does not have: try a newer timm")
     return architecture
@@ -188,7 +204,7 @@ def _in_one_line(error: Exception) -> str:
 # Weights
 
 
-def _own_file(weights: Any) -> Path:
+def _users_file(weights: Any) -> Path:
     """The file of weights that a user named."""
     if not isinstance(weights, str | Path):
         raise VitcnnError(f"weights={weights!r}: give None, 'untrained', or the path of a safetensors file")
@@ -233,7 +249,7 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _INDICES = (torch.int64, torch.int32, torch.bool)
 
 _WRAPPERS = ("module.", "model.", "_orig_mod.", "timm_model.", "backbone.", "net.", "encoder.")
-"""What libraries put before all names: DataParallel, Lightning, torch.compile, transformers, and users' own modules."""
+"""What libraries put before all names: DataParallel, Lightning, torch.compile, transformers, and users' modules."""
 
 
 def _classes(state: State, architecture: str) -> int | None:
@@ -304,7 +320,7 @@ def not_from_hub(name: str, repository: str, file: str, error: Exception) -> Vit
 
     of_weights = file.endswith(".safetensors")
     if isinstance(error, HFValidationError):
-        return VitcnnError(f"{repository!r} is no name of a model on the hub: give hf-hub:OWNER/NAME")
+        return VitcnnError(f"{repository!r} is not the name of a model on the hub: give hf-hub:OWNER/NAME")
     if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
         return VitcnnError(f"there is no public model {repository.partition('@')[0]} on the hub: check the name")
     if isinstance(error, EntryNotFoundError) and not isinstance(error, FileNotFoundError):

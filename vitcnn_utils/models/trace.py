@@ -64,7 +64,7 @@ class Tap:
 class Value:
     """A tensor of the forward pass at one moment: overwritten, it becomes another value.
 
-    ancestors: the bits of all values that it was computed from, and its own; steps: how many functions in a row.
+    ancestors: the bits of all values that it was computed from, and its bit; steps: how many functions in a row.
     source: the only value that the function `made_by` made it of.
     taps: the inputs and outputs of modules that it was.
     """
@@ -333,13 +333,13 @@ class Unit:
     def part(self, skip: Skip) -> Call:
         """Which part of the unit a branch is: of those that it alone runs through, norms apart, that with most weights.
 
-        Without weights (pooling) the first of them; a unit that has no parts is its own.
+        Without weights (pooling) the first of them; a unit without parts is the part itself.
         """
         z, f = skip.entering, skip.branch
-        own = [c for c in self.call.inner if c.given and f.comes_from(c.given) and not z.comes_from(c.given)]
-        # Matrices only: what scales channels is no part in its own right.
-        size = {call: sum(p.numel() for p in call.module.parameters() if p.ndim > 1) for call in own}
-        return max(own, key=lambda call: (not is_norm(call), size[call]), default=self.call)
+        parts = [c for c in self.call.inner if c.given and f.comes_from(c.given) and not z.comes_from(c.given)]
+        # Matrices only: what scales channels is not a part.
+        size = {call: sum(p.numel() for p in call.module.parameters() if p.ndim > 1) for call in parts}
+        return max(parts, key=lambda call: (not is_norm(call), size[call]), default=self.call)
 
     def reading(self, skip: Skip) -> Tap | None:
         """Where the sum of a skip is read: what the unit gives, after an activation or not, or what a part takes."""

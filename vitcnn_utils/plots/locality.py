@@ -36,9 +36,9 @@ def head_distances(heads: xr.Dataset, untrained: xr.Dataset) -> Figure:
     }
     caption = (
         f"Mean attention distance of every head of {heads.attrs['model']}, sorted within its block; the dashed line is "
-        "uniform attention. Left: attention to prefix tokens (CLS) counts as distance 0, as in the public code that "
-        "the authors credit. Middle: each query's attention to patches is scaled to sum to 1. Right: the same model "
-        "before training, counted as on the left."
+        "uniform attention. Left: attention to prefix tokens (CLS) counts as distance 0, as in public code for this "
+        "measure; the paper does not say. Middle: each query's attention to patches is scaled to sum to 1. Right: the "
+        "same model before training, counted as on the left."
     )
     return _distances(shown, heads.attrs["uniform_distance"], "fig-3", caption, line(heads, untrained))
 
@@ -114,9 +114,8 @@ def all_head_distances(heads: xr.Dataset, untrained: xr.Dataset) -> Figure:
         f"{float(entropy.min()):.2f} to {float(entropy.max()):.2f}."
     )
     caption = (
-        f"All blocks of {heads.attrs['model']}, counted as in Figure 3 on the left. Left: a dot a head. Right: the "
-        "share of the patches' attention that goes to prefix tokens (CLS), and the entropy of their attention "
-        "(1: everywhere alike)."
+        f"All blocks of {heads.attrs['model']}. Left: a dot a head, counted as in Figure 3 on the left. Right: the "
+        "share of attention that goes to prefix tokens (CLS), and its entropy (1: everywhere alike)."
     )
     return figure(drawing, "fig-3", alt, caption, line(heads, untrained), "all-blocks")
 
@@ -160,11 +159,9 @@ def head_subsets(trained: Mapping[int, xr.Dataset], untrained: Mapping[int, xr.D
                 f"pixels CKA goes from {float(near.mean()):.2f} to {float(far.mean()):.2f} on average."
             )
     caption = (
-        f"CKA between groups of heads of block {first.attrs['block']} of {first.attrs['model']}, from the most local "
-        f"group to the most global, and the outputs of the lower units of {first.attrs['cnn']}; ρ: Spearman's rank "
-        "correlation of distance and CKA, lowest and highest of the units. Middle: control, the heads' outputs "
-        "averaged over all tokens, so that no place can be told from another. Right: control, the same ViT before "
-        "training."
+        f"CKA of groups of heads of block {first.attrs['block']} of {first.attrs['model']} with the lower units of "
+        f"{first.attrs['cnn']}; ρ: Spearman's rank correlation of distance and CKA, lowest and highest of the units. "
+        "Controls: middle, the heads' outputs averaged over all tokens; right, the same ViT before training."
     )
     return figure(drawing, "fig-5", alt, caption, line(*trained.values(), *untrained.values()))
 
@@ -172,28 +169,38 @@ def head_subsets(trained: Mapping[int, xr.Dataset], untrained: Mapping[int, xr.D
 # Figures 6 and C.4
 
 
+@styled
 def receptive_fields(vit: xr.DataArray, cnn: xr.DataArray, side: float) -> Figure:
-    """Fig 6: effective receptive fields of five depths of each model, after the residual addition.
+    """Figs 6 and C.4: effective receptive fields of five depths of each model, after or before the residual addition.
 
-    vit, cnn: of `effective_receptive_fields`. Of the ViT, attention sub-layers are shown; of the CNN, the stem and
-    units. side: of the square marked at the centre, pixels (the patch of the ViT).
+    vit, cnn: of `effective_receptive_fields`. Of the ViT, attention sub-layers are shown; of the CNN, the stem, where
+    there is one, and units. side: of the square marked at the centre, pixels (the patch of the ViT).
     """
+    before = bool(vit.attrs["before_addition"])
+    rows = {"ViT": _spread(of_kind(vit, "attention"), 5), "CNN": _spread(cnn, 5) if before else _with_stem(cnn)}
+    drawing, axes = panels(len(rows), 5, height=1.45 * len(rows))
+    for row, (name, fields) in zip(axes, rows.items(), strict=True):
+        for ax in row[fields.sizes["layer"] :]:
+            ax.set_axis_off()
+        for ax, field in zip(row, fields, strict=False):
+            shown = np.maximum((field / field.max()).fillna(0), DARKEST)  # NaN where nothing matters
+            mesh = heat_map(ax, shown, cmap="inferno", norm=LogNorm(DARKEST, 1), square=True)
+            corner = (float(field["centre_x"]) - side / 2, float(field["centre_y"]) - side / 2)
+            ax.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="white", linewidth=0.7))
+            ax.set_title(layer_title(field), fontsize=9, loc="center")
+        row[0].set_ylabel(name)
+    colour_bar(drawing, mesh, axes, "share of the largest value", shrink=0.8)
+    names = "; ".join(f"{row}: {', '.join(map(layer_title, fields))}" for row, fields in rows.items())
+    alt = f"Maps of effective receptive fields, bright at the centre of the image, from low to high layers. {names}."
+    where = "what the branches add, before the addition" if before else "the residual stream after the addition"
+    channels = vit.attrs["channels"]
     caption = (
-        f"Effective receptive fields of {vit.attrs['model']} after the addition of five attention sub-layers (top) "
-        f"and of {cnn.attrs['model']} after its stem and the addition of four units (bottom), each map as share of its "
-        f"largest value; the mean over {vit.attrs['n_images']} images, {_channels(vit)}. Sub-layers and units are "
+        f"Effective receptive fields of {where}: {vit.attrs['model']}, attention (top), and {cnn.attrs['model']} "
+        "(bottom), each map as share of its largest value. Mean over images, "
+        f"{'all channels' if channels == 'all' else f'estimated from channels: {channels}'}. Sub-layers and units are "
         "counted from 0 (in the paper, from 1). The white square is one patch of the ViT."
     )
-    return _fields({"ViT": _spread(of_kind(vit, "attention"), 5), "CNN": _with_stem(cnn)}, side, caption)
-
-
-def receptive_fields_before(vit: xr.DataArray, cnn: xr.DataArray, side: float) -> Figure:
-    """Fig C.4: the same for what a branch adds, before the addition."""
-    caption = (
-        "As Figure 6, but of what the branch alone gives, before it is added to the residual stream (Figure C.4 of the "
-        f"paper), {_channels(vit)}."
-    )
-    return _fields({"ViT": _spread(of_kind(vit, "attention"), 5), "CNN": _spread(cnn, 5)}, side, caption, "before")
+    return figure(drawing, "fig-6", alt, caption, line(vit, cnn), "before" if before else "")
 
 
 def _spread(fields: xr.DataArray, n: int) -> xr.DataArray:
@@ -209,35 +216,10 @@ def _with_stem(fields: xr.DataArray) -> xr.DataArray:
     return xr.concat([of_kind(fields, "stem"), units.isel(layer=ends)], "layer", combine_attrs="override")
 
 
-def _channels(fields: xr.DataArray) -> str:
-    """How many channels the field was measured on: all, or, as the measure says, '8 of each image, drawn with …'."""
-    channels = fields.attrs["channels"]
-    return "all channels" if channels == "all" else f"estimated from channels: {channels}"
-
-
 def layer_title(field: xr.DataArray) -> str:
     """What a layer of a receptive field is called: 'stem', 'attention 2', 'MLP 2' or 'unit 2', counted from 0."""
     kind, block = str(field["kind"].item()), int(field["block"])
     return {"attention": f"attention {block}", "mlp": f"MLP {block}", "residual": f"unit {block}"}.get(kind, kind)
-
-
-@styled
-def _fields(rows: Mapping[str, xr.DataArray], side: float, caption: str, key: str = "") -> Figure:
-    drawing, axes = panels(len(rows), 5, height=1.45 * len(rows))
-    for row, (name, fields) in zip(axes, rows.items(), strict=True):
-        for ax in row[fields.sizes["layer"] :]:
-            ax.set_axis_off()
-        for ax, field in zip(row, fields, strict=False):
-            shown = np.maximum((field / field.max()).fillna(0), DARKEST)  # NaN where nothing matters
-            mesh = heat_map(ax, shown, cmap="inferno", norm=LogNorm(DARKEST, 1), square=True)
-            corner = (float(field["centre_x"]) - side / 2, float(field["centre_y"]) - side / 2)
-            ax.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="white", linewidth=0.7))
-            ax.set_title(layer_title(field), fontsize=9, loc="center")
-        row[0].set_ylabel(name)
-    colour_bar(drawing, mesh, axes, "share of the largest value", shrink=0.8)
-    names = "; ".join(f"{row}: {', '.join(map(layer_title, fields))}" for row, fields in rows.items())
-    alt = f"Maps of effective receptive fields, bright at the centre of the image, from low to high layers. {names}."
-    return figure(drawing, "fig-6", alt, caption, line(*rows.values()), key)
 
 
 _CURVES = {

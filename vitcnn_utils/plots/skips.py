@@ -56,10 +56,9 @@ def norm_ratios(vit: xr.Dataset, cnn: xr.Dataset, tokens: int = 9, key: str = ""
     )
     caption = (
         "Norm of what the skip carries over norm of what the branch adds, ‖z‖ / ‖f(z)‖, mean over images. "
-        f"Left: the first {shown.sizes['token']} tokens of {vit.attrs['model']}, for each block's self-attention and "
-        "MLP, each with a colour scale of its own. "
-        f"Right: the same by block, for {'the CLS token and ' * has_cls}the mean of all spatial tokens, and for the "
-        f"units of {cnn.attrs['model']} (hollow: units whose skip is a projection)."
+        f"Left: the first {shown.sizes['token']} tokens of {vit.attrs['model']}, each map with a colour scale of its "
+        f"own. Right: {'the CLS token, ' * has_cls}the mean of all spatial tokens, and the units of "
+        f"{cnn.attrs['model']} (hollow: units whose skip is a projection)."
     )
     return figure(drawing, "fig-7", alt, caption, line(vit, cnn), key)
 

@@ -28,19 +28,19 @@ def within_models(
     maps = [*trained, *untrained]
     drawing, axes = panels(2, 2, width=7.2, height=6.4)
     for ax, similarity in zip(axes.flat, maps, strict=True):
-        mesh = similarity_map(ax, similarity, similarity.attrs["model_a"])
+        mesh = similarity_map(ax, similarity, similarity.attrs["model"])
         for border in borders(similarity):
             ax.axhline(border, color=style.LIGHT, linewidth=0.8)
             ax.axvline(border, color=style.LIGHT, linewidth=0.8)
     colour_bar(drawing, mesh, axes, "CKA")
-    numbers = ", ".join(f"{s.attrs['model_a']} {low_high(s):.2f}" for s in maps)
+    numbers = ", ".join(f"{s.attrs['model']} {low_high(s):.2f}" for s in maps)
     alt = (
         f"Four square heat maps of CKA between pairs of layers ({entries}), the ViT left and the CNN right, trained "
         f"above and untrained below. Mean CKA between the first and the last third of depth: {numbers}."
     )
     caption = (
-        f"CKA of every layer with every layer of the same model, {entries}: {maps[0].attrs['model_a']} and "
-        f"{maps[1].attrs['model_a']}, above as trained, below before training (on {maps[2].attrs['n_images']:,} "
+        f"CKA of every layer with every layer of the same model, {entries}: {maps[0].attrs['model']} and "
+        f"{maps[1].attrs['model']}, above as trained, below before training (on {maps[2].attrs['n_images']:,} "
         "images). Layers are numbered from the input; above each map, their depth from 0 to 1."
         + " Blue lines: where the maps of the CNN become smaller, a new stage." * any(len(borders(s)) for s in maps)
         + _note_on_constants(maps)
@@ -64,7 +64,7 @@ def across_models(trained: xr.DataArray, untrained: xr.DataArray) -> Figure:
     colour_bar(drawing, mesh, axes[0], "CKA")
     _draw_matches(axes[1, 0], matched_depth(trained), matched_depth(untrained))
     _draw_best(axes[1, 1], trained, untrained)
-    vit, cnn = trained.attrs["model_a"], trained.attrs["model_b"]
+    vit, cnn = trained.attrs["model"], trained.attrs["model_b"]
     centroid, best = matched_depth(trained)["centroid"].values, best_match(trained)
     last = best.depth_a >= 2 / 3
     alt = (
@@ -75,11 +75,9 @@ def across_models(trained: xr.DataArray, untrained: xr.DataArray) -> Figure:
         f"{float(best[last].mean()):.2f} in the last."
     )
     caption = (
-        f"Above: CKA of every layer of {vit} with every layer of {cnn}, trained (left) and untrained (right, on "
-        f"{untrained.attrs['n_images']:,} images); dots mark the ViT layer most like each CNN layer. Below left: the "
-        "depth of that ViT layer (dots) and the mean depth weighted by similarity (line); on the dashed diagonal both "
-        "models would be equally far. Below right: the highest CKA of each ViT layer with any CNN layer (dots: block "
-        "outputs), the last third of the ViT shaded."
+        f"Above: CKA of every layer of {vit} with every layer of {cnn}; dots mark the ViT layer most like each CNN "
+        "layer. Below left: the depth of that ViT layer, and the mean depth weighted by similarity. Below right: the "
+        "highest CKA of each ViT layer with any CNN layer (dots: block outputs), the last third of the ViT shaded."
     ) + _note_on_constants([trained, untrained])
     return figure(drawing, "fig-2", alt, caption, line(trained, untrained))
 

@@ -1,0 +1,283 @@
+"""The one logic of all claims, what a card shows of it, and that the rule which is shown is the rule that decides."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import test_claims_locality as two
+import test_claims_localization as four
+import test_claims_scale as five
+import test_claims_skips as three
+import test_claims_structure as one
+import xarray as xr
+from made import cnn_ratios, divided, layers, probe_curves
+from similarity_maps import curves, probes
+
+from vitcnn_utils.claims import locality, localization, scale, skips, structure, table
+from vitcnn_utils.claims.cards import MIME
+from vitcnn_utils.claims.ledger import (
+    CANNOT,
+    CLOSE,
+    FAILS,
+    HOLDS,
+    HOLDS_TOO,
+    UNDECIDED,
+    VERDICTS,
+    Claim,
+    Estimate,
+    Part,
+    agreed,
+    all_of,
+    difference_of_shares,
+    estimate,
+    over_draws,
+)  # fmt: skip
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("said", "all_", "agree"),
+    [
+        ([HOLDS, HOLDS], HOLDS, HOLDS),
+        ([HOLDS, FAILS], FAILS, UNDECIDED),
+        ([FAILS, FAILS], FAILS, FAILS),
+        ([HOLDS, UNDECIDED], UNDECIDED, UNDECIDED),
+        ([FAILS, UNDECIDED], FAILS, UNDECIDED),
+        ([], UNDECIDED, UNDECIDED),
+    ],
+)
+def test_three_values(said: list[str], all_: str, agree: str) -> None:
+    assert all_of(said) == all_
+    if said:
+        assert agreed(said) == agree
+
+
+def part(value: float, interval: tuple[float, float] | None = None, **more: object) -> Part:
+    return Part("a number", Estimate(value, interval), **{"side": "above", "threshold": 0.5, "why": "So.", **more})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("estimate", "above", "below"),
+    [
+        (Estimate(0.6), HOLDS, FAILS),
+        (Estimate(0.5), FAILS, FAILS),  # neither above nor below
+        (Estimate(0.6, (0.51, 0.7)), HOLDS, FAILS),
+        (Estimate(0.6, (0.49, 0.7)), UNDECIDED, UNDECIDED),
+        (Estimate(NAN), UNDECIDED, UNDECIDED),
+        (Estimate(0.6, (NAN, NAN)), UNDECIDED, UNDECIDED),
+        (Estimate(float("inf")), UNDECIDED, UNDECIDED),
+    ],
+)
+def test_an_estimate_lies_beyond_a_threshold_with_its_whole_interval(
+    estimate: Estimate, above: str, below: str
+) -> None:
+    assert part(0).says(estimate) == above
+    assert part(0, side="below").says(estimate) == below
+
+
+def claim(*parts: Part, **more: object) -> Claim:
+    return Claim("fig-0-x", "0", "0", "The <paper> says.", parts, "It may mislead.", **more)  # type: ignore[arg-type]
+
+
+YES, NO, OPEN, NOTHING = part(0.9), part(0.1), part(0.6, (0.4, 0.8)), part(NAN)
+
+
+@pytest.mark.parametrize(
+    ("asked", "verdict", "reason"),
+    [
+        (claim(YES), HOLDS, ""),
+        (claim(NO, OPEN), FAILS, ""),
+        (claim(NO, NOTHING), FAILS, ""),
+        (claim(YES, OPEN), CLOSE, "0.20 beyond the threshold would have decided"),
+        (claim(YES, NO, together="agree"), CLOSE, "do not agree"),
+        (claim(YES, NOTHING), CANNOT, "nothing to count"),
+        (claim(YES, missing="no twin"), CANNOT, "no twin"),
+        (claim(replace(YES, control=Estimate(0.7))), HOLDS_TOO, "training is not why"),
+        (claim(replace(YES, control=Estimate(0.7, (0.4, 1)))), HOLDS, ""),
+        (claim(replace(YES, control=Estimate(NAN))), HOLDS, ""),
+        (claim(replace(YES, control=Estimate(0.7)), YES), HOLDS, ""),  # the control meets one part only
+        (claim(replace(NO, control=Estimate(0.7))), FAILS, ""),
+        (
+            claim(replace(YES, again=Estimate(0.1)), second="seed 2"),
+            CLOSE,
+            "another training says the reverse (seed 2)",
+        ),
+        (claim(replace(YES, again=Estimate(0.8))), HOLDS, ""),
+        (claim(replace(YES, again=Estimate(0.6, (0.4, 0.8)))), HOLDS, ""),
+    ],
+)
+def test_verdicts(asked: Claim, verdict: str, reason: str) -> None:
+    assert asked.verdict == verdict
+    assert reason in asked.reason and bool(reason) == bool(asked.reason)
+
+
+# Intervals
+
+
+def test_the_magnitude_of_an_interval_around_zero_starts_at_zero() -> None:
+    assert Estimate(-1, (-3, 2)).magnitude() == Estimate(1, (0, 3))
+    assert Estimate(-2, (-3, -1)).magnitude() == Estimate(2, (1, 3))
+    assert Estimate(-2).magnitude() == Estimate(2)
+
+
+def test_newcombes_interval_is_that_of_his_paper() -> None:
+    # Newcombe (1998), table II, method 10, example (a): 56/70 - 48/80 has (0.0524, 0.3339); here both n are equal.
+    estimate = difference_of_shares(0.8, 0.6, 75)
+    assert estimate.value == pytest.approx(20)
+    assert estimate.interval == pytest.approx((5.2, 33.4), abs=0.6)
+
+
+def test_one_draw_has_no_interval() -> None:
+    assert over_draws(np.array([3.0])) == Estimate(3.0)
+
+
+def test_what_is_known_by_image_has_an_interval() -> None:
+    by_image = np.random.default_rng(0).normal(50, 10, (200, 3, 4))
+    over = {"distance": (("block", "head"), by_image.mean(0)), "entropy": (("block", "head"), np.ones((3, 4))),
+            "distance_by_image": (("sample", "block", "head"), by_image)}  # fmt: skip
+    heads = xr.Dataset(over)
+    found = estimate(lambda h: float(h["distance"].mean()), heads)
+    assert found.value == pytest.approx(by_image.mean())
+    assert found.interval is not None and found.interval[1] - found.interval[0] == pytest.approx(0.8, abs=0.3)
+    assert estimate(lambda h: float(h["entropy"].mean()), heads).interval is None
+    assert estimate(lambda h: float(h["distance"].mean()), heads.isel(sample=[0])).interval is None
+
+
+def test_minibatches_left_out_give_an_interval_and_one_array_may_stay_the_same() -> None:
+    cka = xr.DataArray([0.5, 0.4, 0.5, 0.6], {"left_out": [-1, 0, 1, 2]}, "left_out")
+    found = estimate(lambda a, b: float(a - b), cka, xr.DataArray(0.1))
+    # Tukey's standard error is 2 / 3**0.5 times the deviation 0.1, Student's quantile for 2 degrees of freedom 4.303.
+    half = 4.303 * 2 / 3**0.5 * 0.1
+    assert found.interval == pytest.approx((0.4 - half, 0.4 + half), abs=1e-3)
+
+
+def _covered(kind: str, rng: np.random.Generator) -> bool:
+    if kind == "draws":
+        found, truth = over_draws(rng.normal(1, 2, 5)), 1
+    else:
+        found, truth = difference_of_shares(*rng.binomial(400, [0.7, 0.6]) / 400, 400), 10
+    assert found.interval is not None
+    return found.interval[0] <= truth <= found.interval[1]
+
+
+@pytest.mark.parametrize("kind", ["draws", "shares"])
+def test_an_interval_covers_the_truth_in_95_percent_of_runs(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    assert 0.93 <= np.mean([_covered(kind, rng) for _ in range(1000)]) <= 0.97
+
+
+# Every claim of the book
+
+PARTS = {"GAP": probe_curves(token=[0.1, 0.5]), "CNN": probe_curves(token=[0.1, 0.6])}
+RATIOS = {"untrained": three.REVERSE, "second seed": three.PAPER}
+MAPS = {"untrained": four.ELSEWHERE, "second seed": four.OWN}
+CLAIMS = [
+    *structure.within_claims(*one.VIT_LIKE, *one.ALIKE),
+    *one.cross(one.FADING),
+    locality.low_blocks_mix(two.LOCAL, two.EVEN),
+    locality.high_blocks_are_global(two.LOCAL, two.EVEN),
+    locality.little_data_hides_locality(two.FAR, two.LOCAL, two.LOCAL),
+    locality.little_data_scores_worse(0.3, 0.5, "a", 1000),
+    locality.small_model_keeps_locality(two.LOCAL, two.LOCAL),
+    *(locality.local_heads_resemble_cnn(s, two.RISING) for s in (two.FALLING, two.RISING, two.NARROW)),
+    locality.vit_sees_farther_early(two.JUMP, two.STEADY, two.STEADY, two.STEADY),
+    locality.vit_grows_midway(two.JUMP, two.STEADY, two.STEADY, two.STEADY),
+    locality.centre_dominates_vit(two.STEADY, two.STEADY),
+    locality.centre_comes_through_skips(two.PEAKED, two.FLAT, (two.PEAKED, two.FLAT)),
+    locality.others_keep_centre({"a": two.FLAT, "b": two.PEAKED}, {"a": two.FLAT, "b": two.FLAT}),
+    skips.phase_transition(three.PAPER, RATIOS),
+    skips.phase_transition(three.WITHOUT_CLS, {}),
+    skips.vit_above_cnn(three.ABOVE, cnn_ratios([2.0] * 6, [False] * 6), RATIOS),
+    skips.late_cls_changes(three.PAPER, RATIOS),
+    skips.early_spatial_changes(three.PAPER, RATIOS),
+    skips.split(divided(0.8), {1: divided(0.2)}, divided(0.9), {1: divided(0.9)}),
+    skips.accuracy_loss(0.8, {4: 0.75}, 1000, "images"),
+    localization.interior_tokens(four.OWN, MAPS),
+    localization.border_tokens(four.OWN, four.OWN, MAPS),
+    localization.vit_over_cnn(four.OWN, {"CNN": four.ELSEWHERE}, MAPS),
+    localization.last_stage(four.OWN, layers(four.OWN, four.ELSEWHERE)),
+    localization.readout_matters(layers(four.OWN), layers(four.ELSEWHERE), {"second": layers(four.OWN)}),
+    localization.single_tokens(probe_curves(token=[0.1, 0.2]), PARTS, {}),
+    localization.one_token_is_all(probe_curves(token=[0.1, 0.5], mean=[0.1, 0.51])),
+    localization.native_readouts(probe_curves(cls=[0.1, 0.5]), probe_curves(mean=[0.1, 0.53])),
+    localization.pooled_plateau(probe_curves(cls=[0.2, 0.4, 0.5, 0.7], mean=[0.2, 0.4, 0.5, 0.52])),
+    localization.first_token_catches_up(probe_curves(mean=[0.3, 0.4, 0.6], first_token=[0.1, 0.2, 0.59])),
+    *scale.series_claims(curves(five.PAPER)),
+    scale.size_claim(curves(five.PAPER), curves(five.PAPER), True),
+    scale.data_claim(five.scattered(0.2, 0.6), probes(0.2, 0.3), five.LOW, "ViT"),
+    *scale.architecture_claims(five.scattered(0.2, 0.6), probes(0.1, 0.3), five.LOW, five.LOW, gap=probes(0.2, 0.6)),
+]
+
+
+@pytest.mark.parametrize("asked", CLAIMS, ids=[claim.id for claim in CLAIMS])
+def test_the_rule_that_is_shown_decides(asked: Claim) -> None:
+    """Side and threshold are read from the printed rule alone; they must decide as the claim does."""
+    shown = re.findall("<li>(.*?) \\((?:ours|the paper)\\)", table([asked])._repr_html_())
+    assert len(shown) == len(asked.parts) > 0
+    for rule, decided in zip(shown, asked.parts, strict=True):
+        found = re.fullmatch(r".*: (above|below) (−?[\d.]+)(?:\s?[%a-zA-Z]+)?", rule)
+        assert found, rule
+        side, threshold = found[1], float(found[2].replace("−", "-"))
+        assert threshold == pytest.approx(decided.threshold, rel=1e-5)
+        for value in (threshold - 0.01, threshold + 0.01, decided.estimate.value):
+            holds = value > threshold if side == "above" else value < threshold
+            expected = UNDECIDED if np.isnan(value) else HOLDS if holds else FAILS
+            assert decided.says(Estimate(value)) == expected
+
+
+@pytest.mark.parametrize("asked", CLAIMS, ids=[claim.id for claim in CLAIMS])
+def test_every_claim_says_all_that_a_claim_says(asked: Claim) -> None:
+    assert asked.paper.endswith(".") and asked.caveat.endswith(".") and asked.figure and asked.section
+    assert all(part.why.endswith(".") and part.statistic for part in asked.parts)
+    assert asked.verdict in VERDICTS
+
+
+# What is shown
+
+
+def test_a_card_shows_the_verdict_first_and_escapes_every_name() -> None:
+    hostile = "<img onerror=x>"
+    asked = claim(replace(part(0.9, (0.8, 1)), statistic=hostile, control=Estimate(0.2), again=Estimate(0.8)),
+                  of=hostile, second=hostile, note=hostile, made_of=hostile)  # fmt: skip
+    page = table([asked])._repr_html_()
+    assert "<img" not in page and "<paper>" not in page
+    words = re.sub("<[^>]+>", " ", page)
+    assert words.index("Holds") < words.index("The &lt;paper&gt; says") < words.index("0.90") < words.index("The rule")
+    assert "[0.80, 1.00]; untrained 0.20" in words
+    assert "<details><summary>" in page and 'role="img"' in page
+
+
+def test_a_picture_has_threshold_estimate_control_and_second_training() -> None:
+    asked = claim(replace(part(0.9, (0.8, 1)), control=Estimate(0.2), again=Estimate(0.8)), second="seed 2")
+    page = table([asked])._repr_html_()
+    assert (page.count("<circle"), page.count("<rect"), page.count("<line")) == (2, 2, 2)  # a rectangle is the ground
+    x = [float(at) for at in re.findall('<circle cx="([^"]+)"', page)]
+    threshold = float(re.findall('<line x1="([^"]+)" x2="[^"]+" y1="0"', page)[0])
+    assert x[1] < threshold < x[0]  # control, threshold, estimate
+
+
+def test_what_cannot_be_asked_says_why_and_shows_no_number() -> None:
+    page = table([claim(NOTHING, missing="this edition has no twin")])._repr_html_()
+    assert "Cannot be asked here" in page and "this edition has no twin" in page and "<svg" not in page
+
+
+def test_a_number_without_interval_or_control_says_so() -> None:
+    assert "no interval yet: the number alone decides; no control" in table([claim(YES)])._repr_html_()
+
+
+def test_a_control_has_its_own_name_in_the_verdict() -> None:
+    asked = claim(replace(YES, control=Estimate(0.7)), control="another start")
+    assert repr(table([asked])).startswith("[holds, another start too] The <paper> says.")
+
+
+def test_a_notebook_carries_the_claims_as_data() -> None:
+    bundle = table(CLAIMS)._repr_mimebundle_()
+    data = json.loads(json.dumps(bundle[MIME], allow_nan=False))
+    assert data["schema"] == 1
+    assert [one["verdict"] for one in data["claims"]] == [claim.verdict for claim in CLAIMS]
+    first = data["claims"][0]["parts"][0]
+    assert first["rule"] == CLAIMS[0].parts[0].rule and first["threshold"] == 0.05
+    assert bundle["text/plain"].count("\n") == len(CLAIMS) - 1

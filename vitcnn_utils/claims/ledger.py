@@ -1,0 +1,268 @@
+"""What a claim is, and the one logic that decides all of them.
+
+A claim of the paper is data: its sentence, one or more parts (a number, a threshold, and on which side of it the claim
+is true), and the same numbers of a control. The rule that is printed is made from the part that decides.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from vitcnn_utils.measures.intervals import jackknife, left_out
+
+Arrays = tuple[xr.DataArray | xr.Dataset, ...]
+
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
+"""What a number, or several, say of a statement."""
+
+HOLDS_TOO, CLOSE, CANNOT = "holds, untrained too", "too close to call", "cannot be asked here"
+"""Further verdicts on a claim: the control meets it as well; the numbers do not decide; there are no numbers."""
+
+VERDICTS = (HOLDS, HOLDS_TOO, FAILS, CLOSE, CANNOT)
+
+NOTHING = "there is nothing to count"
+
+
+UNTRAINED = "untrained"
+"""The name of the control that every claim should have; a further one is a second training by the same recipe."""
+
+
+class Controls(NamedTuple):
+    """The same arrays of the untrained twin and of a second training, where there are such, and what the second is."""
+
+    untrained: Any
+    second: Any
+    second_name: str
+
+    @classmethod
+    def of(cls, named: Mapping[str, Any]) -> "Controls":
+        """From name -> arrays, one of them `UNTRAINED`."""
+        second = {name: arrays for name, arrays in named.items() if name != UNTRAINED}
+        name = next(iter(second), "")
+        return cls(named.get(UNTRAINED), second.get(name), name)
+
+    def with_others(self, *others: Any) -> dict[str, Any]:
+        """Both as arguments of `Part.of`, followed by arrays that are the same for all."""
+        both = {"control": self.untrained, "again": self.second}
+        return {what: None if arrays is None else (arrays, *others) for what, arrays in both.items()}
+
+
+def all_of(verdicts: Iterable[str]) -> str:
+    """Whether all statements hold: one that does not is enough against them, and one undecided leaves it open."""
+    found = set(verdicts)
+    return next((v for v in (FAILS, UNDECIDED) if v in found), HOLDS if found else UNDECIDED)
+
+
+def agreed(verdicts: Iterable[str]) -> str:
+    """What several ways to measure one statement say: undecided where they do not agree."""
+    found = set(verdicts)
+    return found.pop() if len(found) == 1 else UNDECIDED
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its 95 % interval; without one (None) the number alone decides."""
+
+    value: float
+    interval: tuple[float, float] | None = None
+
+    def magnitude(self) -> "Estimate":
+        """Of the absolute value."""
+        if self.interval is None:
+            return Estimate(abs(self.value))
+        low, high = self.interval
+        ends = sorted((abs(low), abs(high)))
+        return Estimate(abs(self.value), (0.0 if low <= 0 <= high else ends[0], ends[1]))
+
+
+def estimate(statistic: Callable[..., float], *arrays: xr.DataArray | xr.Dataset) -> Estimate:
+    """A statistic of arrays; with its interval by the jackknife, where they say how they vary over the images.
+
+    That is where they have `left_out` (see `intervals.jackknife`) or are data sets with values by image.
+    """
+    parted = [left_out(a) if isinstance(a, xr.Dataset) and a.sizes.get("sample", 0) > 1 else a for a in arrays]
+    value = float(statistic(*map(whole, parted)))
+    if len({a.sizes["left_out"] for a in parted if "left_out" in a.dims}) != 1:
+        return Estimate(value)
+    low, high = (float(bound) for bound in jackknife(statistic, *parted).values)
+    # A statistic of what is not known by image does not vary: that is no interval of it.
+    return Estimate(value, (low, high)) if low < high else Estimate(value)
+
+
+def whole(array: Any) -> Any:
+    """An array of all images, where it is also given with some left out."""
+    return array.isel(left_out=0, drop=True) if "left_out" in array.dims else array
+
+
+def over_draws(values: xr.DataArray | np.ndarray) -> Estimate:
+    """The mean of as many values as there were draws, with Student's interval; without one for a single draw."""
+    draws = np.asarray(values, dtype=float)
+    mean = float(draws.mean())
+    if draws.size < 2:
+        return Estimate(mean)
+    half = float(stats.t.ppf(0.975, draws.size - 1) * draws.std(ddof=1) / np.sqrt(draws.size))
+    return Estimate(mean, (mean - half, mean + half))
+
+
+def difference_of_shares(a: float, b: float, n: int) -> Estimate:
+    """a − b, two shares of n images each, in percentage points, with Newcombe's interval from two Wilson intervals.
+
+    The images are taken to be different ones, which is cautious where both are shares of the same.
+    """
+    wilson = [stats.binomtest(round(share * n), n).proportion_ci(method="wilson") for share in (a, b)]
+    below = math.hypot(a - wilson[0].low, wilson[1].high - b)
+    above = math.hypot(wilson[0].high - a, b - wilson[1].low)
+    return Estimate(100 * (a - b), (100 * (a - b - below), 100 * (a - b + above)))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One number of a claim, and what it must be for the claim to hold.
+
+    statistic: the number in words. unit: '' or 'CKA', 'points', '%', 'px', 'times'. why: of the threshold, a sentence.
+    whose: 'ours', or 'the paper' where it gives the threshold itself.
+    control: the same statistic of the claim's control. again: that of a second training by the same recipe.
+    """
+
+    statistic: str
+    estimate: Estimate
+    side: Literal["above", "below"]
+    threshold: float
+    why: str
+    unit: str = ""
+    whose: Literal["ours", "the paper"] = "ours"
+    control: Estimate | None = None
+    again: Estimate | None = None
+
+    @classmethod
+    def of(
+        cls, statistic: str, number: Callable[..., float], arrays: Arrays, side: Literal["above", "below"],
+        threshold: float, why: str, unit: str = "", whose: Literal["ours", "the paper"] = "ours",
+        control: Arrays | None = None, again: Arrays | None = None,
+    ) -> "Part":  # fmt: skip
+        """With one function of arrays that gives the number of the model, of the control and of a second training."""
+        own, *others = (None if a is None else estimate(number, *a) for a in (arrays, control, again))
+        assert own is not None
+        return cls(statistic, own, side, threshold, why, unit, whose, *others)
+
+    @property
+    def rule(self) -> str:
+        """The rule as it is shown, from what decides."""
+        return f"{self.statistic}: {self.side} {self.words(self.threshold)}"
+
+    def words(self, value: float) -> str:
+        """A value of this statistic as it is shown."""
+        if math.isnan(value):
+            return "not defined"
+        digits = 1 if self.unit in ("points", "px", "%") else 2
+        exact = f"{value:z.{digits}f}" if value != self.threshold else f"{value:.6g}"
+        space = "" if self.unit == "" else "\N{NO-BREAK SPACE}"
+        return f"{exact.replace('-', '−')}{space}{self.unit}"
+
+    def says(self, estimate: Estimate | None) -> str:
+        """What an estimate of the statistic says: it must lie beyond the threshold with its whole interval."""
+        if estimate is None or not math.isfinite(estimate.value):
+            return UNDECIDED
+        sign = 1 if self.side == "above" else -1
+        ends = [sign * (end - self.threshold) for end in estimate.interval or (estimate.value,)]
+        if any(math.isnan(end) for end in ends):
+            return UNDECIDED
+        return HOLDS if min(ends) > 0 else FAILS if max(ends) <= 0 else UNDECIDED
+
+    @property
+    def resolution(self) -> float:
+        """How far from the threshold an estimate had to be to decide: half the width of the interval."""
+        return float(np.ptp(self.estimate.interval) / 2) if self.estimate.interval else float("nan")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper, and what decides it here.
+
+    id: made of figure and subject, the same in all editions. paper: what the paper says, a sentence. of: which models
+    here, where a chapter asks a claim of several. parts: see `Part`.
+    together: 'all' parts must hold, or they are ways to measure one thing and must 'agree'.
+    caveat: when the measure misleads. control, second: what the control and the second training are.
+    missing: why the claim cannot be asked here, or ''. note: further numbers.
+    made_of: models, images and seeds, from `provenance.line`.
+    """
+
+    id: str
+    figure: str
+    section: str
+    paper: str
+    parts: tuple[Part, ...]
+    caveat: str
+    of: str = ""
+    together: Literal["all", "agree"] = "all"
+    control: str = UNTRAINED
+    second: str = ""
+    missing: str = ""
+    note: str = ""
+    made_of: str = ""
+
+    @property
+    def verdict(self) -> str:
+        return self._verdict(self.parts)
+
+    @property
+    def reason(self) -> str:
+        """Why there is no answer, or what the answer needs to be said with; '' for a plain verdict."""
+        if self.verdict == CANNOT:
+            return self.missing or NOTHING
+        if self.verdict == HOLDS_TOO:
+            return f"the control ({self.control}) meets the rule as well: training is not why"
+        if self.verdict != CLOSE:
+            return ""
+        if self._turned(self.parts):
+            return f"another training says the reverse ({self.second})"
+        if UNDECIDED not in (said := [part.says(part.estimate) for part in self.parts]) and len(set(said)) > 1:
+            return "the ways to measure it do not agree"
+        return "the interval crosses the threshold: " + "; ".join(
+            f"{part.statistic}: {part.words(part.resolution)} beyond the threshold would have decided"
+            for part in self.parts
+            if part.says(part.estimate) == UNDECIDED
+        )
+
+    def verdict_of(self, part: Part) -> str:
+        """The verdict on one part, by the same logic."""
+        return self._verdict((part,))
+
+    def _verdict(self, parts: Sequence[Part]) -> str:
+        if self.missing:
+            return CANNOT
+        said = self._combined(parts, "estimate")
+        if said != FAILS and not all(math.isfinite(part.estimate.value) for part in parts):
+            return CANNOT
+        if said == UNDECIDED or self._turned(parts):
+            return CLOSE
+        return HOLDS_TOO if said == self._combined(parts, "control") == HOLDS else said
+
+    def _turned(self, parts: Sequence[Part]) -> bool:
+        """Whether a second training decides the reverse of the first."""
+        return {self._combined(parts, "estimate"), self._combined(parts, "again")} == {HOLDS, FAILS}
+
+    def _combined(self, parts: Sequence[Part], what: Literal["estimate", "control", "again"]) -> str:
+        if any(getattr(part, what) is None for part in parts):
+            return UNDECIDED
+        combine = all_of if self.together == "all" else agreed
+        return combine(part.says(getattr(part, what)) for part in parts)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, with verdicts, for machines; numbers that are missing are None."""
+        parts = [asdict(part) | {"rule": part.rule, "verdict": self.verdict_of(part)} for part in self.parts]
+        everything = asdict(self) | {"parts": parts, "verdict": self.verdict, "reason": self.reason}
+        return _without_nan(everything)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
