@@ -9,6 +9,9 @@ import pytest
 from conftest import Visit
 from weight import requested, zipped
 
+# The pages of the chapters of the main edition begin with their number.
+CHAPTER = re.compile(r"notebooks/(\d)_")
+
 CHAPTERS = {1: {1, 2}, 2: {3, 4, 5, 6}, 3: {7, 8}, 4: {9, 10, 11}, 5: {12, 13}}
 
 
@@ -20,7 +23,8 @@ def visits(request: pytest.FixtureRequest, served: list[Visit], local: list[Visi
 def test_all_pages_are_there(served: list[Visit], local: list[Visit]) -> None:
     names = {visit.name for visit in served}
     assert {"index.html", "intro.html", "zoo.html", "rerun.html", "api.html", "references.html"} <= names
-    assert sum(name.startswith("notebooks/") for name in names) == 5
+    assert sum(bool(CHAPTER.match(name)) for name in names) == 5
+    assert {"course/plan.html", "course/week.html", "notebooks/course/exercises.html"} <= names
     assert len(local) >= 3  # the front page and the first of each part
 
 
@@ -54,11 +58,9 @@ def test_no_traceback_warning_or_stderr(visits: list[Visit]) -> None:
 
 def test_all_13_figures_are_in_their_chapters(served: list[Visit]) -> None:
     found = {
-        int(v.name.removeprefix("notebooks/")[0]): {
-            int(i.removeprefix("fig-")) for figure in v.seen["figures"] for i in figure["ids"]
-        }
+        int(v.name[10]): {int(i.removeprefix("fig-")) for figure in v.seen["figures"] for i in figure["ids"]}
         for v in served
-        if v.name.startswith("notebooks/")
+        if CHAPTER.match(v.name)
     }
     assert found == CHAPTERS
 
@@ -86,7 +88,7 @@ EXPLORERS = {
 
 def test_explorers_are_in_their_chapters_and_all_in_the_gallery(served: list[Visit]) -> None:
     kinds = {v.name: [explorer["kind"] for explorer in v.seen["explorers"]] for v in served}
-    assert {int(n[10]): set(found) for n, found in kinds.items() if n.startswith("notebooks/")} == EXPLORERS
+    assert {int(n[10]): set(found) for n, found in kinds.items() if CHAPTER.match(n)} == EXPLORERS
     assert sorted(kinds["explorers.html"]) == sorted(set.union(*EXPLORERS.values()))
 
 
