@@ -81,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_parameter(check, "as for run")
     check.set_defaults(command=_check)
 
+    claims = commands.add_parser("claims", help="list the claims of an edition that has been run, with their verdicts")
+    claims.add_argument("edition", metavar="EDITION", help="as for run")
+    claims.add_argument("--json", action="store_true", help="all of each claim, for machines")
+    claims.set_defaults(command=_claims)
+
     book = commands.add_parser("book", help="build the static book from the executed notebooks")
     book.set_defaults(command=_book)
 
@@ -147,6 +152,21 @@ def _check(options: argparse.Namespace) -> None:
     from vitcnn_utils.editions.check import check_edition
 
     check_edition(options.edition, _parameters(options))
+
+
+def _claims(options: argparse.Namespace) -> None:
+    import json
+
+    from vitcnn_utils.editions.ledger import edition_claims
+
+    found = edition_claims(options.edition)
+    if options.json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+    else:
+        for row in found["claims"]:
+            print(
+                f"{row['verdict']:22} Fig. {row['figure']:6} {row['paper']}" + (f" ({row['of']})" if row["of"] else "")
+            )
 
 
 def _book(options: argparse.Namespace) -> None:

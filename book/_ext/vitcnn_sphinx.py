@@ -39,6 +39,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("api", Api)
     app.add_directive("families-table", FamiliesTable)
     app.add_directive("explorer", Explorer)
+    app.add_directive("ledger", Ledger)
     app.add_directive("speed", Speed)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -297,6 +298,23 @@ class Explorer(SphinxDirective):
         entry = found[kind]
         link = f'<a href="{entry["link"]}">In its chapter: {html.escape(entry["chapter"])}</a>'
         return [nodes.raw("", f'{entry["html"]}<p class="vx-chapter">{link}</p>', format="html")]
+
+
+class Ledger(SphinxDirective):
+    """Show the claims of the executed notebooks: `counts` with a small map for the front page, or the whole `table`."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        from vitcnn_utils.editions import ledger
+
+        rows = json.loads((Path(self.env.srcdir) / "_extra" / "claims.json").read_text(encoding="utf-8"))["claims"]
+        if self.arguments[0] == "counts":
+            main = [row for row in rows if row["page"].startswith("notebooks/")]
+            shown = ledger.counts(main) + ledger.small_map(main)
+        else:
+            shown = f'{ledger.counts(rows)}<div class="vitcnn-scroll" tabindex="0">{ledger.table(rows)}</div>'
+        return [nodes.raw("", shown, format="html")]
 
 
 class FamiliesTable(SphinxDirective):

@@ -16,8 +16,10 @@ from typing import Any
 
 import yaml
 
+from vitcnn_utils.claims.cards import SCHEMA
 from vitcnn_utils.editions import fingerprint
-from vitcnn_utils.editions.chapters import MAIN_EDITION, executed_folder, find_root, sources
+from vitcnn_utils.editions.chapters import MAIN_EDITION, executed_folder, find_root, place_in_book, sources
+from vitcnn_utils.editions.ledger import claims_in, page_in_book
 from vitcnn_utils.editions.parameters import edition_file, edition_title, editions, read_edition
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.files import alone
@@ -87,9 +89,10 @@ def _stage(root: Path, executed: list[Path], staging: Path) -> None:
     _copy(root / "book", staging)
     # As they are: students run them, the book shows them.
     _copy(root / "notebooks" / "course", staging / "notebooks" / "course")
-    explorers = []
+    explorers, claims = [], []
     for path in executed:
-        place = _place(path)
+        place = place_in_book(path)
+        claims += claims_in(_read(path), path.parent.name, page_in_book(path))
         notebook, found = static.take_out(_for_page(_read(path)), place)
         explorers += found
         _write(staging / place, json.dumps(notebook, indent=1))
@@ -97,6 +100,8 @@ def _stage(root: Path, executed: list[Path], staging: Path) -> None:
     # For the directive `explorer`, which shows the first of each kind.
     own = {e.kind: e.entry() for e in reversed(explorers) if e.place.startswith("notebooks/")}
     _write(staging / "_explorers.json", json.dumps(own))
+    # For the directive `ledger`, and for machines.
+    _write(staging / "_extra" / "claims.json", json.dumps({"schema": SCHEMA, "claims": claims}, indent=1))
     slides.write(root / "book" / "course" / "slides.md", {k: e["html"] for k, e in own.items()}, staging / "_extra")
     toc = yaml.safe_load((staging / "_toc.yml").read_text(encoding="utf-8"))
     toc["parts"][1:1] = [
@@ -114,18 +119,12 @@ def _copy(source: Path, target: Path) -> None:
         raise VitcnnError(f"{path} cannot be copied: {why}") from None
 
 
-def _place(executed: Path) -> str:
-    """Where an executed notebook lies in the book."""
-    edition = executed.parent.name
-    return f"{'notebooks' if edition == MAIN_EDITION else f'editions/{edition}'}/{executed.name}"
-
-
 def _edition_part(root: Path, edition: str, executed: list[Path], staging: Path) -> dict[str, Any]:
     """The part of an edition in the table of contents; writes its first page, which says what the edition is."""
     title = edition_title(root, edition)
     first = f"editions/{edition}/edition.md"
     _write(staging / first, _edition_page(root, edition, title, executed))
-    return {"caption": title, "chapters": [{"file": file} for file in (first, *map(_place, executed))]}
+    return {"caption": title, "chapters": [{"file": file} for file in (first, *map(place_in_book, executed))]}
 
 
 def _edition_page(root: Path, edition: str, title: str, executed: list[Path]) -> str:

@@ -34,6 +34,12 @@ def find_root() -> Path:
     raise VitcnnError("no notebooks/ and book/ here: run this in a clone of the repository")
 
 
+def place_in_book(executed: Path) -> str:
+    """Where an executed notebook lies in the book."""
+    edition = executed.parent.name
+    return f"{'notebooks' if edition == MAIN_EDITION else f'editions/{edition}'}/{executed.name}"
+
+
 def sources(root: Path) -> list[Path]:
     """All notebooks, as they are before they are executed."""
     paths = sorted((root / "notebooks").glob("*.ipynb"))

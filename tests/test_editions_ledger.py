@@ -1,0 +1,70 @@
+"""The ledger: claims read back from executed notebooks, for machines and for the page."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vitcnn_utils.claims.cards import MIME, Cards
+from vitcnn_utils.claims.ledger import CANNOT, FAILS, HOLDS, Claim, Estimate, Part
+from vitcnn_utils.editions import ledger
+from vitcnn_utils.errors import VitcnnError
+
+
+def claim(name: str, value: float, paper: str = "It is so.", of: str = "") -> Claim:
+    part = Part("the number", Estimate(value, (value - 0.1, value + 0.1)), "above", 0.5, "Half.", "CKA")
+    return Claim(name, "3", "5", paper, (part,), "Never.", of=of)
+
+
+def executed(*claims: Claim) -> dict[str, Any]:
+    """An executed notebook as far as the ledger reads it, through JSON as nbformat keeps it."""
+    data = Cards(claims)._repr_mimebundle_()
+    outputs = [{"output_type": "stream", "text": "x"}, {"output_type": "display_data", "data": data}]
+    cells = [{"cell_type": "markdown", "source": "a"}, {"cell_type": "code", "outputs": outputs}]
+    return json.loads(json.dumps({"cells": cells}))
+
+
+def test_claims_come_back_with_their_verdict_and_their_place() -> None:
+    rows = ledger.claims_in(executed(claim("a", 0.9), claim("b", 0.1), claim("c", float("nan"))), "zoo", "x/1.html")
+    assert [(row["id"], row["verdict"]) for row in rows] == [("a", HOLDS), ("b", FAILS), ("c", CANNOT)]
+    assert rows[0]["page"] == "x/1.html#claim-a" and rows[0]["edition"] == "zoo"
+    assert rows[0]["parts"][0]["estimate"] == {"value": 0.9, "interval": [0.8, 1.0]}
+    assert rows[2]["parts"][0]["estimate"]["value"] is None
+    assert ledger.claims_in({"cells": [{"cell_type": "code", "outputs": []}]}, "zoo", "x") == []
+
+
+def test_the_page_counts_maps_and_lists_every_claim() -> None:
+    rows = ledger.claims_in(executed(claim("a", 0.9), claim("b", 0.9), claim("c", 0.1)), "zoo", "x/1.html")
+    words = re.sub("<[^>]+>", "", ledger.counts(rows))
+    assert "3 claims" in words and "2 holds" in words and "1 does not hold" in words
+    assert ledger.small_map(rows).count("<a ") == 3
+    table = ledger.table(rows)
+    assert table.count("<tr data-verdict") == 3 and "0.9 CKA [0.8, 1]" in table and "zoo" not in table
+    assert ledger.counts([]) == ""
+    both = ledger.table(rows + ledger.claims_in(executed(claim("a", 0.9)), "mine", "y.html"))
+    assert both.count('class="edition">zoo') == 3 and both.count('class="edition">mine') == 1
+
+
+def test_names_are_text() -> None:
+    hostile = '"><script>alert(1)</script>'
+    rows = ledger.claims_in(executed(claim("a", 0.9, hostile, hostile)), hostile, "x.html")
+    for shown in (ledger.table([*rows, {**rows[0], "edition": "b"}]), ledger.small_map(rows), ledger.counts(rows)):
+        assert "<script" not in shown
+
+
+def test_an_edition_that_has_not_been_run_ends_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "notebooks" / "editions").mkdir(parents=True)
+    (tmp_path / "notebooks" / "editions" / "mine.yml").write_text("seed: 1\n")
+    (tmp_path / "notebooks" / "1_one.ipynb").write_text("{}")
+    with pytest.raises(VitcnnError, match=r"mine has not been run whole \(1_one\): run `vitcnn run mine`"):
+        ledger.edition_claims("mine", tmp_path)
+    folder = tmp_path / "_build" / "executed" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "1_one.ipynb").write_text(json.dumps(executed(claim("a", 0.9))))
+    found = ledger.edition_claims("mine", tmp_path)
+    assert found["schema"] == 1 and [row["id"] for row in found["claims"]] == ["a"]
+    assert MIME not in json.dumps(found)
+    with pytest.raises(VitcnnError, match="no edition 'other'"):
+        ledger.edition_claims("other", tmp_path)
