@@ -545,7 +545,7 @@ def test_files_that_hold_something_else(name, state, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("device", [[], "", "tpu", "meta", "xla"])
+@pytest.mark.parametrize("device", [[], "", "tpu", "xla"])
 def test_devices_that_are_not_there(device):
     with pytest.raises(VitcnnError, match=r"^device .* cannot be used \(.{10,200}\); 'auto' takes the best there is$"):
         load_model("test_vit", "untrained", device)

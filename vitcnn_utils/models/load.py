@@ -87,7 +87,8 @@ def find_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         tensor = torch.ones(1, device=name)
-        tensor.tolist()  # 'meta' has no values
+        if name != "meta":  # it has shapes and no values, which is all that `vitcnn check` needs
+            tensor.tolist()
         return tensor.device
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0].split(". ")[0]
