@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from vitcnn_utils.claims.cards import SCHEMA
+from vitcnn_utils.claims.cards import MIME, SCHEMA
 from vitcnn_utils.editions import fingerprint
 from vitcnn_utils.editions.chapters import MAIN_EDITION, executed_folder, find_root, place_in_book, sources
 from vitcnn_utils.editions.ledger import claims_in, page_in_book
@@ -184,6 +184,8 @@ def _for_page(notebook: dict[str, Any]) -> dict[str, Any]:
         notebook["metadata"].pop(key, None)
     for index, cell in enumerate(notebook["cells"]):
         cell["id"] = f"cell-{index}"  # papermill draws that of the cell which it adds
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(MIME, None)  # they are in claims.json
         tags = cell["metadata"].get("tags", [])
         if "injected-parameters" in tags or "install" in tags:
             tags = [*tags, "remove-cell"]
