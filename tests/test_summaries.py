@@ -46,6 +46,7 @@ def test_spread_leaves_the_diagonal_out() -> None:
 def test_decay_is_the_slope() -> None:
     assert cka.decay(by_distance(0.7)) == pytest.approx(-0.7)
     assert np.isnan(cka.decay(by_distance(0.7, count=2)))
+    assert np.isnan(cka.decay(by_distance(0.7) * np.nan)), "all images are one picture"
 
 
 def test_a_constant_layer_is_left_out_of_every_number() -> None:

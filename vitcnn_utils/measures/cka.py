@@ -296,7 +296,8 @@ def decay(similarity: xr.DataArray) -> float:
     """Slope of CKA against the distance in depth of two different layers, by least squares: CKA per whole depth."""
     distance, cka = _pairs(similarity)
     known = np.isfinite(cka)
-    return float(np.polyfit(distance[known], cka[known], 1)[0]) if np.ptp(distance[known]) > 0 else float("nan")
+    line = len(np.unique(distance[known])) > 1
+    return float(np.polyfit(distance[known], cka[known], 1)[0]) if line else float("nan")
 
 
 def stage_contrast(similarity: xr.DataArray, starts: Sequence[float]) -> float:
