@@ -195,10 +195,11 @@ class ZooTuning(SphinxDirective):
         runs = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
         keys = [key for key in runs[-1]["recipe"] if self.tried(key, runs)]
         tried = [key.replace("_", " ").capitalize() for key in keys]
-        heads = ["Model", "Epochs", *tried, "Held-out accuracy", "Nearest heads of blocks 0 to 2, px", "Minutes of a core"]
+        heads = ["Model", "Epochs", *tried, "Held-out accuracy", "Nearest heads, blocks 0 to 2, px", "Core minutes"]
         rows = [
             [f"<code>{run['name']}</code>", *(str(run["recipe"].get(key, "")) for key in ("epochs", *keys)),
-             f"{100 * run['held_out_accuracy']:.1f}&nbsp;%", self.nearest(run), f"{run.get('cpu_minutes', run['minutes']):g}"]
+             f"{100 * run['held_out_accuracy']:.1f}&nbsp;%", self.nearest(run),
+             f"{run.get('cpu_minutes', run['minutes']):g}"]
             for run in runs
         ]  # fmt: skip
         return [scrolling_table(heads, rows)]
