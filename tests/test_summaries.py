@@ -138,11 +138,12 @@ def test_tables_have_a_row_a_way_and_a_column_a_number() -> None:
 
 def test_a_number_table_shows_two_decimals_text_and_what_is_missing() -> None:
     table = number_table({"a & b": {"x": -0.001, "y": "1,000"}, "c": {"x": float("nan"), "y": "–"}}, "1 < 2")
+    assert '<th class="blank' not in table._repr_html_(), "a head without words is none"
     page = table._repr_html_()
     assert "<caption>1 &lt; 2</caption>" in page
     assert re.search('<th scope="row"[^>]*>a &amp; b</th>', page) and re.search('<th scope="col"[^>]*>x</th>', page)
     cells = re.findall("<td[^>]*>(.*?)</td>", page)
-    assert cells == ["0.00", "1,000", "–", "–"]
+    assert cells == ["", "0.00", "1,000", "–", "–"]
     assert "a & b" in repr(table)
 
 

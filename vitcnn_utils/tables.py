@@ -1,6 +1,7 @@
 """Tables of numbers for notebooks and pages."""
 
 import html
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ class NumberTable(Styler):
         text = self.to_html()
         for side in ("row", "col"):
             text = text.replace(f'class="{side}_heading', f'scope="{side}" class="{side}_heading')
+        text = re.sub(r'<th class="blank[^"]*"\s*>&nbsp;</th>', "<td></td>", text)  # a head of nothing
         return f'<div class="vitcnn-numbers" style="overflow-x:auto" tabindex="0">{text}</div>'
 
     def __repr__(self) -> str:
