@@ -126,7 +126,8 @@ def test_peak_memory_is_what_a_run_takes_at_most() -> None:
     values, peak = results.peak_memory(lambda: float(sum(torch.ones(10_000_000).sum() for _ in range(3))), "cpu")
     assert values == 3e7
     if sys.platform == "linux":
-        assert peak is not None and 36e6 < peak < 70e6
+        # One tensor of 40 MB at a time; one that is freed may be held for a moment longer, but never all three.
+        assert peak is not None and 36e6 < peak < 110e6
 
 
 # The file
