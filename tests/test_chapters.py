@@ -162,19 +162,20 @@ def pretend(task: Task) -> Outcome:
 
 
 def test_a_quick_run_takes_few_images_and_tells_what_the_whole_would_take(root: Path) -> None:
-    parameters = "n_images = 2500\nn_control_images = 500\nn_erf_images = 32\nshots = 10"
-    code = ["'loads the models'", "import time\ntime.sleep(1)\nprint(n_images, n_control_images, n_erf_images, shots)"]
+    parameters = "n_images = 2500\nn_control_images = 500\nn_erf_images = 32\nn_transfer_images = 1500\nshots = 10"
+    shown = "import time\ntime.sleep(1)\nprint(n_images, n_control_images, n_erf_images, n_transfer_images, shots)"
+    code = ["'loads the models'", shown]
     write_notebook(root / "notebooks" / "1_one.ipynb", parameters, *code)
     (root / "notebooks" / "editions" / "zoo.yml").write_text("shots: 5\n")
     run = Runs(root)
     assert run("1", quick=True) == ["1_one"]
-    assert outputs(root / "_build" / "quick" / "zoo" / "1_one.ipynb") == "250 50 4 5\n"
+    assert outputs(root / "_build" / "quick" / "zoo" / "1_one.ipynb") == "250 50 4 250 5\n"
     assert not (root / "_build" / "executed").exists() or not list((root / "_build" / "executed").rglob("*.ipynb"))
     assert re.fullmatch(r"\[1/1\] zoo: 1_one: done in \d+ s, with 0\.\d GB of memory", run.said[1])
     assert re.fullmatch(r"on all images: roughly 0 minutes, in proportion to the images, and more memory", run.said[2])
     # In any case it runs, and a value that is asked for holds.
     assert run("1", quick=True, n_control_images=400) == ["1_one"]
-    assert outputs(root / "_build" / "quick" / "zoo" / "1_one.ipynb") == "250 400 4 5\n"
+    assert outputs(root / "_build" / "quick" / "zoo" / "1_one.ipynb") == "250 400 4 250 5\n"
 
 
 def test_the_whole_is_told_in_proportion_to_the_images(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,11 +120,16 @@ def _jobs(root: Path, edition: str, notebooks: Sequence[str], overrides: dict[st
 
 
 def _few_images(parameters: dict[str, Any]) -> tuple[dict[str, int], float | None]:
-    """The parameters that count images, made smaller in one proportion, and this; None where `n_images` is all."""
+    """The parameters that count images, made smaller in one proportion, and this; None where `n_images` is all.
+
+    Images of another set, `n_transfer_images`, are probed as those of the first are, and need to be as many.
+    """
     counts = {name: value for name, value in parameters.items() if name.startswith("n_") and name.endswith("images")}
     whole = counts["n_images"]
     fraction = None if whole is None else min(1.0, QUICK / whole)
     few = {name: QUICK if n is None else math.ceil(n * (fraction or 1)) for name, n in counts.items()}
+    if "n_transfer_images" in counts:
+        few["n_transfer_images"] = counts["n_transfer_images"] or QUICK
     return {name: min(n, QUICK) for name, n in few.items()}, fraction
 
 
