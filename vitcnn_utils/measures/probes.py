@@ -393,6 +393,11 @@ def curve(probes: xr.Dataset, readout: str = "mean") -> xr.DataArray:
     return 100 * probes["accuracy"].sel(readout=readout, drop=True)
 
 
+def last(probes: xr.Dataset, readout: str) -> float:
+    """Mean accuracy in the last layer."""
+    return float(curve(probes.isel(layer=-1), readout).mean())
+
+
 def at_depth(probes: xr.Dataset, depth: float, readout: str = "mean") -> float:
     """Mean accuracy at a depth (0 to 1), between layers by linear interpolation."""
     mean = curve(probes, readout).mean("draw")
@@ -401,5 +406,6 @@ def at_depth(probes: xr.Dataset, depth: float, readout: str = "mean") -> float:
 
 def average(probes: xr.Dataset, readout: str = "mean") -> float:
     """Mean accuracy over depth: the area under the curve, of the depths that are probed."""
-    depths = np.linspace(float(probes.depth[0]), float(probes.depth[-1]), 101)
-    return float(np.mean([at_depth(probes, depth, readout) for depth in depths]))
+    mean = curve(probes, readout).mean("draw")
+    depths = np.linspace(float(mean.depth[0]), float(mean.depth[-1]), 101)
+    return float(np.interp(depths, mean.depth, mean).mean())
