@@ -91,7 +91,7 @@ YES, NO, OPEN, NOTHING = part(0.9), part(0.1), part(0.6, (0.4, 0.8)), part(NAN)
         (claim(YES), HOLDS, ""),
         (claim(NO, OPEN), FAILS, ""),
         (claim(NO, NOTHING), FAILS, ""),
-        (claim(YES, OPEN), CLOSE, "0.20 beyond the threshold would have decided"),
+        (claim(YES, OPEN), CLOSE, "in 4 of 5 cases, what lies 0.29 above the threshold (a number)"),
         (claim(YES, NO, together="agree"), CLOSE, "do not agree"),
         (claim(YES, NOTHING), CANNOT, "nothing to count"),
         (claim(YES, missing="no twin"), CANNOT, "no twin"),
@@ -131,7 +131,7 @@ def test_newcombes_interval_is_that_of_his_paper() -> None:
 
 
 def test_one_draw_has_no_interval() -> None:
-    assert over_draws(np.array([3.0])) == Estimate(3.0)
+    assert over_draws(np.array([3.0])) == Estimate(3.0, over="one draw")
 
 
 def test_what_is_known_by_image_has_an_interval() -> None:
@@ -169,6 +169,14 @@ def _covered(kind: str, rng: np.random.Generator) -> bool:
         found, truth = difference_of_shares(*rng.binomial(400, [0.7, 0.6]) / 400, 400), 10
     assert found.interval is not None
     return found.interval[0] <= truth <= found.interval[1]
+
+
+def test_what_a_sample_can_show_it_shows_in_4_of_5_cases() -> None:
+    rng = np.random.default_rng(0)
+    effect = replace(YES, estimate=Estimate(0, (-1.96, 1.96))).resolution  # of means with a standard error of 1
+    shown = [replace(YES, threshold=0).says(Estimate(m, (m - 1.96, m + 1.96))) for m in
+             rng.normal(effect, 1, 1000)]  # fmt: skip
+    assert 0.77 <= shown.count(HOLDS) / 1000 <= 0.83
 
 
 @pytest.mark.parametrize("kind", ["draws", "shares"])
@@ -249,13 +257,14 @@ def test_every_claim_says_all_that_a_claim_says(asked: Claim) -> None:
 def test_a_card_shows_the_verdict_first_and_escapes_every_name() -> None:
     hostile = "<img onerror=x>"
     made_of = ({"images": hostile, "n_images": 3},)
-    asked = claim(replace(part(0.9, (0.8, 1)), statistic=hostile, control=Estimate(0.2), again=Estimate(0.8),
-                          made_of=made_of), of=hostile, second=hostile, note=hostile)  # fmt: skip
+    own = replace(part(0.9), estimate=Estimate(0.9, (0.8, 1), "9 images"), made_of=made_of)
+    asked = claim(replace(own, statistic=hostile, control=Estimate(0.2), again=Estimate(0.8)),
+                  of=hostile, second=hostile, note=hostile)  # fmt: skip
     page = table([asked])._repr_html_()
     assert "<img" not in page and "<paper>" not in page
     words = re.sub("<[^>]+>", " ", page)
     assert words.index("Holds") < words.index("The &lt;paper&gt; says") < words.index("0.90") < words.index("The rule")
-    assert "[0.80, 1.00]; untrained 0.20" in words
+    assert "[0.80, 1.00] (9 images); untrained 0.20" in words
     assert "<details><summary>" in page and 'role="img"' in page
 
 
@@ -274,7 +283,11 @@ def test_what_cannot_be_asked_says_why_and_shows_no_number() -> None:
 
 
 def test_a_number_without_interval_or_control_says_so() -> None:
-    assert "no interval yet: the number alone decides; no control" in table([claim(YES)])._repr_html_()
+    asked = claim(part(0.9), uncontrolled="Nothing is learned before training.")
+    page = table([asked])._repr_html_()
+    assert "no interval; no control" in page and "Nothing is learned before training." in page
+    over_one = replace(YES, estimate=Estimate(0.9, over="one draw"))
+    assert "no interval (one draw); no control" in table([claim(over_one)])._repr_html_()
 
 
 def test_a_control_has_its_own_name_in_the_verdict() -> None:

@@ -7,7 +7,7 @@ is true), and the same numbers of a control. The rule that is printed is made fr
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -29,6 +29,8 @@ VERDICTS = (HOLDS, HOLDS_TOO, FAILS, CLOSE, CANNOT)
 
 NOTHING = "there is nothing to count"
 
+POWER = 1 + stats.norm.ppf(0.8) / stats.norm.ppf(0.975)
+"""An effect of so many half widths of a 95 % interval is shown in 4 of 5 samples."""
 
 UNTRAINED = "untrained"
 """The name of the control that every claim should have; a further one is a second training by the same recipe."""
@@ -68,18 +70,22 @@ def agreed(verdicts: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its 95 % interval; without one (None) the number alone decides."""
+    """A number and its 95 % interval; without one (None) the number alone decides.
+
+    over: what the interval is over, as '2,500 images in 20 parts', or why there is none.
+    """
 
     value: float
     interval: tuple[float, float] | None = None
+    over: str = ""
 
     def magnitude(self) -> "Estimate":
         """Of the absolute value."""
         if self.interval is None:
-            return Estimate(abs(self.value))
+            return replace(self, value=abs(self.value))
         low, high = self.interval
         ends = sorted((abs(low), abs(high)))
-        return Estimate(abs(self.value), (0.0 if low <= 0 <= high else ends[0], ends[1]))
+        return Estimate(abs(self.value), (0.0 if low <= 0 <= high else ends[0], ends[1]), self.over)
 
 
 def estimate(statistic: Callable[..., float], *arrays: xr.DataArray | xr.Dataset) -> Estimate:
@@ -89,11 +95,14 @@ def estimate(statistic: Callable[..., float], *arrays: xr.DataArray | xr.Dataset
     """
     parted = [left_out(a) if isinstance(a, xr.Dataset) and a.sizes.get("sample", 0) > 1 else a for a in arrays]
     value = float(statistic(*map(whole, parted)))
-    if len({a.sizes["left_out"] for a in parted if "left_out" in a.dims}) != 1:
-        return Estimate(value)
+    counts = {a.sizes["left_out"] - 1 for a in parted if "left_out" in a.dims}
+    if len(counts) != 1:
+        return Estimate(value, over="not measured without some of the same images")
     low, high = (float(bound) for bound in jackknife(statistic, *parted).values)
-    # A statistic of what is not known by image does not vary: that is no interval of it.
-    return Estimate(value, (low, high)) if low < high else Estimate(value)
+    images = [f"{a.attrs['n_images']:,} images in " for a in parted if "left_out" in a.dims and "n_images" in a.attrs]
+    over = f"{images[0] if images else ''}{counts.pop()} parts"
+    # A staircase, as the depth of the most similar layer, may not change at all.
+    return Estimate(value, (low, high), over) if low != high else Estimate(value, over=f"the same without any of {over}")
 
 
 def whole(array: Any) -> Any:
@@ -106,9 +115,9 @@ def over_draws(values: xr.DataArray | np.ndarray) -> Estimate:
     draws = np.asarray(values, dtype=float)
     mean = float(draws.mean())
     if draws.size < 2:
-        return Estimate(mean)
+        return Estimate(mean, over="one draw")
     half = float(stats.t.ppf(0.975, draws.size - 1) * draws.std(ddof=1) / np.sqrt(draws.size))
-    return Estimate(mean, (mean - half, mean + half))
+    return Estimate(mean, (mean - half, mean + half), f"{draws.size} draws")
 
 
 def difference_of_shares(a: float, b: float, n: int) -> Estimate:
@@ -119,7 +128,7 @@ def difference_of_shares(a: float, b: float, n: int) -> Estimate:
     wilson = [stats.binomtest(round(share * n), n).proportion_ci(method="wilson") for share in (a, b)]
     below = math.hypot(a - wilson[0].low, wilson[1].high - b)
     above = math.hypot(wilson[0].high - a, b - wilson[1].low)
-    return Estimate(100 * (a - b), (100 * (a - b - below), 100 * (a - b + above)))
+    return Estimate(100 * (a - b), (100 * (a - b - below), 100 * (a - b + above)), f"{n:,} images")
 
 
 @dataclass(frozen=True)
@@ -182,8 +191,16 @@ class Part:
 
     @property
     def resolution(self) -> float:
-        """How far from the threshold an estimate had to be to decide: half the width of the interval."""
-        return float(np.ptp(self.estimate.interval) / 2) if self.estimate.interval else float("nan")
+        """How far beyond the threshold an effect must lie for 4 of 5 samples of this size to show it."""
+        return POWER * float(np.ptp(self.estimate.interval)) / 2 if self.estimate.interval else float("nan")
+
+    @property
+    def power(self) -> str:
+        """The same in words."""
+        return (
+            f"{self.estimate.over or 'this sample'} would show, in 4 of 5 cases, what lies "
+            f"{self.words(self.resolution)} {self.side} the threshold ({self.statistic})"
+        )
 
 
 @dataclass(frozen=True)
@@ -194,6 +211,7 @@ class Claim:
     here, where a chapter asks a claim of several. parts: see `Part`.
     together: 'all' parts must hold, or they are ways to measure one thing and must 'agree'.
     caveat: when the measure misleads. control, second: what the control and the second training are.
+    uncontrolled: why no control can have these numbers, where none has.
     missing: why the claim cannot be asked here, or ''. note: further numbers.
     """
 
@@ -207,6 +225,7 @@ class Claim:
     together: Literal["all", "agree"] = "all"
     control: str = UNTRAINED
     second: str = ""
+    uncontrolled: str = ""
     missing: str = ""
     note: str = ""
 
@@ -227,11 +246,8 @@ class Claim:
             return f"another training says the reverse ({self.second})"
         if UNDECIDED not in (said := [part.says(part.estimate) for part in self.parts]) and len(set(said)) > 1:
             return "the ways to measure it do not agree"
-        return "the interval crosses the threshold: " + "; ".join(
-            f"{part.statistic}: {part.words(part.resolution)} beyond the threshold would have decided"
-            for part in self.parts
-            if part.says(part.estimate) == UNDECIDED
-        )
+        crossing = [part.power for part in self.parts if part.says(part.estimate) == UNDECIDED]
+        return "the interval crosses the threshold: " + "; ".join(crossing)
 
     def verdict_of(self, part: Part) -> str:
         """The verdict on one part, by the same logic."""

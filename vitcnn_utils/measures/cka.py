@@ -467,15 +467,18 @@ def same_blocks(similarities: Mapping[str, xr.DataArray]) -> xr.DataArray:
 
     similarities: label -> `cka.layer_similarity` of the block outputs of a model (layer_a) with those of the reference
     (layer_b): as many blocks, in the same order. Labels are parts of the data, smallest first, `CEILING` and `FLOOR`.
+    With `left_out`, which all must have or none, that is the first dimension of the result.
+    attrs name every model and its weights.
     """
-    first = next(iter(similarities.values()))
-    values = np.stack([np.diagonal(similarity.values) for similarity in similarities.values()])
-    blocks = np.arange(values.shape[1])
+    maps = list(similarities.values())
+    values = np.stack([np.diagonal(similarity.values, axis1=-2, axis2=-1) for similarity in maps], axis=-2)
+    blocks = np.arange(values.shape[-1])
     coords = {
-        "model": list(similarities), "block": blocks, "depth": ("block", blocks / max(len(blocks) - 1, 1)),
-    }  # fmt: skip
-    attrs = first.attrs | {"reference": first.attrs["model_b"]}
-    return xr.DataArray(values, dims=("model", "block"), coords=coords, name="cka", attrs=attrs)
+        name: maps[0][name] for name in maps[0].dims[:-2]
+    } | {"model": list(similarities), "block": blocks, "depth": ("block", blocks / max(len(blocks) - 1, 1))}  # fmt: skip
+    every = {name: ", ".join(str(similarity.attrs[name]) for similarity in maps) for name in ("model", "weights")}
+    attrs = maps[0].attrs | every | {"reference": maps[0].attrs["model_b"]}
+    return xr.DataArray(values, coords, (*maps[0].dims[:-2], "model", "block"), name="cka", attrs=attrs)
 
 
 def subsets(curves: xr.DataArray) -> list[str]:
