@@ -178,15 +178,13 @@ def _ahead(
                    again=again)  # fmt: skip
 
 
-# Figure 11: linear probes. All claims take `probes.layer_probes`; intervals are over draws of the shots and test images.
-# Controls are of the same models before training.
+# Figure 11: linear probes. All claims take `probes.layer_probes`; intervals are over draws of the shots and test
+# images. Controls are of the same models before training.
 
 _DRAWS = "The interval is over draws of the shots and over test images, for one training of each model."
 
 
-def single_tokens(
-    cls: xr.Dataset, others: Probes, untrained: Probes, second: Probes
-) -> Claim:
+def single_tokens(cls: xr.Dataset, others: Probes, untrained: Probes, second: Probes) -> Claim:
     """In the last layer a probe on one token does well for GAP and the CNN, and badly for the CLS-trained ViT.
 
     All with the read-out 'token'. untrained: of the models of `others`, by name, and of 'ViT'. second: name -> another
@@ -312,7 +310,7 @@ def first_token_catches_up(gap: xr.Dataset, untrained: xr.Dataset) -> Claim:
                     "Half of the way is caught up.", unit="points", control=(untrained,)),
         ),
         caveat=f"The layer is the one with the largest difference, which favours the first part a little. {_DRAWS}",
-        note=f"largest at {gap['layer'].values[int(behind(gap).argmax())]}; in the last layer "
+        note=f"largest at {gap['layer'].values[behind(gap).values.argmax()]}; in the last layer "
         f"{float(behind(gap)[-1]):.1f} points",
     )  # fmt: skip
 
@@ -326,29 +324,29 @@ def _near(words: str, number: Callable[..., float], arrays: Arrays, control: Any
 
 
 def shown_in_figure_9(vit: xr.DataArray, untrained: xr.DataArray, cnn: Maps, patches: xr.DataArray) -> str:
-    """What the rows of Fig 9 say together: last blocks, the CNN's places by name, and raw patches."""
+    """What the rows of Fig 9 say together: the ViT's last block, units of the CNN by name, and raw patches."""
     trained, before = _found(vit), _found(untrained)
-    others = " and ".join(f"{_found(maps):.0f} % of the {name}" for name, maps in cnn.items())
-    turn = "Training has moved" if before - trained >= 1 else "Training has not moved"
+    others = " and ".join(f"{_found(maps):.0f} % of those of the {name}" for name, maps in cnn.items())
+    turn = "moved tokens off their places" if before - trained >= 1 else "not moved tokens off their places"
     tokens, raw = (float(contrast(whole(one))["others"].mean()) for one in (vit, patches))
     return (
-        f"{trained:.0f} % of the ViT's tokens in the last block are most like their own patch, and {others}. "
-        f"{turn} tokens off their places: before it, {before:.0f} % of them found theirs. "
-        f"With the other patches a token has a CKA of {tokens:.2f} on average, where raw patches have {raw:.2f} among "
-        "themselves."
+        f"{trained:.0f} % of the tokens of the ViT's last block are most like their own patch, and {others}. Training "
+        f"has {turn}: before it, {before:.0f} % found theirs. With the other patches a token has a CKA of {tokens:.2f} "
+        f"on average, where raw patches have {raw:.2f} among themselves."
     )
 
 
 def shown_in_figure_10(cls: xr.DataArray, gap: xr.DataArray) -> str:
     """Where along the blocks the two read-outs part."""
-    cls, gap = whole(cls), whole(gap)
-    lead = [_found(cls.isel(layer=i)) - _found(gap.isel(layer=i)) for i in range(cls.sizes["layer"])]
-    ends = f"CLS {_found(cls.isel(layer=-1)):.0f} % and GAP {_found(gap.isel(layer=-1)):.0f} %"
-    text = f"In the last block {ends} of the tokens find their own patch; in the first, the lead of CLS is {lead[0]:+.0f} points."
-    if len(lead) < 2:
-        return text
-    step = int(np.argmax(np.abs(np.diff(lead))))
-    return f"{text} It changes most from block {step} to block {step + 1}, by {lead[step + 1] - lead[step]:+.0f} points."
+    blocks = zip(*(whole(maps).transpose("layer", ...) for maps in (cls, gap)), strict=True)
+    found = [(_found(of_cls), _found(of_gap)) for of_cls, of_gap in blocks]
+    lead = [of_cls - of_gap for of_cls, of_gap in found]
+    step = int(np.argmax(np.abs(np.diff(lead, prepend=0))))
+    return (
+        f"In the last block {found[-1][0]:.0f} % of the tokens of the model trained with CLS find their own patch, and "
+        f"{found[-1][1]:.0f} % of those of the model trained with GAP. In the first block the lead of CLS is "
+        f"{lead[0]:+.0f} points; it changes most with block {step}, where it becomes {lead[step]:+.0f} points."
+    )
 
 
 def _found(similarity: xr.DataArray) -> float:
@@ -357,16 +355,18 @@ def _found(similarity: xr.DataArray) -> float:
 
 
 def shown_in_figure_11(probes: Probes) -> str:
-    """What single tokens, pooled tokens and the CLS token know in the last layer. probes: 'ViT', maybe 'ViT-GAP', …"""
-    vit = probes["ViT"]
+    """What one token, all tokens pooled and the CLS token know in the last layer. probes: by label, one is 'ViT'."""
+    vit, gap = probes["ViT"], probes.get("ViT-GAP")
     single, pooled, cls = (last(vit, readout) for readout in ("token", "mean", "cls"))
-    pull = "pull the average down" if pooled < cls else "do as well together"
-    text = f"In the ViT's last layer the CLS token gives {cls:.0f} %, all patches pooled {pooled:.0f} %, so the patches {pull}; "
-    text += f"one patch alone gives {single:.0f} %."
-    others = [f"{name} {last(one, 'token'):.0f} %" for name, one in probes.items() if name != "ViT"]
-    if others:
-        text += f" One token or place of other models gives: {', '.join(others)}."
-    if gap := probes.get("ViT-GAP"):
-        alone = last(gap, "mean") - last(gap, "token")
-        text += f" Reading one token in place of all costs the ViT-GAP {alone:.0f} points and the ViT {pooled - single:.0f}."
-    return text
+    pull = "the patches pull the average down" if pooled < cls else "the patches together do as well"
+    others = "".join(f", the {name} {last(one, 'token'):.0f} %" for name, one in probes.items() if name != "ViT")
+    text = (
+        f"In the last layer of the ViT the CLS token gives {cls:.0f} % and all patches pooled {pooled:.0f} %: {pull}. "
+        f"By a single token or place, the ViT gives {single:.0f} %{others}."
+    )
+    if gap is None:
+        return text
+    return (
+        f"{text} To read one token in place of all costs the model trained with CLS {pooled - single:.0f} points and "
+        f"the one trained with GAP {last(gap, 'mean') - last(gap, 'token'):.0f}."
+    )
