@@ -360,3 +360,17 @@ def rank_correlations(distance: xr.DataArray, cka: xr.DataArray) -> xr.DataArray
         return order.drop_vars("distance", errors="ignore")
 
     return xr.corr(ranks(distance), ranks(cka), "subset")
+
+
+# Summaries of what `head_distances` gives
+
+
+def low_quartile(heads: xr.Dataset) -> float:
+    """The lower quartile of the heads of the two lowest blocks, in percent of the distance of uniform attention."""
+    return 100 * float(heads["distance"].isel(block=slice(0, 2)).quantile(0.25)) / heads.attrs["uniform_distance"]
+
+
+def local_heads(heads: xr.Dataset, within: float = 40.0) -> int:
+    """How many heads of the lower half of the blocks look no farther than `within` % of uniform attention."""
+    lower = heads["distance"].isel(block=slice(0, heads.sizes["block"] // 2))
+    return int((100 * lower <= within * heads.attrs["uniform_distance"]).sum())
