@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import xarray as xr
 
 from vitcnn_utils.claims.ledger import BEYOND, Claim, Estimate, Part, difference_of_shares
-from vitcnn_utils.measures.attention import local_heads, low_quartile
+from vitcnn_utils.measures.attention import near_heads
 from vitcnn_utils.measures.cka import best_match
 from vitcnn_utils.measures.localization import skill
 from vitcnn_utils.measures.receptive_field import early_radius
@@ -20,8 +20,8 @@ from vitcnn_utils.provenance import line
 
 NEARER = 5.0
 """Percent of the distance of uniform attention from which on heads are called nearer."""
-MORE_HEADS = 1.0
-"""Heads: one more may be a matter of the start."""
+LOCAL = 40.0
+"""Percent of the distance of uniform attention up to which heads are called local, as in chapter 2."""
 BETTER = 1.0
 """Percentage points of accuracy: second starts of one recipe differ by less."""
 LATER = 10.0
@@ -60,13 +60,13 @@ class Trio(NamedTuple):
     second: Any = None
 
     def part(
-        self, words: str, number: Callable[..., float], side: Side, threshold: float, why: str, **more: Any
+        self, words: str, number: Callable[..., float], side: Side, threshold: float, why: str, unit: str = ""
     ) -> Part:
         """A number of two models: of that with CutMix and that without it."""
         again = None if self.second is None else (self.second, self.without)
         control = None if self.second is None else (self.second, self.cutmix)
-        return Part.of(words, number, (self.cutmix, self.without), side, threshold, why, control=control, again=again,
-                       **more)  # fmt: skip
+        return Part.of(words, number, (self.cutmix, self.without), side, threshold, why, unit, control=control,
+                       again=again)  # fmt: skip
 
 
 def not_asked(why: str) -> list[Claim]:
@@ -76,30 +76,33 @@ def not_asked(why: str) -> list[Claim]:
 
 def cutmix_makes_local(heads: Trio) -> Claim:
     """Whether CutMix makes heads of the lowest blocks local. heads: of `head_distances`."""
-    return _claim("cutmix", _local_parts(heads, "with CutMix"), made_of=line(*filter(_given, heads)))
+    without = Part.of(f"{_NEAR}, without CutMix", near_heads, (heads.without,), "above", LOCAL, _AROUND, unit="%")
+    parts = (*_local_parts(heads, "with CutMix"), without)
+    return _claim("cutmix", parts, made_of=line(*(one for one in heads if one is not None)))
 
 
 def start_makes_local(mimetic: xr.Dataset, without: xr.Dataset) -> Claim:
     """Whether heads stay local from a mimetic start, both trained without CutMix."""
-    parts = _local_parts(Trio(without, mimetic), "mimetic start")
-    return _claim("start", parts, made_of=line(mimetic, without))
+    return _claim("start", _local_parts(Trio(without, mimetic), "mimetic start"), made_of=line(mimetic, without))
+
+
+_NEAR = "nearest quarter of the heads of the two lowest blocks, mean, in percent of the distance of uniform attention"
+_AROUND = "As in Figure 3: a head that looks at its patch and the eight around it has 28 % on a grid of 8 × 8."
 
 
 def _local_parts(heads: Trio, what: str) -> tuple[Part, ...]:
+    second = None if heads.second is None else (heads.second,)
     return (
-        heads.part(f"lower quartile of the heads of the two lowest blocks, {what} − without, in percent of the distance "
-                   "of uniform attention", lambda a, b: low_quartile(a) - low_quartile(b), "below", -NEARER,
-                   "Smaller differences cannot be seen in Figure 3.", unit="%"),
-        heads.part(f"local heads in the lower half of the blocks, {what} − without",
-                   lambda a, b: float(local_heads(a) - local_heads(b)), "above", MORE_HEADS,
-                   "One more may be a matter of the start.", unit="heads"),
+        heads.part(f"{_NEAR}, {what} − without", lambda a, b: near_heads(a) - near_heads(b), "below", -NEARER,
+                   "Smaller differences cannot be seen in Figure 3.", "%"),
+        Part.of(f"{_NEAR}, {what}", near_heads, (heads.cutmix,), "below", LOCAL, _AROUND, unit="%", again=second),
     )  # fmt: skip
 
 
 def local_late(course: xr.Dataset, second: xr.Dataset | None) -> Claim:
     """Whether heads become local after the model has learned most of what it knows.
 
-    course: of `training.course`. second: that of a second training.
+    course: of `measures.training.courses`. second: that of a second training.
     """
 
     def lag(one: xr.Dataset) -> float:
@@ -160,7 +163,7 @@ def moves_along(similarities: Trio, sizes: Trio, tokens: Trio, missing: str) -> 
             lambda a, b: skill(a) - skill(b), "above", KEPT, "On an 8 × 8 grid, that is six tokens."),
     }  # fmt: skip
     arrays = {"cka": similarities, "field": sizes, "places": tokens}
-    return [_claim(key, (part,), missing=missing, made_of=line(*filter(_given, arrays[key])))
+    return [_claim(key, (part,), missing=missing, made_of=line(*(one for one in arrays[key] if one is not None)))
             for key, part in parts.items()]  # fmt: skip
 
 
@@ -168,20 +171,19 @@ def _like_cnn(similarity: xr.DataArray) -> float:
     return float(best_match(similarity).where(similarity["depth_a"] <= 0.5).mean())
 
 
-def no_local_heads(heads: Trio | tuple[xr.Dataset, ...]) -> str:
-    """Why nothing can be asked of local heads: no model has more of them than another; '' where one has."""
-    counts = {h.attrs["model"]: local_heads(h) for h in heads if h is not None}
-    if max(counts.values()) - min(counts.values()) > MORE_HEADS:
+def no_local_heads(*heads: xr.Dataset) -> str:
+    """Why nothing can be asked of local heads: no model has nearer ones than another; '' where one has."""
+    near = {one.attrs["model"]: near_heads(one) for one in heads}
+    if max(near.values()) - min(near.values()) > NEARER:
         return ""
-    return "the models do not differ in local heads (" + ", ".join(f"{m} has {n}" for m, n in counts.items()) + ")"
+    found = ", ".join(f"{model} {value:.0f} %" for model, value in near.items())
+    return f"the models do not differ in local heads; {_NEAR}: {found}"
 
 
-def _claim(key: str, parts: tuple[Part, ...], control: str = "another start with CutMix", **more: str) -> Claim:
+def _claim(
+    key: str, parts: tuple[Part, ...], control: str = "another start with CutMix", missing: str = "", made_of: str = ""
+) -> Claim:
     return Claim(
         id=f"heads-{key}", figure=BEYOND, section="chapter 6", paper=SENTENCES[key], parts=parts, caveat=_ONE_EACH,
-        control=control, second="the second start with CutMix", **more,
+        control=control, second="the second start with CutMix", missing=missing, made_of=made_of,
     )  # fmt: skip
-
-
-def _given(array: Any) -> bool:
-    return array is not None

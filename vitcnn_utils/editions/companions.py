@@ -29,8 +29,8 @@ class Cast(Mapping[str, Model]):
     """The models of a figure by label, each loaded when first asked for; empty where the edition lacks one.
 
     A label that ends in 'untrained' stands for the model before training. images: what all of them see. stand_in:
-    whether they are the zoo's, beside a ViT that is not. lacks: what an empty cast needs. Shown in a notebook, it says which models these are, or that
-    there are none.
+    whether they are the zoo's, beside a ViT that is not. lacks: what an empty cast needs. Shown in a notebook, it says
+    which models these are, or that there are none.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Casting:
         present = {label: name for label, name in names.items() if name}
         if not present or len(present) < len(names):
             return Cast(figure, {}, self.images)
-        if waiting := [name for name in present.values() if of_zoo(name) and name not in zoo.names()]:
+        if waiting := [title(name) for name in present.values() if of_zoo(name) and name not in zoo.names()]:
             return Cast(figure, {}, self.images, lacks=f"{', '.join(waiting)}, which are not trained yet")
         if any(related(name, self.vit) for name in present.values()):
             return Cast(figure, present, self.images, **self.own_options)

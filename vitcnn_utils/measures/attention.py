@@ -365,12 +365,7 @@ def rank_correlations(distance: xr.DataArray, cka: xr.DataArray) -> xr.DataArray
 # Summaries of what `head_distances` gives
 
 
-def low_quartile(heads: xr.Dataset) -> float:
-    """The lower quartile of the heads of the two lowest blocks, in percent of the distance of uniform attention."""
-    return 100 * float(heads["distance"].isel(block=slice(0, 2)).quantile(0.25)) / heads.attrs["uniform_distance"]
-
-
-def local_heads(heads: xr.Dataset, within: float = 40.0) -> int:
-    """How many heads of the lower half of the blocks look no farther than `within` % of uniform attention."""
-    lower = heads["distance"].isel(block=slice(0, heads.sizes["block"] // 2))
-    return int((100 * lower <= within * heads.attrs["uniform_distance"]).sum())
+def near_heads(heads: xr.Dataset) -> float:
+    """Mean distance of the nearest quarter of the heads of the two lowest blocks, in percent of uniform attention's."""
+    low = np.sort(heads["distance"].isel(block=slice(0, 2)).values.ravel())
+    return 100 * float(low[: max(1, low.size // 4)].mean()) / heads.attrs["uniform_distance"]

@@ -81,7 +81,7 @@ def distances_over_training(name: str, log: Log) -> Figure:
 def courses(models: Mapping[str, xr.Dataset]) -> Figure:
     """How far the near heads look, and how much is recognised, over the training; a line a model.
 
-    models: of `measures.training.course`, by label.
+    models: of `measures.training.courses`, by label.
     """
     drawing, (axes,) = panels(1, 2, height=2.7)
     titles = {"distance": "near heads, % of uniform distance", "accuracy": "held-out accuracy"}
@@ -91,10 +91,11 @@ def courses(models: Mapping[str, xr.Dataset]) -> Figure:
         ax.set(title=title, xlabel="% of the training", ylim=(0, None))
     legend_below(drawing, axes)
     ends = (f"{label} {float(c['distance'][0]):.0f} to {float(c['distance'][-1]):.0f} % and accuracy "
-            f"{float(c['accuracy'][0]):.2f} to {float(c['accuracy'][-1]):.2f}" for label, c in models.items())  # fmt: skip
+            f"{float(c['accuracy'][0]):.2f} to {float(c['accuracy'][-1]):.2f}"
+            for label, c in models.items())  # fmt: skip
     alt = f"Two panels of curves over the training. From the first pass to the last: {'; '.join(ends)}."
     caption = (
-        "After each pass over the training images. Left: the lower quartile of the heads of the two lowest blocks, in "
+        "After each pass over the training images. Left: the nearest quarter of the heads of the two lowest blocks, in "
         "percent of the distance of uniform attention. Right: the share of held-out images that are named rightly."
     )
     return figure(drawing, "", alt, caption, _made(), key="courses")
