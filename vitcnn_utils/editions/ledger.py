@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitcnn_utils.claims.cards import COLOURS, MIME, SCHEMA, SHAPES
-from vitcnn_utils.claims.ledger import VERDICTS
+from vitcnn_utils.claims.ledger import VERDICTS, figure_name
 from vitcnn_utils.claims.views import view_of
 from vitcnn_utils.editions.chapters import executed_folder, find_root, place_in_book, sources
 from vitcnn_utils.editions.parameters import read_edition
@@ -84,7 +84,7 @@ def small_map(rows: Sequence[Row]) -> str:
     for row in rows:
         by_figure.setdefault(row["figure"], []).append(row)
     cells = "".join(
-        f'<li><span class="figure">Fig. {html.escape(figure)}</span> {"".join(map(_mark, of))}</li>'
+        f'<li><span class="figure">{html.escape(figure_name(figure))}</span> {"".join(map(_mark, of))}</li>'
         for figure, of in by_figure.items()
     )
     return f'<ul class="vitcnn-map">{cells}</ul>'
