@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitcnn_utils.claims.ledger import CANNOT, CLOSE, FAILS, HOLDS, HOLDS_TOO, Claim, Estimate, Part
+from vitcnn_utils.provenance import words
 
 MIME = "application/vnd.vitcnn.claims+json"
 """Under this type an executed notebook carries its claims as data, for the ledger."""
@@ -117,7 +118,8 @@ def _details(claim: Claim) -> str:
         together = {"all": " All must hold.", "agree": " They measure one thing and must agree."}[claim.together]
     rules = "".join(f"<li>{html.escape(part.rule)} ({html.escape(part.whose)}). {html.escape(part.why)}</li>"
                     for part in claim.parts)  # fmt: skip
-    rest = {"Control": _control(claim), "When it misleads": claim.caveat, "Also": claim.note, "Made of": claim.made_of}
+    rest = {"Control": _control(claim), "When it misleads": claim.caveat, "Also": claim.note,
+            "Made of": words(claim.made_of)}  # fmt: skip
     lines = "".join(f"<p><em>{name}:</em> {html.escape(text)}</p>" for name, text in rest.items() if text)
     return f"<details><summary>Rule and caveat</summary><p>The rule:{together}</p><ul>{rules}</ul>{lines}</details>"
 

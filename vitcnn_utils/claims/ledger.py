@@ -4,6 +4,7 @@ A claim of the paper is data: its sentence, one or more parts (a number, a thres
 is true), and the same numbers of a control. The rule that is printed is made from the part that decides.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +15,7 @@ import xarray as xr
 from scipy import stats
 
 from vitcnn_utils.measures.intervals import jackknife, left_out
+from vitcnn_utils.provenance import Facts, distinct, facts
 
 Arrays = tuple[xr.DataArray | xr.Dataset, ...]
 
@@ -49,9 +51,12 @@ class Controls(NamedTuple):
         return cls(named.get(UNTRAINED), second.get(name), name)
 
     def with_others(self, *others: Any) -> dict[str, Any]:
-        """Both as arguments of `Part.of`, followed by arrays that are the same for all."""
+        """Both as arguments of `Part.of`, each an array or a tuple, followed by arrays that are the same for all."""
         both = {"control": self.untrained, "again": self.second}
-        return {what: None if arrays is None else (arrays, *others) for what, arrays in both.items()}
+        return {
+            what: None if arrays is None else (*(arrays if isinstance(arrays, tuple) else (arrays,)), *others)
+            for what, arrays in both.items()
+        }
 
 
 def all_of(verdicts: Iterable[str]) -> str:
@@ -100,7 +105,9 @@ def estimate(statistic: Callable[..., float], *arrays: xr.DataArray | xr.Dataset
     images = [f"{a.attrs['n_images']:,} images in " for a in parted if "left_out" in a.dims and "n_images" in a.attrs]
     over = f"{images[0] if images else ''}{counts.pop()} parts"
     # A staircase, as the depth of the most similar layer, may not change at all.
-    return Estimate(value, (low, high), over) if low != high else Estimate(value, over=f"the same without any of {over}")
+    return (
+        Estimate(value, (low, high), over) if low != high else Estimate(value, over=f"the same without any of {over}")
+    )
 
 
 def whole(array: Any) -> Any:
@@ -136,6 +143,7 @@ class Part:
     statistic: the number in words. unit: '' or 'CKA', 'points', '%', 'px', 'times'. why: of the threshold, a sentence.
     whose: 'ours', or 'the paper' where it gives the threshold itself.
     control: the same statistic of the claim's control. again: that of a second training by the same recipe.
+    made_of: what made each array behind these numbers, from `provenance.facts`.
     """
 
     statistic: str
@@ -147,6 +155,7 @@ class Part:
     whose: Literal["ours", "the paper"] = "ours"
     control: Estimate | None = None
     again: Estimate | None = None
+    made_of: tuple[Facts, ...] = ()
 
     @classmethod
     def of(
@@ -155,9 +164,11 @@ class Part:
         control: Arrays | None = None, again: Arrays | None = None,
     ) -> "Part":  # fmt: skip
         """With one function of arrays that gives the number of the model, of the control and of a second training."""
-        own, *others = (None if a is None else estimate(number, *a) for a in (arrays, control, again))
+        all_three = [arrays, control or (), again or ()]
+        own, controls, second = (estimate(number, *a) if a else None for a in all_three)
         assert own is not None
-        return cls(statistic, own, side, threshold, why, unit, whose, *others)
+        made_of = facts(*itertools.chain(*all_three))
+        return cls(statistic, own, side, threshold, why, unit, whose, controls, second, made_of)
 
     @property
     def rule(self) -> str:
@@ -207,7 +218,6 @@ class Claim:
     caveat: when the measure misleads. control, second: what the control and the second training are.
     uncontrolled: why no control can have these numbers, where none has.
     missing: why the claim cannot be asked here, or ''. note: further numbers.
-    made_of: models, images and seeds, from `provenance.line`.
     """
 
     id: str
@@ -223,7 +233,6 @@ class Claim:
     uncontrolled: str = ""
     missing: str = ""
     note: str = ""
-    made_of: str = ""
 
     @property
     def verdict(self) -> str:
@@ -269,11 +278,18 @@ class Claim:
         combine = all_of if self.together == "all" else agreed
         return combine(part.says(getattr(part, what)) for part in parts)
 
+    @property
+    def made_of(self) -> tuple[Facts, ...]:
+        """What made the arrays of all parts, each once."""
+        return distinct(itertools.chain(*(part.made_of for part in self.parts)))
+
     def as_json(self) -> dict[str, Any]:
-        """All of it, with verdicts, for machines; numbers that are missing are None."""
+        """All of it, with verdicts, for machines, see book/claims.schema.json; numbers that are missing are None."""
         parts = [asdict(part) | {"rule": part.rule, "verdict": self.verdict_of(part)} for part in self.parts]
+        for part in parts:
+            del part["made_of"]
         everything = asdict(self) | {"parts": parts, "verdict": self.verdict, "reason": self.reason}
-        return _without_nan(everything)
+        return _without_nan(everything | {"made_of": self.made_of})
 
 
 def _without_nan(value: Any) -> Any:
