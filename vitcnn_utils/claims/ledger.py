@@ -60,9 +60,12 @@ class Controls(NamedTuple):
         return cls(named.get(UNTRAINED), second.get(name), name)
 
     def with_others(self, *others: Any) -> dict[str, Any]:
-        """Both as arguments of `Part.of`, followed by arrays that are the same for all."""
+        """Both as arguments of `Part.of`, each an array or a tuple, followed by arrays that are the same for all."""
         both = {"control": self.untrained, "again": self.second}
-        return {what: None if arrays is None else (arrays, *others) for what, arrays in both.items()}
+        return {
+            what: None if arrays is None else (*(arrays if isinstance(arrays, tuple) else (arrays,)), *others)
+            for what, arrays in both.items()
+        }
 
 
 def all_of(verdicts: Iterable[str]) -> str:

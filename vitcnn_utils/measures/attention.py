@@ -137,7 +137,9 @@ def head_distances(model: Model, images: "Images", batch_size: int | None = None
     units = {"distance": "px", "distance_renormalized": "px", "prefix_mass": "share of attention",
              "entropy": "share of log T"}  # fmt: skip
     over = ("block", "head")
-    data = {name: (over, value, {"units": unit}) for (name, unit), value in zip(units.items(), means, strict=True)}
+    data: dict[str, tuple] = {
+        name: (over, value, {"units": unit}) for (name, unit), value in zip(units.items(), means, strict=True)
+    }
     for name, values in zip(units, np.concatenate(by_image, axis=1), strict=False):
         data[f"{name}_by_image"] = (("sample", *over), values, {"units": "px"})
     return xr.Dataset(
