@@ -179,21 +179,21 @@ def test_a_first_token_that_was_never_behind_does_not_catch_up() -> None:
     [(OWN, "Training has not moved tokens off their places: before it, 100 %"), (ELSEWHERE, "has not moved")],
 )
 def test_sentences_on_figure_9(untrained: xr.DataArray, said: str) -> None:
-    text = claims.shown_in_figure_9(unsteady(OWN, OWN), untrained, {"CNN, last unit": ELSEWHERE}, token_map(1.0, 0.3))
+    text = claims.place_words(unsteady(OWN, OWN), untrained, {"CNN, last unit": ELSEWHERE}, token_map(1.0, 0.3))
     assert text.startswith("100 % of the tokens of the ViT's last block") and said in text
     assert "4 % of those of the CNN, last unit" in text and "0.10 on average, where raw patches have 0.30" in text
-    assert "Training has moved" in claims.shown_in_figure_9(ELSEWHERE, OWN, {}, OWN)
+    assert "Training has moved" in claims.place_words(ELSEWHERE, OWN, {}, OWN)
 
 
 def test_sentences_on_figure_10() -> None:
-    text = claims.shown_in_figure_10(stage(5, 5, 5), stage(4, 4, 1))
+    text = claims.readout_words(stage(5, 5, 5), stage(4, 4, 1))
     assert "last block 100 % of" in text and "CLS is +20 points; it changes most with block 2, where" in text
 
 
 def test_sentences_on_figure_11() -> None:
     vit = probe_curves(token=[0.1, 0.3], mean=[0.1, 0.7], cls=[0.1, 0.85])
     gap = probe_curves(token=[0.1, 0.6], mean=[0.1, 0.65])
-    text = claims.shown_in_figure_11({"ViT": vit, "ViT-GAP": gap, "CNN": gap})
+    text = claims.token_words({"ViT": vit, "ViT-GAP": gap, "CNN": gap})
     assert "CLS token gives 85 % and all patches pooled 70 %: the patches pull the average down" in text
     assert "the ViT gives 30 %, the ViT-GAP 60 %, the CNN 60 %" in text and "CLS 40 points and the one" in text
-    assert claims.shown_in_figure_11({"ViT": vit}).endswith("the ViT gives 30 %.")
+    assert claims.token_words({"ViT": vit}).endswith("the ViT gives 30 %.")

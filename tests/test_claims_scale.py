@@ -53,7 +53,8 @@ LOW = probes(0.2, 0.1)
 def data(full: Any = 0.8, by: float = 0.0, another: Any = 0.8) -> Claim:
     """Half depth of the part of the data: 25 %."""
     of_all, other = (scattered(probes(0.2, end), by) for end in (full, another))
-    return scale.data_claim(of_all, probes(0.2, 0.3), other, "ViT", "vit", LOW)
+    return scale.data_claims({"ViT": of_all, "ViT, small data": probes(0.2, 0.3), "ViT, second seed": other,
+                              "ViT, untrained": LOW}, {})[0]  # fmt: skip
 
 
 def architecture(vit: Any = (0.2, 0.6), cnn: Any = (0.1, 0.3), twin: Any = LOW, by: float = 0.0) -> Claim:
@@ -112,12 +113,20 @@ def test_claims_of_several_series_and_sets_have_names_of_their_own() -> None:
 
 
 def test_more_data_have_an_interval_over_draws() -> None:
-    (part,) = scale.data_claim(scattered(probes(0.2, 0.6), 0.02), probes(0.2, 0.4), None, "CNN", "cnn", LOW).parts
+    of = {"CNN": scattered(probes(0.2, 0.6), 0.02), "CNN, small data": probes(0.2, 0.4)}
+    ((part,),) = (claim.parts for claim in scale.data_claims(of, {}))
     assert part.estimate.value == pytest.approx(10)
     # Deviations of 4 / 3, -8 / 3, 4 / 3 points; Student's quantile for 2 degrees of freedom is 4.303.
     half = 4.303 * (16 / 3) ** 0.5 / 3**0.5
     assert part.estimate.interval == pytest.approx((10 - half, 10 + half), abs=0.01)
     assert part.control is None
+
+
+def test_all_data_from_either_start_are_compared_with_the_part() -> None:
+    of = {"ViT": LOW, "ViT, small data": LOW, "ViT, second seed": LOW}
+    claims = scale.data_claims(of, {"ViT": ", 9 steps against 3"}, "-transfer")
+    assert [claim.id for claim in claims] == ["fig-13-data-vit-transfer", "fig-13-data-vit-second-seed-transfer"]
+    assert [claim.of for claim in claims] == ["ViT, 9 steps against 3, cifar10", "ViT, second seed, cifar10"]
 
 
 def test_the_note_on_data_names_every_model() -> None:
@@ -148,18 +157,18 @@ def test_a_lead_at_one_depth_only_is_too_close_to_call() -> None:
 
 def test_sentences_on_figure_12() -> None:
     without = {label: ends for label, ends in PAPER.items() if label != CEILING}
-    text = scale.shown_in_figure_12([curves(PAPER), curves(without, reference="zoo/small")])
+    text = scale.series_words([curves(PAPER), curves(without, reference="zoo/small")])
     assert "zoo/ref, mean CKA of the lower third and of the upper half: 3 % 0.97 and 0.84, 10 % 0.99" in text
     assert "the model of 3 % of the data is farther from it than one of all data" in text
     assert text.count("another start") == 1 and "untrained 0.40 and 0.40." in text
-    near = scale.shown_in_figure_12([curves(PAPER | {"3 %": (0.98, 0.98)})])
+    near = scale.series_words([curves(PAPER | {"3 %": (0.98, 0.98)})])
     assert "3 % of the data is as near to it as one" in near
 
 
 def test_sentences_on_figure_13() -> None:
     both = xr.concat([probes(0.2, 0.6), probes(0.1, 0.2, readout="cls")], "readout")
     of = {"ViT": both, "CNN": probes(0.1, 0.4), "ViT, untrained": LOW, "CNN, untrained": LOW}
-    text = scale.shown_in_figure_13(of)
+    text = scale.depth_words(of)
     assert text.startswith("At half depth the ViT's patches 40 %, its CLS token 15 %, the CNN 25 %.")
     assert "-10 to +15 points: the sign depends on how it is read" in text
     assert text.endswith("the ViT 25 and the CNN 10 points are learned.")

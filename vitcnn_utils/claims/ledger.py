@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from vitcnn_utils.measures.intervals import draws_and_images, jackknife, left_out
+from vitcnn_utils.measures.intervals import draws_and_images, jackknife, left_out, whole
 from vitcnn_utils.provenance import Facts, distinct, facts
 
 Arrays = tuple[xr.DataArray | xr.Dataset, ...]
@@ -107,7 +107,7 @@ def estimate(statistic: Callable[..., float], *arrays: xr.DataArray | xr.Dataset
     over draws of the shots, where they have several (see `intervals.draws_and_images`).
     """
     parted = [left_out(a) if isinstance(a, xr.Dataset) and a.sizes.get("sample", 0) > 1 else a for a in arrays]
-    value = float(statistic(*map(whole, parted)))
+    value = float(statistic(*(whole(one) for one in parted)))
     counts = {a.sizes["left_out"] - 1 for a in parted if "left_out" in a.dims}
     draws = {a.sizes.get("draw", 1) for a in arrays}
     images = [f"{a.attrs.get('n_test', a.attrs['n_images']):,} {'test ' * ('n_test' in a.attrs)}images in "
@@ -123,11 +123,6 @@ def estimate(statistic: Callable[..., float], *arrays: xr.DataArray | xr.Dataset
     if low == high:  # a staircase, as the depth of the most similar layer, may not change at all
         return Estimate(value, over=f"the same without any of {over}")
     return Estimate(value, (low, high), over)
-
-
-def whole(array: Any) -> Any:
-    """An array of all images, where it is also given with some left out."""
-    return array.isel(left_out=0, drop=True) if "left_out" in array.dims else array
 
 
 def difference_of_shares(a: float, b: float, n: int) -> Estimate:

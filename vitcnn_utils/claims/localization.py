@@ -323,7 +323,7 @@ def _near(words: str, number: Callable[..., float], arrays: Arrays, control: Any
 # What the figures show here, in sentences that follow the numbers
 
 
-def shown_in_figure_9(vit: xr.DataArray, untrained: xr.DataArray, cnn: Maps, patches: xr.DataArray) -> str:
+def place_words(vit: xr.DataArray, untrained: xr.DataArray, cnn: Maps, patches: xr.DataArray) -> str:
     """What the rows of Fig 9 say together: the ViT's last block, units of the CNN by name, and raw patches."""
     trained, before = _found(vit), _found(untrained)
     others = " and ".join(f"{_found(maps):.0f} % of those of the {name}" for name, maps in cnn.items())
@@ -336,7 +336,7 @@ def shown_in_figure_9(vit: xr.DataArray, untrained: xr.DataArray, cnn: Maps, pat
     )
 
 
-def shown_in_figure_10(cls: xr.DataArray, gap: xr.DataArray) -> str:
+def readout_words(cls: xr.DataArray, gap: xr.DataArray) -> str:
     """Where along the blocks the two read-outs part."""
     blocks = zip(*(whole(maps).transpose("layer", ...) for maps in (cls, gap)), strict=True)
     found = [(_found(of_cls), _found(of_gap)) for of_cls, of_gap in blocks]
@@ -354,7 +354,7 @@ def _found(similarity: xr.DataArray) -> float:
     return 100 * float(localization_rate(whole(similarity))["top1"].sel(region="all"))
 
 
-def shown_in_figure_11(probes: Probes) -> str:
+def token_words(probes: Probes) -> str:
     """What one token, all tokens pooled and the CLS token know in the last layer. probes: by label, one is 'ViT'."""
     vit, gap = probes["ViT"], probes.get("ViT-GAP")
     single, pooled, cls = (last(vit, readout) for readout in ("token", "mean", "cls"))

@@ -114,29 +114,48 @@ _LABELS = (
 ANOTHER = "another start with all data"
 
 
-def data_claim(
-    full: xr.Dataset, part: xr.Dataset, another: xr.Dataset | None, who: str, key: str, untrained: xr.Dataset
-) -> Claim:
-    """Fig 13, left: by how much a model that saw all data is ahead.
+PAIRS = {
+    "vit": ("ViT", "ViT, small data", "ViT, second seed"),
+    "vit-second-seed": ("ViT, second seed", "ViT, small data", "ViT"),
+    "cnn": ("CNN", "CNN, small data", None),
+}
+"""Who is compared: a model of all data, one of part of them, and one of all data from another start."""
 
-    another: of all data too, from another start: a lead over it as large says that the data are not why. who: of what
-    model, for the reader. key: ends the id.
+
+def data_claims(probes: Mapping[str, xr.Dataset], steps: Mapping[str, str], key: str = "") -> list[Claim]:
+    """Fig 13, left: by how much models that saw all data are ahead, a claim for each of `PAIRS` that is there.
+
+    probes: by label, as in `PAIRS`. steps: what the cards say of the training of a pair, by the label of its model of
+    all data, to follow it. key: ends the ids.
     """
-    models = {"untrained": untrained, "part of the data": part, "all data": full, ANOTHER: another}
+    return [
+        _more_data(probes, *pair, steps.get(pair[0], ""), f"{name}{key}")
+        for name, pair in PAIRS.items()
+        if pair[0] in probes and pair[1] in probes
+    ]
+
+
+def _more_data(
+    probes: Mapping[str, xr.Dataset], full: str, part: str, start: str | None, steps: str, key: str
+) -> Claim:
+    """That of another start is the control: a lead over it as large says that the data are not why."""
+    another = probes.get(start or "")
+    models = {"untrained": probes.get(f"{full.split(',')[0]}, untrained"), "part of the data": probes[part],
+              "all data": probes[full], ANOTHER: another}  # fmt: skip
     return Claim(
         id=f"fig-13-data-{key}",
         figure="13",
         section="8",
         paper="More training data makes features much better, in middle layers already (in the paper, by 30 points).",
-        of=f"{who}, {full.attrs['images']}",
+        of=f"{full}{steps}, {probes[full].attrs['images']}",
         parts=(
             Part.of("probe accuracy at depth ½, all data − part of them", lambda a, b: _middle(a) - _middle(b),
-                    (full, part), "above", AHEAD,
+                    (probes[full], probes[part]), "above", AHEAD,
                     "The paper's data sets differ by a factor of two hundred: less is expected here.", unit="points",
-                    control=None if another is None else (full, another)),
+                    control=None if another is None else (probes[full], another)),
         ),
         control=ANOTHER,
-        uncontrolled="no second training on all data of this model",
+        uncontrolled="there is no second training on all data",
         caveat=_LABELS,
         note="at depth ½ and at the end: " + "; ".join(
             f"{name} {_middle(p):.1f} and {at_depth(p, 1):.1f} %" for name, p in models.items() if p is not None),
@@ -194,7 +213,7 @@ def _middle(probes: xr.Dataset, readout: str = "mean") -> float:
 # What the figures show here, in sentences that follow the numbers
 
 
-def shown_in_figure_12(series: Sequence[xr.DataArray]) -> str:
+def series_words(series: Sequence[xr.DataArray]) -> str:
     """How near each series comes to its model of all data, beside another start and no training."""
     said = []
     for curves in series:
@@ -211,7 +230,7 @@ def shown_in_figure_12(series: Sequence[xr.DataArray]) -> str:
     return " ".join(said)
 
 
-def shown_in_figure_13(probes: Mapping[str, xr.Dataset]) -> str:
+def depth_words(probes: Mapping[str, xr.Dataset]) -> str:
     """How models and ways to read them compare at half depth. probes: by label, as in `architecture_claims`."""
     ways = {"the ViT's patches": ("ViT", "mean"), "its CLS token": ("ViT", "cls"),
             "the ViT-GAP's patches": ("ViT-GAP", "mean")}  # fmt: skip

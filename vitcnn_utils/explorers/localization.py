@@ -10,6 +10,7 @@ import xarray as xr
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers.base import Explorer, Still, depths_of, measured, quantize, stops
 from vitcnn_utils.images import Images
+from vitcnn_utils.measures.intervals import whole
 from vitcnn_utils.measures.localization import DIMS, contrast, layer_patch_similarity, localization_rate
 from vitcnn_utils.models.facts import Model
 
@@ -42,7 +43,7 @@ def explore_localization(
     `patch_patch_similarity`, the baseline, stands at depth 0 beside the rest. name: tells apart two of these on one
     page. still: the figure of the same arrays, shown where no script runs.
     """
-    similarities = measured(models, images, _of_last_grid, most=4)
+    similarities = {label: whole(one) for label, one in measured(models, images, _of_last_grid, most=4).items()}
     for label, one in similarities.items():
         if one.dims[-4:] != DIMS:
             raise VitcnnError(f"{label!r} is {one.dims}, not a `layer_patch_similarity`")

@@ -10,7 +10,7 @@ from scipy.stats import norm, t
 
 from vitcnn_utils.errors import VitcnnError
 
-Measured = TypeVar("Measured", xr.DataArray, xr.Dataset)
+Measured = TypeVar("Measured", xr.DataArray, xr.Dataset, xr.DataArray | xr.Dataset)
 
 AT_ONCE = 1 << 23
 """How many numbers the means of some resamples may be at a time (64 MiB)."""
@@ -78,7 +78,7 @@ def draws_and_images(statistic: Callable[..., xr.DataArray | float], *probes: xr
     Returns 'low' and 'high' along `bound`. The variances over draws and over images are added, with degrees of freedom
     by Welch (1947); what is peculiar to a draw and an image counts in both, so the interval is a little wide.
     """
-    every = [one.isel(left_out=0, drop=True) if "left_out" in one.dims else one for one in probes]
+    every = [whole(one) for one in probes]
     draws = probes[0].sizes["draw"]
     by_draw = [xr.DataArray(statistic(*(one.isel(draw=[i]) for one in every))) for i in range(draws)]
     spreads = [(xr.concat(by_draw, "draw").var("draw", ddof=1) / draws, draws - 1)]
@@ -92,6 +92,11 @@ def draws_and_images(statistic: Callable[..., xr.DataArray | float], *probes: xr
     half = total.copy(data=t.ppf(0.975, freedom.where(total > 0, 1)) * np.sqrt(total))
     bound = xr.DataArray([-1, 1], {"bound": ["low", "high"]}, "bound")
     return (xr.DataArray(statistic(*every)) + half * bound).transpose("bound", ...)
+
+
+def whole(measured: Measured) -> Measured:
+    """That of all images, where it is also given with some left out."""
+    return measured.isel(left_out=0, drop=True) if "left_out" in measured.dims else measured
 
 
 def left_out(measured: Measured, groups: int = 20) -> Measured:
