@@ -16,7 +16,6 @@ from vitcnn_utils.measures.cka import best_match
 from vitcnn_utils.measures.localization import skill
 from vitcnn_utils.measures.receptive_field import early_radius
 from vitcnn_utils.measures.training import half_way
-from vitcnn_utils.provenance import line
 
 NEARER = 5.0
 """Percent of the distance of uniform attention from which on heads are called nearer."""
@@ -78,12 +77,12 @@ def cutmix_makes_local(heads: Trio) -> Claim:
     """Whether CutMix makes heads of the lowest blocks local. heads: of `head_distances`."""
     without = Part.of(f"{_NEAR}, without CutMix", near_heads, (heads.without,), "above", LOCAL, _AROUND, unit="%")
     parts = (*_local_parts(heads, "with CutMix"), without)
-    return _claim("cutmix", parts, made_of=line(*(one for one in heads if one is not None)))
+    return _claim("cutmix", parts)
 
 
 def start_makes_local(mimetic: xr.Dataset, without: xr.Dataset) -> Claim:
     """Whether heads stay local from a mimetic start, both trained without CutMix."""
-    return _claim("start", _local_parts(Trio(without, mimetic), "mimetic start"), made_of=line(mimetic, without))
+    return _claim("start", _local_parts(Trio(without, mimetic), "mimetic start"))
 
 
 _NEAR = "nearest quarter of the heads of the two lowest blocks, mean, in percent of the distance of uniform attention"
@@ -162,9 +161,7 @@ def moves_along(similarities: Trio, sizes: Trio, tokens: Trio, missing: str) -> 
             "how much oftener than by chance a token is most like its own patch, from 0 to 1, with CutMix − without",
             lambda a, b: skill(a) - skill(b), "above", KEPT, "On an 8 × 8 grid, that is six tokens."),
     }  # fmt: skip
-    arrays = {"cka": similarities, "field": sizes, "places": tokens}
-    return [_claim(key, (part,), missing=missing, made_of=line(*(one for one in arrays[key] if one is not None)))
-            for key, part in parts.items()]  # fmt: skip
+    return [_claim(key, (part,), missing=missing) for key, part in parts.items()]
 
 
 def _like_cnn(similarity: xr.DataArray) -> float:
@@ -180,10 +177,8 @@ def no_local_heads(*heads: xr.Dataset) -> str:
     return f"the models do not differ in local heads; {_NEAR}: {found}"
 
 
-def _claim(
-    key: str, parts: tuple[Part, ...], control: str = "another start with CutMix", missing: str = "", made_of: str = ""
-) -> Claim:
+def _claim(key: str, parts: tuple[Part, ...], control: str = "another start with CutMix", missing: str = "") -> Claim:
     return Claim(
         id=f"heads-{key}", figure=BEYOND, section="chapter 6", paper=SENTENCES[key], parts=parts, caveat=_ONE_EACH,
-        control=control, second="the second start with CutMix", missing=missing, made_of=made_of,
+        control=control, second="the second start with CutMix", missing=missing,
     )  # fmt: skip
