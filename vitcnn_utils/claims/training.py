@@ -161,8 +161,7 @@ def moves_along(similarities: Trio, sizes: Trio, tokens: Trio, missing: str) -> 
             "how much oftener than by chance a token is most like its own patch, from 0 to 1, with CutMix − without",
             lambda a, b: skill(a) - skill(b), "above", KEPT, "On an 8 × 8 grid, that is six tokens."),
     }  # fmt: skip
-    return [_claim(key, (part,), missing=missing)
-            for key, part in parts.items()]  # fmt: skip
+    return [_claim(key, (part,), missing=missing) for key, part in parts.items()]
 
 
 def _like_cnn(similarity: xr.DataArray) -> float:
