@@ -295,7 +295,7 @@ class Claim:
         return distinct(itertools.chain(*(part.made_of for part in self.parts)))
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, with verdicts, for machines, see book/claims.schema.json; numbers that are missing are None."""
+        """All of it, for machines, see book/_extra/claims.schema.json; numbers that are missing are None."""
         parts = [asdict(part) | {"rule": part.rule, "verdict": self.verdict_of(part)} for part in self.parts]
         for part in parts:
             del part["made_of"]

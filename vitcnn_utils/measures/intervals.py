@@ -113,8 +113,8 @@ def left_out(measured: Measured, groups: int = 20) -> Measured:
     if groups < 2:
         raise VitcnnError("a jackknife over images needs two images or more")
     group = np.arange(measured.sizes["sample"]) * groups // measured.sizes["sample"]
-    means = [
+    without = [
         measured.isel(sample=group != i).mean("sample", dtype=np.float64, skipna=False).astype(measured.dtype)
         for i in range(-1, groups)
     ]
-    return xr.concat(means, xr.Variable("left_out", np.arange(-1, groups))).assign_attrs(measured.attrs)
+    return xr.concat(without, xr.Variable("left_out", np.arange(-1, groups))).assign_attrs(measured.attrs)
