@@ -128,10 +128,6 @@ def test_newcombes_interval_is_that_of_his_paper() -> None:
     assert estimate.interval == pytest.approx((5.2, 33.4), abs=0.6)
 
 
-def test_one_draw_has_no_interval() -> None:
-    assert over_draws(np.array([3.0])) == Estimate(3.0, over="one draw")
-
-
 def test_what_is_known_by_image_has_an_interval() -> None:
     by_image = np.random.default_rng(0).normal(50, 10, (200, 3, 4))
     over = {"distance": (("block", "head"), by_image.mean(0)), "entropy": (("block", "head"), np.ones((3, 4))),
