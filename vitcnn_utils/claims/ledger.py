@@ -106,7 +106,9 @@ def estimate(statistic: Callable[..., float], *arrays: xr.DataArray | xr.Dataset
     over = f"{images[0] if images else ''}{counts.pop()} parts"
     # A staircase, as the depth of the most similar layer, may not change at all.
     return (
-        Estimate(value, (low, high), over) if low != high else Estimate(value, over=f"the same without any of {over}")
+        Estimate(value, (low, high), over)
+        if low != high
+        else Estimate(value, over=f"{over}: the same without any of them")
     )
 
 
