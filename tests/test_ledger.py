@@ -6,15 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import test_claims_locality as two
 import test_claims_localization as four
 import test_claims_scale as five
-import test_claims_skips as three
-import test_claims_structure as one
 import xarray as xr
-from made import cnn_ratios, divided, probe_curves
+from claim_cases import CASES
 
-from vitcnn_utils.claims import locality, skips, structure, table
+from vitcnn_utils.claims import table
 from vitcnn_utils.claims.cards import MIME, SCHEMA
 from vitcnn_utils.claims.ledger import (
     CANNOT,
@@ -164,30 +161,8 @@ def test_an_interval_of_shares_covers_the_truth_in_95_percent_of_runs() -> None:
 
 # Every claim of the book
 
-PARTS = {"GAP": probe_curves(token=[0.1, 0.5]), "CNN": probe_curves(token=[0.1, 0.6])}
-RATIOS = {"untrained": three.REVERSE, "second seed": three.PAPER}
-MAPS = {"untrained": four.ELSEWHERE, "second seed": four.OWN}
 CLAIMS = [
-    *structure.within_claims(*one.VIT_LIKE, *one.ALIKE),
-    *one.cross(one.FADING),
-    locality.low_blocks_mix(two.LOCAL, two.EVEN),
-    locality.high_blocks_are_global(two.LOCAL, two.EVEN),
-    locality.little_data_hides_locality(two.FAR, two.LOCAL, two.LOCAL),
-    locality.little_data_scores_worse(0.3, 0.5, "a", 1000),
-    locality.small_model_keeps_locality(two.LOCAL, two.LOCAL),
-    *(locality.local_heads_resemble_cnn(s, two.RISING) for s in (two.FALLING, two.RISING, two.NARROW)),
-    locality.vit_sees_farther_early(two.JUMP, two.STEADY, two.STEADY, two.STEADY),
-    locality.vit_grows_midway(two.JUMP, two.STEADY, two.STEADY, two.STEADY),
-    locality.centre_dominates_vit(two.STEADY, two.STEADY),
-    locality.centre_comes_through_skips(two.PEAKED, two.FLAT, (two.PEAKED, two.FLAT)),
-    locality.others_keep_centre({"a": two.FLAT, "b": two.PEAKED}, {"a": two.FLAT, "b": two.FLAT}),
-    skips.phase_transition(three.PAPER, RATIOS),
-    skips.phase_transition(three.WITHOUT_CLS, {}),
-    skips.vit_above_cnn(three.ABOVE, cnn_ratios([2.0] * 6, [False] * 6), RATIOS),
-    skips.late_cls_changes(three.PAPER, RATIOS),
-    skips.early_spatial_changes(three.PAPER, RATIOS),
-    skips.split(divided(0.8), {1: divided(0.2)}, divided(0.9), {1: divided(0.9)}),
-    skips.accuracy_loss(0.8, {4: 0.75}, 1000, "images"),
+    *(case.claim(case.good, {"untrained": case.bad, "second seed": case.good}) for case in CASES.values()),
     *(make() for cases in (four.CASES, five.CASES) for make, _ in cases.values()),
 ]
 

@@ -121,7 +121,7 @@ def estimate(statistic: Callable[..., float], *arrays: xr.DataArray | xr.Dataset
     else:
         return Estimate(value, over="not measured without some of the same images")
     if low == high:  # a staircase, as the depth of the most similar layer, may not change at all
-        return Estimate(value, over=f"the same without any of {over}")
+        return Estimate(value, over=f"{over}: the same without any of them")
     return Estimate(value, (low, high), over)
 
 

@@ -20,6 +20,7 @@ from vitcnn_utils.claims.ledger import (
     Controls,
     Part,
     difference_of_shares,
+    whole,
 )
 from vitcnn_utils.claims.words import cause, direction, effect_of_training, minus, shown
 from vitcnn_utils.measures.attention import rank_correlations
@@ -93,7 +94,7 @@ def head_claims(heads: xr.Dataset, controls: Mapping[str, xr.Dataset]) -> list[C
                      lambda h: float(_share(_low(h)).max("head").min()), "above", GLOBAL,
                      "Heads that look everywhere alike have 100 %, less what goes to the CLS token."),
             ),
-            note="".join(title + _per_block(_low(h)) for title, h in low.items()), **common,
+            note="".join(title + _per_block(_low(whole(h))) for title, h in low.items()), **common,
         ),
         _claim(
             "fig-3-global", "3", "All heads of the two highest blocks are global.",
@@ -102,8 +103,8 @@ def head_claims(heads: xr.Dataset, controls: Mapping[str, xr.Dataset]) -> list[C
                 nearest_of_high("renormalised without it", "distance_renormalized"),
             ),
             together="agree",
-            note=f"{float(_high(heads, 'prefix_mass').mean()):.0%} of the attention of these blocks goes to prefix "
-            "tokens", **common,
+            note=f"{float(_high(whole(heads), 'prefix_mass').mean()):.0%} of the attention of these blocks goes to "
+            "prefix tokens", **common,
         ),
     ]  # fmt: skip
 
@@ -115,7 +116,7 @@ def head_words(claims: Sequence[Claim]) -> str:
         return ""
     near, far = mix.parts
     counted, renormalised = high.parts
-    said = {part: part.says(part.estimate) == HOLDS for part in (near, far)}
+    said = tuple(part.says(part.estimate) == HOLDS for part in mix.parts)
     kinds = {
         (True, True): "local and global heads side by side",
         (True, False): "local heads, and none that are global",
@@ -125,9 +126,9 @@ def head_words(claims: Sequence[Claim]) -> str:
     token = minus(renormalised.estimate, counted.estimate).value
     return (
         f"Each of the two lowest blocks has a head at {shown(near)} of the uniform distance or nearer and one at "
-        f"{shown(far)} or farther: {kinds[said[near], said[far]]}{effect_of_training(near)}. In the two highest blocks "
+        f"{shown(far)} or farther: {kinds[said]}{effect_of_training(near)}. In the two highest blocks "
         f"the nearest head is at {shown(counted)}, and at {shown(renormalised)} once attention to the CLS token is "
-        f"left out: the token makes a difference of {token:z.0f} points. "
+        f"left out: the token makes a difference of {token:z.1f} points. "
         + cause({"local heads next to global ones, low": mix, "global heads alone, high": high})
     )  # fmt: skip
 
@@ -215,7 +216,7 @@ def _farther(little: xr.Dataset, full: xr.Dataset, other: xr.Dataset | None, sid
 
 
 def _nothing_local(full: xr.Dataset) -> str:
-    nearest = float(_share(_low(full)).min())
+    nearest = float(_share(_low(whole(full))).min())
     return _too_small(full) or ("" if nearest <= LOCAL else f"with all data no head is within {LOCAL:g} % either")
 
 

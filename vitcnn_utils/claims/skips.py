@@ -51,13 +51,13 @@ def ratio_claims(vit: xr.Dataset, cnn: xr.Dataset, controls: Mapping[str, xr.Dat
         return Claim(id=f"fig-7-{name}", figure="7", section=section, paper=paper, parts=parts, caveat=_RATIO,
                      second=others.second_name, **more)  # type: ignore[arg-type]  # fmt: skip
 
-    factors = _factors(vit, cnn)
+    factors = _factors(whole(vit), whole(cnn))
     return [
         claim(
             "transition", "In the first half of a ViT the CLS token is carried by its skips and spatial tokens are "
             "remade by the branches; in the second half it is the other way round.",
             advantage("first", 0, "above"), advantage("second", 1, "below"),
-            missing=no_cls, note=no_cls or _crossings(vit),
+            missing=no_cls, note=no_cls or _crossings(whole(vit)),
         ),
         claim(
             "vit-above-cnn", "The ratios are much higher in the ViT than in the ResNet, throughout.",
@@ -221,8 +221,8 @@ def split_words(claims: Sequence[Claim]) -> str:
     if len(split.parts) > 1:
         said.append(cause({f"a split {_at(part)}": replace(split, parts=(part,)) for part in split.parts}))
     for claim in accuracies:
-        losses = ", ".join(f"{shown(part)} {_at(part)}" for part in claim.parts)
-        said.append(f"Accuracy on {claim.of} falls by {losses}.")
+        changes = ", ".join(f"{part.words(-part.estimate.value)} {_at(part)}" for part in claim.parts)
+        said.append(f"On {claim.of}, accuracy differs from the twin's by {changes}.")
     return " ".join(said)
 
 

@@ -363,19 +363,13 @@ def _weights(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None
 
 
 def rank_correlations(distance: xr.DataArray, cka: xr.DataArray) -> xr.DataArray:
-    """Spearman's rank correlation of distance (subset) and CKA (subset, layer): (layer). Ties are not averaged."""
+    """Spearman's rank correlation of distance (subset) and CKA (subset, layer): (layer); NaN where a CKA is.
+
+    Ties are not averaged.
+    """
 
     def ranks(values: xr.DataArray) -> xr.DataArray:
         order = values.argsort(values.get_axis_num("subset")).argsort(values.get_axis_num("subset"))
         return order.drop_vars("distance", errors="ignore")
 
-    return xr.corr(ranks(distance), ranks(cka), "subset")
-
-
-# Summaries of what `head_distances` gives
-
-
-def near_heads(heads: xr.Dataset) -> float:
-    """Mean distance of the nearest quarter of the heads of the two lowest blocks, in percent of uniform attention's."""
-    low = np.sort(heads["distance"].isel(block=slice(0, 2)).values.ravel())
-    return 100 * float(low[: max(1, low.size // 4)].mean()) / heads.attrs["uniform_distance"]
+    return xr.corr(ranks(distance), ranks(cka), "subset").where(cka.notnull().all("subset"))
