@@ -32,6 +32,15 @@ NOTHING = "there is nothing to count"
 POWER = 1 + stats.norm.ppf(0.8) / stats.norm.ppf(0.975)
 """An effect of so many half widths of a 95 % interval is shown in 4 of 5 samples."""
 
+BEYOND = "beyond"
+"""Stands in the place of a figure in claims that are not the paper's."""
+
+
+def figure_name(figure: str) -> str:
+    """What a figure of a claim is called."""
+    return "Beyond the paper" if figure == BEYOND else f"Fig. {figure}"
+
+
 UNTRAINED = "untrained"
 """The name of the control that every claim should have; a further one is a second training by the same recipe."""
 
@@ -235,6 +244,11 @@ class Claim:
     uncontrolled: str = ""
     missing: str = ""
     note: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where the paper makes the claim, or this book."""
+        return f"{figure_name(self.figure)}, {'' if self.figure == BEYOND else 'section '}{self.section}"
 
     @property
     def verdict(self) -> str:
