@@ -116,7 +116,7 @@ def head_words(claims: Sequence[Claim]) -> str:
         return ""
     near, far = mix.parts
     counted, renormalised = high.parts
-    said = tuple(part.says(part.estimate) == HOLDS for part in mix.parts)
+    is_local, is_global = (part.says(part.estimate) == HOLDS for part in mix.parts)
     kinds = {
         (True, True): "local and global heads side by side",
         (True, False): "local heads, and none that are global",
@@ -126,7 +126,7 @@ def head_words(claims: Sequence[Claim]) -> str:
     token = minus(renormalised.estimate, counted.estimate).value
     return (
         f"Each of the two lowest blocks has a head at {shown(near)} of the uniform distance or nearer and one at "
-        f"{shown(far)} or farther: {kinds[said]}{effect_of_training(near)}. In the two highest blocks "
+        f"{shown(far)} or farther: {kinds[is_local, is_global]}{effect_of_training(near)}. In the two highest blocks "
         f"the nearest head is at {shown(counted)}, and at {shown(renormalised)} once attention to the CLS token is "
         f"left out: the token makes a difference of {token:z.1f} points. "
         + cause({"local heads next to global ones, low": mix, "global heads alone, high": high})
