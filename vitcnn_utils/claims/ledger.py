@@ -174,7 +174,7 @@ class Part:
         """The same of absolute values."""
         own, control, again = (e and e.magnitude() for e in (self.estimate, self.control, self.again))
         assert own is not None
-        return replace(self, statistic=f"|{self.statistic}|", estimate=own, control=control, again=again)
+        return replace(self, estimate=own, control=control, again=again)
 
     @property
     def rule(self) -> str:

@@ -227,7 +227,7 @@ def one_token_is_all(gap: xr.Dataset, untrained: xr.Dataset) -> Claim:
         section="7",
         paper="In the last layer of the GAP-trained ViT a single token is about as good as all tokens pooled.",
         parts=(
-            _near("single − pooled, last layer", lambda p: last(p, "token") - last(p, "mean"), (gap,), (untrained,)),
+            _near("|single − pooled|, last layer", lambda p: last(p, "token") - last(p, "mean"), (gap,), (untrained,)),
         ),
         caveat=_DRAWS,
         note=f"single {last(gap, 'token'):.1f} %, pooled {last(gap, 'mean'):.1f} %; single tokens from "
@@ -247,7 +247,7 @@ def native_readouts(cls: xr.Dataset, gap: xr.Dataset, untrained: Arrays, second:
         section="7",
         paper="Each probed at the read-out that it was trained with, the CLS and the GAP model do about equally well.",
         parts=(
-            _near("CLS token − GAP, last layer", lambda a, b: last(a, "cls") - last(b, "mean"), (cls, gap), untrained,
+            _near("|CLS token − GAP|, last layer", lambda a, b: last(a, "cls") - last(b, "mean"), (cls, gap), untrained,
                   None if again is None else (again, gap)),
         ),
         second=next(iter(second), ""),
