@@ -33,7 +33,7 @@ def test_claims_come_back_with_their_verdict_and_their_place() -> None:
     rows = ledger.claims_in(executed(claim("a", 0.9), claim("b", 0.1), claim("c", float("nan"))), "zoo", "x/1.html")
     assert [(row["id"], row["verdict"]) for row in rows] == [("a", HOLDS), ("b", FAILS), ("c", CANNOT)]
     assert rows[0]["page"] == "x/1.html#claim-a" and rows[0]["edition"] == "zoo"
-    assert rows[0]["parts"][0]["estimate"] == {"value": 0.9, "interval": [0.8, 1.0]}
+    assert rows[0]["parts"][0]["estimate"] == {"value": 0.9, "interval": [0.8, 1.0], "over": ""}
     assert rows[2]["parts"][0]["estimate"]["value"] is None
     assert ledger.claims_in({"cells": [{"cell_type": "code", "outputs": []}]}, "zoo", "x") == []
 
