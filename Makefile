@@ -21,7 +21,7 @@ test: _build/tested
 
 _build/tested: .venv/installed $(SOURCES) $(PROJECT) $(wildcard $(BOOK))
 	@$(BIN)/python tests/book/browser.py
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 	@mkdir -p $(@D) && touch $@
 
 .venv/installed: requirements.lock pyproject.toml

@@ -1,5 +1,7 @@
 """What all tests share: one thread, no deadlines, and small models as fixtures."""
 
+import os
+
 import pytest
 import torch
 from hypothesis import settings
@@ -9,9 +11,25 @@ from textbook import noise_images
 from vitcnn_utils.images import Images
 from vitcnn_utils.models.facts import Model
 
+# Also in the processes that tests start, and in those that share the tests (pytest-xdist).
+os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+# They begin first, so that the two processes of `make test`, which share files, end together.
+SLOWEST = [
+    "test_editions",
+    "test_zoo",
+    "test_pages",
+    "test_explorers_browser",
+    "test_course",
+    "test_chapters",
+    "test_cli",
+]
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: SLOWEST.index(item.path.stem) if item.path.stem in SLOWEST else len(SLOWEST))
 
 
 @pytest.fixture

@@ -146,6 +146,14 @@ def test_what_is_known_by_image_has_an_interval() -> None:
     assert estimate(lambda h: float(h["distance"].mean()), heads.isel(sample=[0])).interval is None
 
 
+def test_a_claim_says_what_made_each_of_its_arrays() -> None:
+    made = {"model": "a", "weights": "w", "images": "cats", "n_images": 9, "seed": 1, "device": "cpu", "commit": "c0"}
+    own, other = (xr.DataArray(1.0, attrs=made | {"units": "1", "model": name}) for name in "ab")
+    asked = claim(Part.of("a", float, (own,), "above", 0, "So.", control=(other,)), part(0.9),
+                  Part.of("b", float, (own,), "below", 0, "So."))  # fmt: skip
+    assert asked.as_json()["made_of"] == [made, made | {"model": "b"}]
+
+
 def test_minibatches_left_out_give_an_interval_and_one_array_may_stay_the_same() -> None:
     cka = xr.DataArray([0.5, 0.4, 0.5, 0.6], {"left_out": [-1, 0, 1, 2]}, "left_out")
     found = estimate(lambda a, b: float(a - b), cka, xr.DataArray(0.1))
@@ -240,8 +248,9 @@ def test_every_claim_says_all_that_a_claim_says(asked: Claim) -> None:
 
 def test_a_card_shows_the_verdict_first_and_escapes_every_name() -> None:
     hostile = "<img onerror=x>"
-    asked = claim(replace(part(0.9, (0.8, 1)), statistic=hostile, control=Estimate(0.2), again=Estimate(0.8)),
-                  of=hostile, second=hostile, note=hostile, made_of=hostile)  # fmt: skip
+    made_of = ({"images": hostile, "n_images": 3},)
+    asked = claim(replace(part(0.9, (0.8, 1)), statistic=hostile, control=Estimate(0.2), again=Estimate(0.8),
+                          made_of=made_of), of=hostile, second=hostile, note=hostile)  # fmt: skip
     page = table([asked])._repr_html_()
     assert "<img" not in page and "<paper>" not in page
     words = re.sub("<[^>]+>", " ", page)

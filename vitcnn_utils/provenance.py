@@ -2,10 +2,13 @@
 
 import subprocess
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     import xarray as xr
 
     from vitcnn_utils.images import Images
@@ -32,16 +35,41 @@ def of(model: "Model | None", images: "Images", seed: int | None = None, **other
     return attrs | {"device": "cpu" if model is None else str(model.device), "commit": commit()}
 
 
+Facts = dict[str, str | int]
+"""What `of` says of one array."""
+
+FIELDS = (*chain(*ROLES.items()), "images", "n_images", "images_seed", "seed", "device", "commit")
+
+
+def facts(*arrays: "xr.DataArray | xr.Dataset") -> tuple[Facts, ...]:
+    """What made each of some arrays, from their attrs: the same only once, in their order."""
+    found: list[Facts] = [{name: array.attrs[name] for name in FIELDS if name in array.attrs} for array in arrays]
+    return distinct(found)
+
+
+def distinct(made_of: "Iterable[Facts]") -> tuple[Facts, ...]:
+    """What is said of several arrays, the same only once."""
+    found: list[Facts] = []
+    for each in made_of:
+        if each and each not in found:
+            found.append(each)
+    return tuple(found)
+
+
 def line(*arrays: "xr.DataArray | xr.Dataset") -> str:
-    """What made some arrays, as a line for a caption: each thing once, in the order of the arrays."""
-    attrs = [array.attrs for array in arrays]
+    """What made some arrays, as a line for a caption."""
+    return words(facts(*arrays))
+
+
+def words(made_of: "Sequence[Facts]") -> str:
+    """What `facts` gives as a line: each thing once."""
 
     def every(name: str) -> list[str]:
-        return list(dict.fromkeys(str(a[name]) for a in attrs if name in a))
+        return list(dict.fromkeys(str(a[name]) for a in made_of if name in a))
 
-    models = [f"{a[role].removesuffix(' (untrained)')} ({a[weights]})"
-              for a in attrs for role, weights in ROLES.items() if weights in a]  # fmt: skip
-    images = [f"{a['n_images']:,} images of {a['images']}" for a in attrs if "images" in a]
+    models = [f"{str(a[role]).removesuffix(' (untrained)')} ({a[weights]})"
+              for a in made_of for role, weights in ROLES.items() if weights in a]  # fmt: skip
+    images = [f"{a['n_images']:,} images of {a['images']}" for a in made_of if "images" in a]
     of_images, of_measures = every("images_seed"), every("seed")
     if of_images and of_measures and of_images != of_measures:
         seeds = [f"{', '.join(of_images)} for the images, {', '.join(of_measures)} for the measure"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitcnn_utils.claims.ledger import CANNOT, CLOSE, FAILS, HOLDS, HOLDS_TOO, Claim, Estimate, Part
+from vitcnn_utils.provenance import words
 
 MIME = "application/vnd.vitcnn.claims+json"
 """Under this type an executed notebook carries its claims as data, for the ledger."""
@@ -69,9 +70,10 @@ def _card(claim: Claim) -> str:
         f'style="border-left:4px solid {colour};padding:0 0 0 .8em;margin:1em 0">'
         f'<p class="verdict" style="margin:0">{_shape(verdict)} '
         f"<strong>{html.escape(_capital(_verdict_words(claim, verdict)))}</strong> "
-        f'<span class="place">Fig. {html.escape(claim.figure)}, section {html.escape(claim.section)}</span></p>'
+        f'<span class="place">{html.escape(claim.place)}</span></p>'
         f'<p style="margin:.2em 0">{html.escape(_sentence(claim))}</p>{reason}'
-        f"{''.join(_part(claim, part) for part in claim.parts if not claim.missing)}{_details(claim)}</article>"
+        f"{''.join(_part(claim, part) for part in claim.parts if not claim.missing)}{_details(claim)}"
+        f"<!--see {html.escape(claim.id)}--></article>"  # the book puts a link there
     )
 
 
@@ -116,7 +118,8 @@ def _details(claim: Claim) -> str:
         together = {"all": " All must hold.", "agree": " They measure one thing and must agree."}[claim.together]
     rules = "".join(f"<li>{html.escape(part.rule)} ({html.escape(part.whose)}). {html.escape(part.why)}</li>"
                     for part in claim.parts)  # fmt: skip
-    rest = {"Control": claim.control, "When it misleads": claim.caveat, "Also": claim.note, "Made of": claim.made_of}
+    rest = {"Control": claim.control, "When it misleads": claim.caveat, "Also": claim.note,
+            "Made of": words(claim.made_of)}  # fmt: skip
     lines = "".join(f"<p><em>{name}:</em> {html.escape(text)}</p>" for name, text in rest.items() if text)
     return f"<details><summary>Rule and caveat</summary><p>The rule:{together}</p><ul>{rules}</ul>{lines}</details>"
 

@@ -4,6 +4,7 @@ A claim of the paper is data: its sentence, one or more parts (a number, a thres
 is true), and the same numbers of a control. The rule that is printed is made from the part that decides.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ import xarray as xr
 from scipy import stats
 
 from vitcnn_utils.measures.intervals import jackknife, left_out
+from vitcnn_utils.provenance import Facts, distinct, facts
 
 Arrays = tuple[xr.DataArray | xr.Dataset, ...]
 
@@ -26,6 +28,14 @@ HOLDS_TOO, CLOSE, CANNOT = "holds, untrained too", "too close to call", "cannot 
 VERDICTS = (HOLDS, HOLDS_TOO, FAILS, CLOSE, CANNOT)
 
 NOTHING = "there is nothing to count"
+
+BEYOND = "beyond"
+"""Stands in the place of a figure in claims that are not the paper's."""
+
+
+def figure_name(figure: str) -> str:
+    """What a figure of a claim is called."""
+    return "Beyond the paper" if figure == BEYOND else f"Fig. {figure}"
 
 
 UNTRAINED = "untrained"
@@ -127,6 +137,7 @@ class Part:
     statistic: the number in words. unit: '' or 'CKA', 'points', '%', 'px', 'times'. why: of the threshold, a sentence.
     whose: 'ours', or 'the paper' where it gives the threshold itself.
     control: the same statistic of the claim's control. again: that of a second training by the same recipe.
+    made_of: what made each array behind these numbers, from `provenance.facts`.
     """
 
     statistic: str
@@ -138,6 +149,7 @@ class Part:
     whose: Literal["ours", "the paper"] = "ours"
     control: Estimate | None = None
     again: Estimate | None = None
+    made_of: tuple[Facts, ...] = ()
 
     @classmethod
     def of(
@@ -146,9 +158,11 @@ class Part:
         control: Arrays | None = None, again: Arrays | None = None,
     ) -> "Part":  # fmt: skip
         """With one function of arrays that gives the number of the model, of the control and of a second training."""
-        own, *others = (None if a is None else estimate(number, *a) for a in (arrays, control, again))
+        all_three = [arrays, control or (), again or ()]
+        own, controls, second = (estimate(number, *a) if a else None for a in all_three)
         assert own is not None
-        return cls(statistic, own, side, threshold, why, unit, whose, *others)
+        made_of = facts(*itertools.chain(*all_three))
+        return cls(statistic, own, side, threshold, why, unit, whose, controls, second, made_of)
 
     @property
     def rule(self) -> str:
@@ -189,7 +203,6 @@ class Claim:
     together: 'all' parts must hold, or they are ways to measure one thing and must 'agree'.
     caveat: when the measure misleads. control, second: what the control and the second training are.
     missing: why the claim cannot be asked here, or ''. note: further numbers.
-    made_of: models, images and seeds, from `provenance.line`.
     """
 
     id: str
@@ -204,7 +217,11 @@ class Claim:
     second: str = ""
     missing: str = ""
     note: str = ""
-    made_of: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where the paper makes the claim, or this book."""
+        return f"{figure_name(self.figure)}, {'' if self.figure == BEYOND else 'section '}{self.section}"
 
     @property
     def verdict(self) -> str:
@@ -253,11 +270,18 @@ class Claim:
         combine = all_of if self.together == "all" else agreed
         return combine(part.says(getattr(part, what)) for part in parts)
 
+    @property
+    def made_of(self) -> tuple[Facts, ...]:
+        """What made the arrays of all parts, each once."""
+        return distinct(itertools.chain(*(part.made_of for part in self.parts)))
+
     def as_json(self) -> dict[str, Any]:
-        """All of it, with verdicts, for machines; numbers that are missing are None."""
+        """All of it, with verdicts, for machines, see book/claims.schema.json; numbers that are missing are None."""
         parts = [asdict(part) | {"rule": part.rule, "verdict": self.verdict_of(part)} for part in self.parts]
+        for part in parts:
+            del part["made_of"]
         everything = asdict(self) | {"parts": parts, "verdict": self.verdict, "reason": self.reason}
-        return _without_nan(everything)
+        return _without_nan(everything | {"made_of": self.made_of})
 
 
 def _without_nan(value: Any) -> Any:

@@ -13,7 +13,6 @@ import xarray as xr
 from vitcnn_utils.claims.ledger import Arrays, Claim, Part, difference_of_shares
 from vitcnn_utils.measures.attention import rank_correlations
 from vitcnn_utils.measures.receptive_field import early_radius, largest_growth, share_of_centre
-from vitcnn_utils.provenance import line
 
 LOCAL, GLOBAL = 40.0, 60.0
 """Percent of the distance of uniform attention up to which a head is called local, and from which on global."""
@@ -74,7 +73,6 @@ def low_blocks_mix(heads: xr.Dataset, control: xr.Dataset) -> Claim:
         caveat=_CLS_MASS,
         missing=_too_small(heads),
         note=f"{_per_block(_low(heads))}; untrained: {_per_block(_low(control))}",
-        made_of=line(heads),
     )  # fmt: skip
 
 
@@ -100,7 +98,6 @@ def high_blocks_are_global(heads: xr.Dataset, control: xr.Dataset) -> Claim:
         caveat=_CLS_MASS,
         missing=_too_small(heads),
         note=f"{mass:.0%} of the attention of these blocks goes to prefix tokens",
-        made_of=line(heads),
     )
 
 
@@ -121,7 +118,6 @@ def little_data_hides_locality(little: xr.Dataset, full: xr.Dataset, other: xr.D
         control="another start with all data",
         caveat="One training each: what another start changes is the control, where there is one.",
         missing=_nothing_local(full),
-        made_of=line(little, full),
     )
 
 
@@ -137,7 +133,6 @@ def small_model_keeps_locality(little: xr.Dataset, full: xr.Dataset) -> Claim:
         together="agree",
         caveat="That nothing is lost is said of one training each.",
         missing=_nothing_local(full),
-        made_of=line(little, full),
     )
 
 
@@ -245,7 +240,6 @@ def local_heads_resemble_cnn(subsets: xr.Dataset, untrained: xr.Dataset) -> Clai
         "there are.",
         missing=f"the groups differ in distance by less than {RANGE:g} % of the largest" if narrow else "",
         note=f"distances from {float(distance.min()):.1f} to {float(distance.max()):.1f} px",
-        made_of=line(subsets),
     )  # fmt: skip
 
 
@@ -284,7 +278,6 @@ def vit_sees_farther_early(
         caveat=f"No ViT place sees less than its own patch, which is {vit.attrs['side']:g} px wide here. {_GRADIENT}",
         note=", ".join(f"radius of {percent} %: ViT {early_radius(vit, f'radius_{percent}'):.1f}, "
                        f"CNN {early_radius(cnn, f'radius_{percent}'):.1f} px" for percent in (50, 90)),
-        made_of=line(vit, cnn),
     )  # fmt: skip
 
 
@@ -305,7 +298,6 @@ def vit_grows_midway(vit: xr.Dataset, cnn: xr.Dataset, vit_untrained: xr.Dataset
                     "The middle half of the network.", control=twins),
         ),
         caveat="Growth is that of the radius with half of the field, which a bright centre holds down. " + _GRADIENT,
-        made_of=line(vit, cnn),
     )  # fmt: skip
 
 
@@ -323,7 +315,6 @@ def centre_dominates_vit(vit: xr.Dataset, untrained: xr.Dataset) -> Claim:
                     control=(untrained,)),
         ),
         caveat=_GRADIENT,
-        made_of=line(vit),
     )  # fmt: skip
 
 
@@ -342,7 +333,6 @@ def centre_comes_through_skips(
                     unit="points", control=untrained),
         ),
         caveat=_GRADIENT,
-        made_of=line(after),
     )  # fmt: skip
 
 
@@ -360,7 +350,6 @@ def others_keep_centre(after: Mapping[str, xr.Dataset], before: Mapping[str, xr.
             for name in after
         ),
         caveat="A unit that opens a stage of a CNN has a projected skip and differs: hence medians. " + _GRADIENT,
-        made_of=line(*after.values()),
     )  # fmt: skip
 
 

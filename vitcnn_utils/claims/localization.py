@@ -7,7 +7,6 @@ import xarray as xr
 
 from vitcnn_utils.claims.ledger import UNTRAINED, Arrays, Claim, Controls, Estimate, Part, over_draws
 from vitcnn_utils.measures.localization import border_lean, contrast, localization_rate, skill
-from vitcnn_utils.provenance import line
 
 MOST = 50.0
 """Percent of skill: more than half of the way from chance to all tokens."""
@@ -51,7 +50,6 @@ def interior_tokens(similarity: xr.DataArray, controls: Maps, block: str = "last
         note=f"{float(rate['top1']):.0%} of {int(rate['tokens'])} tokens are most like their own patch, "
         f"{float(rate['within_one']):.0%} like one at most one patch away; by chance {float(rate['chance_top1']):.0%}"
         if rate["tokens"] > 0 else "",
-        made_of=line(similarity),
     )  # fmt: skip
 
 
@@ -81,7 +79,6 @@ def border_tokens(similarity: xr.DataArray, patches: xr.DataArray, controls: Map
         caveat="Lean: (border − interior) / (|border| + |interior|) of the mean CKA with other border patches and with "
         "interior ones, from −1 to 1. Where both are near 0 it is noisy.",
         missing="" if np.isfinite(border_lean(similarity)) else "this grid has no interior",
-        made_of=line(similarity),
     )  # fmt: skip
 
 
@@ -99,7 +96,6 @@ def vit_over_cnn(vit: xr.DataArray, cnn: Maps, controls: Maps) -> Claim:
         caveat=_SKILL + " The grids of both may differ in size.",
         control="untrained ViT beside the trained CNN",
         note="skill: " + ", ".join(f"{name} {100 * skill(s):.0f} %" for name, s in {"ViT": vit, **cnn}.items()),
-        made_of=line(vit, first),
     )
 
 
@@ -122,7 +118,6 @@ def last_stage(vit: xr.DataArray, units: xr.DataArray) -> Claim:
         caveat=_SKILL + " The grids of both may differ in size.",
         missing="" if len(each) > 1 else "the last stage has one unit",
         note="skill: " + ", ".join(f"{u['layer'].item()} {100 * skill(u):.0f} %" for u in each),
-        made_of=line(vit, units),
     )
 
 
@@ -150,7 +145,6 @@ def readout_matters(cls: xr.DataArray, gap: xr.DataArray, controls: Maps) -> Cla
         caveat=_SKILL + " One training each: where there is a second one with CLS, it must agree.",
         note=f"by block: {', '.join(by_block)} points; CKA with the own patch − mean CKA with the others, last block: "
         + ", ".join(heights),
-        made_of=line(cls, gap),
     )
 
 
@@ -190,7 +184,6 @@ def single_tokens(cls: xr.Dataset, others: Mapping[str, xr.Dataset], controls: M
         caveat=_DRAWS,
         note="; ".join(f"{name} {_percent(_last(probes, 'token'))}" for name, probes in models.items())
         + f"; chance {cls.attrs['chance']:.0%}",
-        made_of=line(cls, *others.values()),
     )
 
 
@@ -207,7 +200,6 @@ def one_token_is_all(gap: xr.Dataset) -> Claim:
         caveat=_DRAWS,
         note=f"single {_percent(single)}, pooled {_percent(pooled)}; single tokens from {float(by_place.min()):.1f} to "
         f"{float(by_place.max()):.1f} %",
-        made_of=line(gap),
     )
 
 
@@ -222,7 +214,6 @@ def native_readouts(cls: xr.Dataset, gap: xr.Dataset) -> Claim:
         parts=(_near("|CLS token − GAP|, last layer", of_cls, of_gap),),
         caveat=_DRAWS,
         note=f"CLS token {_percent(of_cls)}, GAP {_percent(of_gap)}",
-        made_of=line(cls, gap),
     )
 
 
@@ -249,7 +240,6 @@ def pooled_plateau(cls: xr.Dataset) -> Claim:
         caveat=_DRAWS,
         note=f"from there on CLS gains {100 * float(gain.mean()):+.1f} points, pooled tokens "
         f"{100 * float(pooled_gain.mean()):+.1f}",
-        made_of=line(cls),
     )  # fmt: skip
 
 
@@ -270,7 +260,6 @@ def first_token_catches_up(gap: xr.Dataset) -> Claim:
         ),
         caveat=f"The layer is the one with the largest difference, which favours the first part a little. {_DRAWS}",
         note=f"in the last layer {100 * float(end.mean()):.1f} points",
-        made_of=line(gap),
     )  # fmt: skip
 
 

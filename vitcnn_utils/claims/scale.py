@@ -10,7 +10,6 @@ import xarray as xr
 from vitcnn_utils.claims.ledger import Claim, Estimate, Part, over_draws
 from vitcnn_utils.measures.cka import CEILING, FLOOR, lower_third, subsets, upper_half
 from vitcnn_utils.measures.probes import at_depth, average
-from vitcnn_utils.provenance import line
 
 ALIKE = 0.9
 """The mean CKA from which on blocks are called much the same; 1 is the block itself, the ceiling for every series."""
@@ -38,7 +37,7 @@ def series_claims(curves: xr.DataArray) -> list[Claim]:
 
     def claim(name: str, paper: str, parts: tuple[Part, ...], **more: Any) -> Claim:
         return Claim(id=f"fig-12-{name}", figure="12", section="8", paper=paper, of=curves.attrs["reference"],
-                     parts=parts, caveat=_SHARED, made_of=line(curves), **more)  # fmt: skip
+                     parts=parts, caveat=_SHARED, **more)  # fmt: skip
 
     def rise(smaller: str, larger: str) -> Part:
         return Part.of(f"mean CKA of the upper half, {larger} − {smaller} of the data", lambda b, a: _top(b) - _top(a),
@@ -90,7 +89,6 @@ def size_claim(large: xr.DataArray, small: xr.DataArray, equally_long: bool) -> 
         ),
         caveat=_SHARED,
         missing="" if equally_long else "the models were not all trained for one number of steps",
-        made_of=line(large, small),
     )  # fmt: skip
 
 
@@ -130,7 +128,6 @@ def data_claim(full: xr.Dataset, part: xr.Dataset, untrained: xr.Dataset, who: s
         caveat=_LABELS,
         note="at depth ½ and at the end: " + "; ".join(
             f"{name} {at_depth(p, 0.5):.1f} and {at_depth(p, 1):.1f} %" for name, p in three.items()),
-        made_of=line(full, part),
     )  # fmt: skip
 
 
@@ -171,7 +168,6 @@ def _architecture(
         parts=(part("at depth ½", _middle), part("on average over depth", average)),
         together="agree",
         caveat=_LABELS,
-        made_of=line(vit, cnn),
     )
 
 

@@ -9,7 +9,6 @@ import xarray as xr
 from vitcnn_utils.claims.ledger import Claim, Controls, Part, difference_of_shares
 from vitcnn_utils.measures.cka import split_contrast
 from vitcnn_utils.measures.residual import by_part, geometric_mean, halves
-from vitcnn_utils.provenance import line
 
 EVEN = 1.0
 """Where two ratios are equal: the paper only says which is the higher."""
@@ -129,7 +128,7 @@ def _claim(
     **more: str,
 ) -> Claim:
     """A claim on the ratios of one ViT."""
-    return Claim(id=name, figure="7", section=section, paper=paper, parts=parts, caveat=_RATIO, made_of=line(ratios),
+    return Claim(id=name, figure="7", section=section, paper=paper, parts=parts, caveat=_RATIO,
                  second=Controls.of(controls).second_name, **more)  # type: ignore[arg-type]  # fmt: skip
 
 
@@ -196,7 +195,6 @@ def split(
         caveat="Contrast: mean CKA of block outputs on one side of the block, minus mean CKA across it. A block "
         "without skips changes its input whatever it has learned: compare the untrained models.",
         note="; ".join(numbers),
-        made_of=line(intact, *changed.values()),
     )
 
 

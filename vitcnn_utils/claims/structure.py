@@ -11,7 +11,6 @@ import xarray as xr
 
 from vitcnn_utils.claims.ledger import Claim, Part, whole
 from vitcnn_utils.measures.cka import across_summary, grid_contrast, low_high, spread, stage_contrast, stage_starts
-from vitcnn_utils.provenance import line
 
 VISIBLE = 0.05
 """A difference of mean CKAs that can be seen on a colour scale from 0 to 1."""
@@ -56,7 +55,7 @@ def within_claims(
         return ", ".join(f"{name} {statistic(whole(of_model)):.2f}" for name, of_model in maps.items())
 
     fine = "Texture shows at smaller differences than whole regions of a map do."
-    common: dict[str, Any] = {"figure": "1", "section": "4", "made_of": line(vit, cnn), "caveat": _CONFOUND}
+    common: dict[str, Any] = {"figure": "1", "section": "4", "caveat": _CONFOUND}
     return [
         Claim(
             id="fig-1-low-high",
@@ -106,7 +105,7 @@ def cross_claims(
 
     stages = "" if stage_starts(similarity, "b") else "all blocks of this CNN have one resolution: it has no halves"
     soft = "The ridge of the map is soft, so that the most similar layer may jump: compare the weighted depth."
-    common: dict[str, Any] = {"figure": "2", "section": "4", "made_of": line(similarity)}
+    common: dict[str, Any] = {"figure": "2", "section": "4"}
     trained = across_summary(whole(similarity))
     low, high = NEXT_THIRD
     return [
@@ -177,5 +176,4 @@ def _cls_is_why(fewer: xr.DataArray, spatial: xr.DataArray) -> Claim:
         caveat="Without the token the spatial tokens still hold what attention brought to them from it.",
         missing=missing,
         note=f"drop with the token {drop:.2f}, without it {drop_without:.2f}, on the same images",
-        made_of=line(fewer, spatial),
     )  # fmt: skip
