@@ -72,24 +72,14 @@ def site(html: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def crawl(html: Path, site: str) -> tuple[list[Visit], list[Visit]]:
-    """Every page over http, and the first page of each part from the disk.
-
-    The browser is closed before any test runs: Playwright's event loop would keep others from running theirs.
-    """
-    from playwright.sync_api import sync_playwright
-
-    executable = browser.find()
-    if executable is None:
-        pytest.fail(browser.MISSING, pytrace=False)
+    """Every page over http, and the first page of each part from the disk."""
     pages = [p.relative_to(html) for p in html.rglob("*.html") if "_static" not in p.parts]
     names = sorted(page.as_posix() for page in pages if page.name != "slides.html")  # its explorers lie on later slides
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable, args=browser.ARGUMENTS)
+    with browser.chromium() as chromium:
         served = _visit(chromium, {name: f"{site}/{name}" for name in names})
         intro = next(v for v in served if v.name == "intro.html")
         firsts = ["intro.html", *intro.seen["firstPages"]]
         local = _visit(chromium, {name: (html / name).as_uri() for name in firsts})
-        chromium.close()
     return served, local
 
 

@@ -96,7 +96,7 @@ function render({ model, el }) {
   return mount({
     model, el,
     controls: [
-      models.length > 1 && choice(model, { name: "model", label: "Trained on", options: [[0, "all data"], [1, "little data"]] }),
+      choice(model, { name: "model", label: "Trained on", words: ["all data", "little data"] }),
       slider(model, { name: "block", label: "Block", text: (i) => String(blocks[i]) }),
       choice(model, { name: "view", label: "Show" }),
       choice(model, { name: "scale", label: "Colours", words: SCALES }),
@@ -136,16 +136,12 @@ function tiles(model, { name, label, texts }) {
 // Is the query a patch, or a token without a place in the picture? Of each of these, what it gets from the query: chips(i) is
 // the share of the scale that its colour shows, and the words.
 function queries(model, { prefix, table, chips, patch }) {
-  const group = freshId();
-  const inputs = ["a patch", ...prefix].map((_, i) => h("input", { type: "radio", name: group, id: freshId(),
-    onchange: () => change(model, { token: i ? i - 1 : patch() }) }));
   const colors = prefix.map(() => h("i", { class: "vx-chip" }));
   const words = prefix.map(() => h("span", {}));
-  const labels = inputs.map((input, i) => h("label", { for: input.id }, ...(i ? [prefix[i - 1], " ", colors[i - 1], words[i - 1]] : ["a patch"])));
-  const element = h("fieldset", { class: "vx-control vx-choice vx-query" }, h("legend", {}, "Query"),
-    h("span", {}, ...inputs.flatMap((input, i) => [input, labels[i]])));
+  const { element, check } = buttons("Query", [["a patch"], ...prefix.map((name, i) => [name, " ", colors[i], words[i]])],
+    (i) => change(model, { token: i ? i - 1 : patch() }), "vx-query");
   const paint = (state) => {
-    inputs[state.token < prefix.length ? state.token + 1 : 0].checked = true;
+    check(state.token < prefix.length ? state.token + 1 : 0);
     prefix.forEach((_, i) => {
       const [share, text] = chips(i);
       colors[i].style.background = css(table, share);
@@ -226,9 +222,8 @@ function headChart(model, values) {
   const order = Array.from({ length: M }, (_, m) => blocks.map((_, b) =>
     heads.map((_, i) => i).sort((i, j) => values.distance.at(m, b, i) - values.distance.at(m, b, j))));
   const top = 1.08 * Math.max(uniform, ...values.distance.codes);
-  const box = { width: 340, height: 210, left: 44, right: 8, top: 8, bottom: 36, x0: -0.5, x1: L - 0.5, y0: 0, y1: top };
-  const px = (x) => box.left + ((x + 0.5) / L) * (box.width - box.left - box.right);
-  const py = (y) => box.height - box.bottom - (y / top) * (box.height - box.top - box.bottom);
+  const box = { width: 340, height: 210, left: 44, right: 8, top: 8, bottom: 36, x: [-0.5, L - 0.5], y: [0, top] };
+  const { px, py } = scales(box, box);
   const shift = (rank) => (0.8 * (rank - (H - 1) / 2)) / H;
   const readout = h("p", { class: "vx-readout" });
   let m = 0;
@@ -274,7 +269,7 @@ function headChart(model, values) {
     const every = Math.ceil(L / 12);
     lines.replaceChildren(
       ...axes({ ...box, px, py, xLabel: "block", yLabel: "mean distance (px)", xTicks: blocks.flatMap((block, b) => (b % every ? [] : [[b, String(block)]])) }),
-      ...line({ points: [[box.x0, uniform], [box.x1, uniform]], color: GREY, thin: true, dash: DASHED }, px, py),
+      ...line({ points: box.x.map((x) => [x, uniform]), color: GREY, thin: true, dash: DASHED }, px, py),
       ...blocks.flatMap((_, b) => headsOf(b, b === state.block)));
   }
 

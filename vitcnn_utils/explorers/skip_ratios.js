@@ -27,8 +27,7 @@ function render({ model, el }) {
   });
   const swatches = Array.from({ length: Math.max(...prefix.map((names) => names.length)) }, (_, i) => swatch(i));
   const numbers = h("div", { class: "vx-ticks", "aria-hidden": "true" });
-  const lines = plot({ label: "The ratio by block", xLabel: "block", yLabel: QUANTITY });
-  const linesHead = h("p", { class: "vx-head" });
+  const lines = plot({ label: "The ratio by block", xLabel: units.length ? "block or unit" : "block", yLabel: QUANTITY });
   const inWords = (token) => `${view.word(token)}: ${fixed(view.value(token))}`;
 
   // The same colours for all blocks: the extremes of the spatial tokens.
@@ -122,14 +121,13 @@ function render({ model, el }) {
     const all = drawn.flatMap((one) => one.points);
     const top = Math.max(0, ...all.map(([, y]) => y).filter(Number.isFinite));
     lines.draw(drawn, [view.blocks[view.block]], { x: [0, Math.max(...all.map(([x]) => x))], y: [0, 1.05 * top || 1],
-      xLabel: units.length ? "block or unit" : "block" });
-    linesHead.textContent = `${BRANCHES[state.branch]}, by block`;
+      head: `${BRANCHES[state.branch]}, by block` });
   }
 
   return mount({
     model, el,
     controls: [
-      choice(model, { name: "model", label: "Model", options: labels.map((label, i) => [i, label]) }),
+      choice(model, { name: "model", label: "Model", words: labels }),
       slider(model, { name: "block", label: "Block" }),
       choice(model, { name: "branch", label: "Branch", words: BRANCHES }),
       choice(model, { name: "average", label: "Average", words: averages }),
@@ -137,7 +135,7 @@ function render({ model, el }) {
     body: [
       h("div", { class: "vx-wide" }, h("p", { class: "vx-head" }, `All blocks: ${BRANCHES[kinds[0]]} above, ${BRANCHES[kinds[1]]} below`), overview.element, numbers),
       h("div", {}, map.element, h("div", { class: "vx-swatches" }, ...swatches.map((one) => one.element))),
-      h("div", {}, linesHead, lines.element),
+      lines.element,
     ],
     update,
     notes: "Bright: the skip carries the token; dark: the branch remakes it. Each branch has its own colours, the same in all blocks. "
