@@ -1,6 +1,7 @@
 """The explorer of Figures 3 and 4: where a head looks, query by query, and how far it looks among all heads."""
 
 import gzip
+from bisect import bisect_left
 from typing import Unpack
 
 import numpy as np
@@ -119,11 +120,12 @@ def _stored(maps: list[xr.DataArray], room: int) -> dict[str, Quantized]:
 
 def _as_fine_as_fits(relative: np.ndarray, room: int) -> Quantized:
     """Values from 0 to 1 in as many steps as fit `room` bytes after gzip, and no fewer than the last of _STEPS."""
-    for steps in _STEPS:
-        codes = np.rint(relative * steps).astype(np.uint8)
-        if _zipped(codes) <= room:
-            break
-    return Quantized(codes, 0.0, 1 / steps)
+
+    def codes(steps: int) -> np.ndarray:
+        return np.rint(relative * steps).astype(np.uint8)
+
+    steps = _STEPS[bisect_left(_STEPS[:-1], True, key=lambda steps: _zipped(codes(steps)) <= room)]
+    return Quantized(codes(steps), 0.0, 1 / steps)
 
 
 def _zipped(codes: np.ndarray) -> int:

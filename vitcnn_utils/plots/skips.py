@@ -1,6 +1,7 @@
 """Figures 7 and 8: how much of a representation the skip connections carry, and what training without them does."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -89,7 +90,7 @@ def token_grids(vit: xr.Dataset, grid: tuple[int, int]) -> Figure:
     spans = []
     for row, (branch, name) in zip(axes, BRANCHES.items(), strict=True):
         of_branch = spatial.sel(branch=branch)
-        limits = {"vmin": float(of_branch.min()), "vmax": float(of_branch.max())}
+        limits: dict[str, Any] = {"vmin": float(of_branch.min()), "vmax": float(of_branch.max())}
         spans.append(f"{style.span(of_branch, 1)} ({name})")
         for ax, block in zip(row, blocks, strict=True):
             values = of_branch.sel(block=block).values.reshape(grid)
