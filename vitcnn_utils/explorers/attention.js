@@ -15,7 +15,6 @@ function render({ model, el }) {
   const placeless = P > 1 ? `${prefix[0]} and ${P - 1} more token${P > 2 ? "s" : ""}` : prefix[0];
   const chart = headChart(model, values);
   let view = null;
-  let lastPatch = P + Math.floor(rows / 2) * columns + Math.floor(columns / 2); // to come back to after CLS
 
   const place = (token) => (token < P ? null : [Math.floor((token - P) / columns), (token - P) % columns]);
   const word = (token) => (token < P ? prefix[token] : `token (${place(token).join(", ")})`);
@@ -29,8 +28,7 @@ function render({ model, el }) {
   });
   const readout = h("p", { class: "vx-readout" });
   const bar = colorBar(table, { label: "% of the attention", low: 0, high: 1 });
-  const query = queries(model, { prefix, table, patch: () => lastPatch,
-    chips: (i) => [view.onPrefix(i) / view.most, `gets ${percent(view.onPrefix(i))}`] });
+  const query = tokenChoice(model, { label: "Query", most: P, grid: [rows, columns], table });
   const images = tiles(model, { name: "image", label: "Picture", texts: pictures });
   const small = tiles(model, { name: "head", label: "Head: what the same query looks at", texts: heads.map((head) => `head ${head}`) });
   const facts = h("tbody", {});
@@ -61,13 +59,12 @@ function render({ model, el }) {
   function update(state) {
     view = see(state);
     const chosen = place(state.token);
-    if (chosen) lastPatch = state.token;
     paintPicture(picture.pixels, images.canvases[state.image], { show: state.view, rows, columns, table, share: view.shown(state.head) });
     frame(picture.marks, rows, columns, chosen ? [{ row: chosen[0], column: chosen[1] }] : []);
     small.canvases.forEach((canvas, i) => paintSmall(canvas, { rows, columns, table, share: view.shown(i), chosen }));
     small.say((i) => `${fixed(values.distance.at(state.model, state.block, i), 1)} px`);
     bar.set(0, 100 * view.most);
-    query.paint(state);
+    query.paint(state.token, P, (i) => [view.onPrefix(i) / view.most, `${prefix[i]} gets ${percent(view.onPrefix(i))}`]);
     facts.replaceChildren(...factRows());
     chart.draw(state);
     return sentence(state);
@@ -104,7 +101,7 @@ function render({ model, el }) {
     pickers: [images, picture, small, chart],
     body: [
       h("div", {}, images.element, h("p", { class: "vx-head" }, "Choose the query: the patch that looks"), picture.element,
-        P ? query.element : null, bar.element, readout),
+        query.element, bar.element, readout),
       h("div", {}, small.element,
         h("table", { class: "vx-facts" }, h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col" }, "this query"),
           h("th", { scope: "col" }, `head, ${over}`))), facts),
@@ -133,30 +130,7 @@ function tiles(model, { name, label, texts }) {
     sync: (state) => inputs.forEach((input, i) => { input.checked = state[name] === i; }) };
 }
 
-// Is the query a patch, or a token without a place in the picture? Of each of these, what it gets from the query: chips(i) is
-// the share of the scale that its colour shows, and the words.
-function queries(model, { prefix, table, chips, patch }) {
-  const colors = prefix.map(() => h("i", { class: "vx-chip" }));
-  const words = prefix.map(() => h("span", {}));
-  const { element, check } = buttons("Query", [["a patch"], ...prefix.map((name, i) => [name, " ", colors[i], words[i]])],
-    (i) => change(model, { token: i ? i - 1 : patch() }), "vx-query");
-  const paint = (state) => {
-    check(state.token < prefix.length ? state.token + 1 : 0);
-    prefix.forEach((_, i) => {
-      const [share, text] = chips(i);
-      colors[i].style.background = css(table, share);
-      words[i].textContent = text;
-    });
-  };
-  return { element, paint };
-}
-
 // --- painting -----------------------------------------------------------------------------------------------------
-
-const css = (table, share) => {
-  const color = 3 * Math.min(Math.max(Math.floor(share * 256), 0), 255);
-  return `rgb(${table[color]},${table[color + 1]},${table[color + 2]})`;
-};
 
 function paintPixels(canvas, { shape: [, height, width], codes }, i) {
   Object.assign(canvas, { width, height });

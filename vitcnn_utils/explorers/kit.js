@@ -213,7 +213,31 @@ function buttons(label, contents, set, classes = "") {
   const inputs = contents.map((_, i) => h("input", { type: "radio", name: group, id: freshId(), onchange: () => set(i) }));
   const element = h("fieldset", { class: `vx-control vx-choice ${classes}` }, h("legend", {}, label),
     h("span", {}, ...inputs.flatMap((input, i) => [input, h("label", { for: input.id }, ...contents[i])])));
-  return { element, check: (i) => { inputs[i].checked = true; } };
+  return { element, inputs, check: (i) => { inputs[i].checked = true; } };
+}
+
+// Is the chosen token a patch, or one of those without a place in the image, `most` at most? At first, the patch in the middle
+// of the grid. paint(token, count, describe): count: how many have no place; describe(i): how far along the colours each is,
+// and what is said of it.
+function tokenChoice(model, { label, most, grid: [rows, columns], table }) {
+  const colors = Array.from({ length: most }, () => h("i", { class: "vx-chip" }));
+  const words = colors.map(() => h("span", {}));
+  let count = most, patch = Math.floor(rows / 2) * columns + Math.floor(columns / 2);
+  const { element, inputs, check } = buttons(label, [["a patch"], ...colors.map((color, i) => [color, words[i]])],
+    (i) => change(model, { token: i ? i - 1 : count + patch }), "vx-query");
+  const paint = (token, now, describe) => {
+    count = now;
+    if (token >= count) patch = token - count; // to come back to
+    element.hidden = count === 0;
+    check(token < count ? token + 1 : 0);
+    colors.forEach((color, i) => {
+      for (const one of [inputs[i + 1], inputs[i + 1].nextElementSibling]) one.hidden = i >= count;
+      const [share, text] = i < count ? describe(i) : [0, ""];
+      color.style.background = css(table, share);
+      words[i].textContent = text;
+    });
+  };
+  return { element, paint };
 }
 
 // A picture of rows x columns cells in which one is chosen by click, touch or arrow keys. `pixels`: the canvas; `marks`: an
@@ -327,6 +351,8 @@ function shade(value, low, high, table) {
   const color = 3 * Math.min(Math.max(Math.floor(((value - low) / (high - low || 1)) * 256), 0), 255);
   return table.subarray(color, color + 3);
 }
+
+const css = (table, share) => `rgb(${shade(share, 0, 1, table).join()})`;
 
 // A frame around one cell, light with a dark edge, so that it is seen on every colour. For `marks` of a picker.
 function frame(marks, rows, columns, cells, upward = false) {

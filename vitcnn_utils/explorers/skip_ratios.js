@@ -25,7 +25,7 @@ function render({ model, el }) {
     set: (row, column) => change(model, { branch: kinds[row], block: column }),
     text: () => `block ${view.blocks[view.block]}, ${BRANCHES[kinds[view.branch]]}`,
   });
-  const swatches = Array.from({ length: Math.max(...prefix.map((names) => names.length)) }, (_, i) => swatch(i));
+  const tokens = tokenChoice(model, { label: "Token", most: Math.max(...prefix.map((names) => names.length)), grid: grids[0], table });
   const numbers = h("div", { class: "vx-ticks", "aria-hidden": "true" });
   const lines = plot({ label: "The ratio by block", xLabel: units.length ? "block or unit" : "block", yLabel: QUANTITY });
   const inWords = (token) => `${view.word(token)}: ${fixed(view.value(token))}`;
@@ -34,20 +34,6 @@ function render({ model, el }) {
   function spatialExtent(key, i, branch) {
     const ratio = values[`${key}${i}`], count = prefix[i].length, [B, , T] = ratio.shape;
     return extent(cellsOf(B, T - count, (block, token) => ratio.at(block, branch, count + token)));
-  }
-
-  // A token without a place in the image.
-  function swatch(i) {
-    const color = h("canvas", { "aria-hidden": "true" });
-    const text = h("span", {});
-    const element = h("button", { type: "button", class: "vx-button vx-swatch", onclick: () => change(model, { token: i }) }, color, text);
-    const paint = () => {
-      element.hidden = i >= view.prefix;
-      element.setAttribute("aria-pressed", view.token === i);
-      heat(color, { rows: 1, columns: 1, value: () => view.value(i), low: view.limits[0], high: view.limits[1], table });
-      text.textContent = `${view.word(i)} ${fixed(view.value(i))}`;
-    };
-    return { element, paint };
   }
 
   function see(state) {
@@ -75,7 +61,7 @@ function render({ model, el }) {
     map.head.textContent = `${labels[view.i]}: ${BRANCHES[state.branch]} of block ${view.blocks[view.block]}`;
     paintOverview();
     overview.sync(state);
-    for (const one of swatches) one.paint();
+    tokens.paint(view.token, view.prefix, (i) => [(view.value(i) - low) / (high - low || 1), `${view.word(i)} ${fixed(view.value(i))}`]);
     drawLines(state);
     return sentence(state);
   }
@@ -134,7 +120,7 @@ function render({ model, el }) {
     ],
     body: [
       h("div", { class: "vx-wide" }, h("p", { class: "vx-head" }, `All blocks: ${BRANCHES[kinds[0]]} above, ${BRANCHES[kinds[1]]} below`), overview.element, numbers),
-      h("div", {}, map.element, h("div", { class: "vx-swatches" }, ...swatches.map((one) => one.element))),
+      h("div", {}, map.element, tokens.element),
       lines.element,
     ],
     update,
