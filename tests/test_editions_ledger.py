@@ -47,6 +47,21 @@ def test_the_page_counts_maps_and_lists_every_claim() -> None:
     assert both.count('class="edition">zoo') == 3 and both.count('class="edition">mine') == 1
 
 
+def test_a_claim_links_the_explorer_that_shows_it_where_the_page_has_that() -> None:
+    notebook = executed(claim("fig-3-mix", 0.9), claim("fig-7-transition", 0.9), claim("of a reader", 0.9))
+    rows = ledger.claims_in(notebook, "zoo", "x/2.html")
+    ledger.link_views(notebook, rows, {"attention"})
+    assert [row.get("see") for row in rows] == [
+        "x/2.html?explorer=attention&model=0&block=0#explore-attention",
+        None,
+        None,
+    ]
+    (card,) = re.findall('<p class="see">.*?</p>', notebook["cells"][1]["outputs"][1]["data"]["text/html"])
+    assert 'href="?explorer=attention&amp;model=0&amp;block=0#explore-attention"' in card and "block 0" in card
+    assert "<!--" not in notebook["cells"][1]["outputs"][1]["data"]["text/html"]
+    assert ledger.table(rows).count(">See it: ") == 1
+
+
 def test_names_are_text() -> None:
     hostile = '"><script>alert(1)</script>'
     rows = ledger.claims_in(executed(claim("a", 0.9, hostile, hostile)), hostile, "x.html")

@@ -136,7 +136,7 @@ def test_beside_figure_3_stands_a_dot_for_each_head_of_all_blocks():
 
 @pytest.mark.parametrize("n_blocks", [1, 2, 3])
 def test_a_model_of_few_blocks_shows_each_once(n_blocks):
-    figure = check(locality.head_distances_by_data({"little": heads_of(n_blocks)}), "fig-4")
+    figure = check(locality.head_distances_by_training({"little": heads_of(n_blocks)}), "fig-4")
     assert list(lines(figure.drawing.axes[0])) == ["uniform", *(f"block {i}" for i in range(n_blocks))]
     assert titles(figure) == ["little"] and "little: zoo/vit" in figure.caption
 

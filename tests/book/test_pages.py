@@ -82,7 +82,7 @@ def test_figures_lie_on_the_pages_ground_in_dark_mode(served: list[Visit]) -> No
 
 EXPLORERS = {
     1: {"similarity"}, 2: {"attention", "receptive_field"}, 3: {"skip_ratios", "similarity"},
-    4: {"localization", "probes"}, 5: {"probes"},
+    4: {"localization", "probes"}, 5: {"similarity", "probes"},
 }  # fmt: skip
 
 

@@ -70,9 +70,10 @@ def _card(claim: Claim) -> str:
         f'style="border-left:4px solid {colour};padding:0 0 0 .8em;margin:1em 0">'
         f'<p class="verdict" style="margin:0">{_shape(verdict)} '
         f"<strong>{html.escape(_capital(_verdict_words(claim, verdict)))}</strong> "
-        f'<span class="place">Fig. {html.escape(claim.figure)}, section {html.escape(claim.section)}</span></p>'
+        f'<span class="place">{html.escape(claim.place)}</span></p>'
         f'<p style="margin:.2em 0">{html.escape(_sentence(claim))}</p>{reason}'
-        f"{''.join(_part(claim, part) for part in claim.parts if not claim.missing)}{_details(claim)}</article>"
+        f"{''.join(_part(claim, part) for part in claim.parts if not claim.missing)}{_details(claim)}"
+        f"<!--see {html.escape(claim.id)}--></article>"  # the book puts a link there
     )
 
 

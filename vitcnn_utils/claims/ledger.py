@@ -29,6 +29,14 @@ VERDICTS = (HOLDS, HOLDS_TOO, FAILS, CLOSE, CANNOT)
 
 NOTHING = "there is nothing to count"
 
+BEYOND = "beyond"
+"""Stands in the place of a figure in claims that are not the paper's."""
+
+
+def figure_name(figure: str) -> str:
+    """What a figure of a claim is called."""
+    return "Beyond the paper" if figure == BEYOND else f"Fig. {figure}"
+
 
 UNTRAINED = "untrained"
 """The name of the control that every claim should have; a further one is a second training by the same recipe."""
@@ -209,6 +217,11 @@ class Claim:
     second: str = ""
     missing: str = ""
     note: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where the paper makes the claim, or this book."""
+        return f"{figure_name(self.figure)}, {'' if self.figure == BEYOND else 'section '}{self.section}"
 
     @property
     def verdict(self) -> str:

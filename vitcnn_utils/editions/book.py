@@ -19,7 +19,7 @@ import yaml
 from vitcnn_utils.claims.cards import MIME, SCHEMA
 from vitcnn_utils.editions import fingerprint
 from vitcnn_utils.editions.chapters import MAIN_EDITION, executed_folder, find_root, place_in_book, sources
-from vitcnn_utils.editions.ledger import claims_in, page_in_book
+from vitcnn_utils.editions.ledger import claims_in, link_views, page_in_book
 from vitcnn_utils.editions.parameters import edition_file, edition_title, editions, read_edition
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.files import alone
@@ -92,8 +92,10 @@ def _stage(root: Path, executed: list[Path], staging: Path) -> None:
     explorers, claims = [], []
     for path in executed:
         place = place_in_book(path)
-        claims += claims_in(_read(path), path.parent.name, page_in_book(path))
+        rows = claims_in(_read(path), path.parent.name, page_in_book(path))
         notebook, found = static.take_out(_for_page(_read(path)), place)
+        link_views(notebook, rows, {explorer.name for explorer in found})
+        claims += rows
         explorers += found
         _write(staging / place, json.dumps(notebook, indent=1))
     static.write(explorers, staging / "_extra" / static.FOLDER)

@@ -2,13 +2,15 @@
 
 import html
 import json
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from vitcnn_utils.claims.cards import COLOURS, MIME, SCHEMA, SHAPES
-from vitcnn_utils.claims.ledger import VERDICTS
+from vitcnn_utils.claims.ledger import VERDICTS, figure_name
+from vitcnn_utils.claims.views import view_of
 from vitcnn_utils.editions.chapters import executed_folder, find_root, place_in_book, sources
 from vitcnn_utils.editions.parameters import read_edition
 from vitcnn_utils.errors import VitcnnError
@@ -24,6 +26,27 @@ def claims_in(notebook: dict[str, Any], edition: str, page: str) -> list[Row]:
     outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
     found = [claim for output in outputs for claim in output.get("data", {}).get(MIME, {}).get("claims", [])]
     return [{"edition": edition, "page": f"{page}#claim-{claim['id']}", **claim} for claim in found]
+
+
+def link_views(notebook: dict[str, Any], rows: Sequence[Row], explorers: Collection[str]) -> None:
+    """Link each claim of a page to the explorer that shows it: in its card, and as `see` and `look` of its row.
+
+    explorers: the names of those on the page; a claim whose explorer is not among them gets no link.
+    """
+    links = {}
+    for row in rows:
+        view = view_of(row["id"])
+        if view and view.explorer in explorers:
+            row |= {"see": row["page"].partition("#")[0] + view.address, "look": view.look}
+            links[html.escape(row["id"])] = f'<p class="see">{_see(view.address, view.look)}</p>'
+    for output in (output for cell in notebook["cells"] for output in cell.get("outputs", [])):
+        if "text/html" in output.get("data", {}):
+            shown = "".join(output["data"]["text/html"])
+            output["data"]["text/html"] = re.sub("<!--see (.*?)-->", lambda mark: links.get(mark[1], ""), shown)
+
+
+def _see(address: str, look: str) -> str:
+    return f'<a href="{html.escape(address, quote=True)}">See it: {html.escape(look)}</a>'
 
 
 def page_in_book(executed: Path) -> str:
@@ -61,7 +84,7 @@ def small_map(rows: Sequence[Row]) -> str:
     for row in rows:
         by_figure.setdefault(row["figure"], []).append(row)
     cells = "".join(
-        f'<li><span class="figure">Fig. {html.escape(figure)}</span> {"".join(map(_mark, of))}</li>'
+        f'<li><span class="figure">{html.escape(figure_name(figure))}</span> {"".join(map(_mark, of))}</li>'
         for figure, of in by_figure.items()
     )
     return f'<ul class="vitcnn-map">{cells}</ul>'
@@ -85,10 +108,11 @@ def _row(row: Row, with_edition: bool) -> str:
     of = f" ({html.escape(row['of'])})" if row["of"] else ""
     edition = f'<span class="edition">{html.escape(row["edition"])}</span> ' if with_edition else ""
     numbers = "; ".join(f"{part['statistic']} {_number(part)}" for part in row["parts"]) or row["reason"]
+    see = f' <small class="see">{_see(row["see"], row["look"])}</small>' if "see" in row else ""
     verdict, figure, page = (html.escape(row[name], quote=True) for name in ("verdict", "figure", "page"))
     return (
         f'<tr data-verdict="{verdict}" data-figure="{figure}"><th scope="row">{_shape(row["verdict"])} {verdict}</th>'
-        f'<td>{figure}</td><td>{edition}<a href="{page}">{html.escape(row["paper"])}</a>{of}</td>'
+        f'<td>{figure}</td><td>{edition}<a href="{page}">{html.escape(row["paper"])}</a>{of}{see}</td>'
         f"<td>{html.escape(numbers)}</td></tr>"
     )
 

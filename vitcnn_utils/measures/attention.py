@@ -360,3 +360,12 @@ def rank_correlations(distance: xr.DataArray, cka: xr.DataArray) -> xr.DataArray
         return order.drop_vars("distance", errors="ignore")
 
     return xr.corr(ranks(distance), ranks(cka), "subset")
+
+
+# Summaries of what `head_distances` gives
+
+
+def near_heads(heads: xr.Dataset) -> float:
+    """Mean distance of the nearest quarter of the heads of the two lowest blocks, in percent of uniform attention's."""
+    low = np.sort(heads["distance"].isel(block=slice(0, 2)).values.ravel())
+    return 100 * float(low[: max(1, low.size // 4)].mean()) / heads.attrs["uniform_distance"]

@@ -43,13 +43,15 @@ def head_distances(heads: xr.Dataset, untrained: xr.Dataset) -> Figure:
     return _distances(shown, heads.attrs["uniform_distance"], "fig-3", caption, line(heads, untrained))
 
 
-def head_distances_by_data(models: Mapping[str, xr.Dataset], key: str = "") -> Figure:
-    """Fig 4: the same for models that were trained on different amounts of data, a panel a model.
+def head_distances_by_training(
+    models: Mapping[str, xr.Dataset], key: str = "", by: str = "amount of training data"
+) -> Figure:
+    """Fig 4: the same for models that were trained differently, a panel a model.
 
-    models: title of the panel -> of `head_distances`; all on one grid.
+    models: title of the panel -> of `head_distances`; all on one grid. by: in what they differ.
     """
     names = ", ".join(f"{title}: {heads.attrs['model']}" for title, heads in models.items())
-    caption = f"As Figure 3, counted as on its left, by amount of training data ({names})."
+    caption = f"As Figure 3, counted as on its left, by {by} ({names})."
     shown = {title: heads["distance"] for title, heads in models.items()}
     uniform = next(iter(models.values())).attrs["uniform_distance"]
     return _distances(shown, uniform, "fig-4", caption, line(*models.values()), key)

@@ -1,0 +1,79 @@
+"""The links from claims, and from the plan of the session, to explorers: what they state is what a reader sees."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import browser
+import pytest
+from conftest import Visit
+
+from vitcnn_utils.claims.views import LAST
+
+
+def asked(link: str) -> dict[str, str]:
+    return dict(parse_qsl(urlsplit(link).query))
+
+
+@pytest.fixture(scope="module")
+def links(served: list[Visit], html: Path) -> list[str]:
+    """All links to a state of an explorer, from the top of the book, each once."""
+    claims = json.loads((html / "claims.json").read_text(encoding="utf-8"))["claims"]
+    (plan,) = (visit for visit in served if visit.name == "course/plan.html")
+    taught = [link.removeprefix("../") for link in plan.seen["links"] if "?explorer=" in link]
+    return list(dict.fromkeys([row["see"] for row in claims if "see" in row] + taught))
+
+
+def test_every_claim_of_the_zoo_can_be_seen(html: Path, served: list[Visit]) -> None:
+    rows = json.loads((html / "claims.json").read_text(encoding="utf-8"))["claims"]
+    main = [row for row in rows if row["page"].startswith("notebooks/")]
+    assert [row["id"] for row in main if "see" not in row and row["parts"]] == []  # those without were not asked
+    (ledger,) = (visit for visit in served if visit.name == "ledger.html")
+    assert {row["see"] for row in main if "see" in row} <= set(ledger.seen["links"])
+    for visit in served:
+        cards = [row["see"].partition("?")[2] for row in main if row["page"].startswith(visit.name) and "see" in row]
+        assert cards == [link[1:] for link in visit.seen["links"] if link.startswith("?explorer=")], visit.name
+
+
+def test_a_link_shows_the_state_that_it_states(links: list[str], site: str) -> None:
+    """One link of each explorer; what is not stated stays as it starts."""
+    from playwright.sync_api import sync_playwright
+
+    by_explorer = {(urlsplit(link).path, asked(link)["explorer"]): link for link in links}
+    assert len(by_explorer) >= 9
+    seen: dict[str, Any] = {}
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser.find(), args=browser.ARGUMENTS)
+        page = chromium.new_page(viewport={"width": 1280, "height": 900})
+        for link in by_explorer.values():
+            page.goto(f"{site}/{link}")
+            figure = page.locator(f"#explore-{asked(link)['explorer']}")
+            figure.locator("section.vx .vx-sentence").wait_for()
+            page.wait_for_function("id => Math.abs(document.getElementById(id).getBoundingClientRect().top) < 250",
+                                   arg=f"explore-{asked(link)['explorer']}")  # fmt: skip
+            seen[link] = figure.locator("section.vx").evaluate("section => section.vitcnn.state()")
+        chromium.close()
+    for link, state in seen.items():
+        for name, value in asked(link).items():
+            if name != "explorer" and value != str(LAST):
+                assert str(state[name]) == value, link
+    assert any(str(LAST) in asked(link).values() for link in seen)
+
+
+def test_all_links_state_what_their_explorer_can_show(links: list[str], html: Path) -> None:
+    import base64
+    import gzip
+
+    for link in links:
+        stated = asked(link)
+        text = (html / urlsplit(link).path).read_text(encoding="utf-8")
+        found = re.search(rf'id="explore-{stated.pop("explorer")}"[^>]* data-payload="([^"]+)"', text)
+        assert found, link
+        payload = (html / "explorers" / f"{found[1]}.js").read_text(encoding="utf-8").split('"')[3]
+        packed = gzip.decompress(base64.b64decode(payload))
+        choices = json.loads(packed[4 : 4 + int.from_bytes(packed[:4], "little")])["header"]["choices"]
+        for name, value in stated.items():
+            allowed = choices[name]
+            assert value in ([*map(str, range(allowed)), str(LAST)] if isinstance(allowed, int) else allowed), link
