@@ -130,6 +130,13 @@ def localization_rate(similarity: xr.DataArray) -> xr.Dataset:
     return xr.concat(by_region, "region").assign_coords(region=region).assign_attrs(similarity.attrs)
 
 
+def best_patch(similarity: xr.DataArray) -> xr.DataArray:
+    """Row and column of the patch most like each token, the nearest of equals: (..., row, col, axis); NaN: none."""
+    distance = _chebyshev(similarity).where(similarity == similarity.max(PATCH), np.inf)
+    place = xr.concat(distance.argmin(PATCH).values(), "axis")
+    return place.where(similarity.notnull().any(PATCH)).transpose(..., *TOKEN, "axis")
+
+
 def contrast(similarity: xr.DataArray) -> xr.Dataset:
     """How much a token stands out for its own patch, over (row, col).
 
