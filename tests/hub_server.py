@@ -156,3 +156,11 @@ def serve(root: Path, faults: Sequence[Fault] = (), log: list[str] | None = None
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def redirect(monkeypatch: Any, endpoint: str) -> None:
+    """Make the hub's clients in this process ask `endpoint`, as HF_ENDPOINT does before they are imported."""
+    constants = "huggingface_hub.constants"
+    monkeypatch.setattr(f"{constants}.ENDPOINT", endpoint)
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", template)

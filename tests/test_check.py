@@ -32,7 +32,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: Path) -> Path:
     shutil.copytree(NOTEBOOKS, tmp_path / "notebooks")
     monkeypatch.setenv("HF_HOME", str(cached))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cached / "hub"))
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    hub_server.redirect(monkeypatch, "http://127.0.0.1:9")
     return tmp_path
 
 
@@ -84,11 +84,7 @@ def test_what_is_still_to_be_fetched(root: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
     log: list[str] = []
     with hub_server.serve(tmp_path / "served", log=log) as address:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-        monkeypatch.setattr(
-            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
-            address + "/{repo_id}/resolve/{revision}/{filename}",
-        )
+        hub_server.redirect(monkeypatch, address)
         said = check(root, **ALONE, vit="hf-hub:small/vit", images="pictures/many")
     assert f"all models: {size / 1e6:.0f} MB to fetch" in said
     assert any(line.startswith("pictures/many: 2,500 images, on the hub") for line in said)

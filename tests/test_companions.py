@@ -172,3 +172,16 @@ def test_a_model_with_weights_of_ones_own_is_of_its_own_origin():
     cast = casting(mine).own("Figure 13", {"ViT": mine, "ViT, small data": OURS})
     assert cast.names == {"ViT": mine} and cast.cards == {}
     assert f"ViT <code>{THEIRS}, mine.safetensors</code>" in cast._repr_html_()
+
+
+def test_a_model_of_the_zoo_that_waits_for_its_training_is_named(monkeypatch):
+    monkeypatch.setattr(zoo, "names", lambda: [WHOLE, TWIN, "zoo/resnet"])
+    cast = casting(WHOLE).protocols("zoo/vit-cls-nocutmix", "zoo/vit-cls-mimetic", TWIN, "zoo/resnet")
+    assert not cast and "zoo/vit-cls-nocutmix, zoo/vit-cls-mimetic, which are not trained yet" in cast._repr_html_()
+
+
+def test_protocols_beside_a_model_of_other_origin_are_the_zoos(monkeypatch):
+    monkeypatch.setattr(zoo, "names", lambda: list(RECIPES))
+    cast = casting(THEIRS).protocols("zoo/vit-cls-nocutmix", "zoo/vit-cls-mimetic", None, "resnet50.a1_in1k")
+    assert cast.stand_in and (cast.names["CutMix"], cast.names["CNN"]) == (WHOLE, "zoo/resnet")
+    assert not casting(THEIRS).protocols(None, None, None, "resnet50.a1_in1k")

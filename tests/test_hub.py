@@ -10,7 +10,7 @@ import huggingface_hub.constants
 import pytest
 import timm
 import torch
-from hub_server import COMMIT, Fault, serve
+from hub_server import COMMIT, Fault, redirect, serve
 from safetensors.torch import save_file
 from torch import nn
 
@@ -49,13 +49,6 @@ def hub(tmp_path, monkeypatch):
     with serve(hub.root, hub.faults, hub.log) as endpoint:
         redirect(monkeypatch, endpoint)
         yield hub
-
-
-def redirect(monkeypatch, endpoint: str) -> None:
-    """As HF_ENDPOINT does before the import."""
-    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ NOTEBOOKS = {
     "3_skip_connections": (7, 8),
     "4_localization": (9, 10, 11),
     "5_scale": (12, 13),
+    "6_what_makes_heads_local": (),  # beyond the paper
 }
 every_notebook = pytest.mark.parametrize("name", NOTEBOOKS)
 
@@ -51,7 +52,7 @@ def python(source: str) -> str:
     return re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.M)
 
 
-def test_the_folder_holds_the_five_chapters_and_nothing_else() -> None:
+def test_the_folder_holds_the_chapters_and_nothing_else() -> None:
     assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(NOTEBOOKS)
 
 
@@ -171,7 +172,7 @@ def figures_by_function() -> dict[str, set[int]]:
 
 def test_every_figure_of_the_paper_is_drawn_in_its_chapter() -> None:
     drawing = figures_by_function()
-    for name, figures in NOTEBOOKS.items():
+    for name, figures in ((name, figures) for name, figures in NOTEBOOKS.items() if figures):
         called = {
             node.func.attr
             for cell in code_cells(name)

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -36,56 +36,43 @@ def fetch(repository: str, file: str, revision: str | None = None, repo_type: st
 
     repo_type: 'dataset' for a file of a data set. Raises what the hub's client raises; `reason` has the words for it.
     """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
-    try:
-        path = Path(hf_hub_download(repository, file, revision=revision, repo_type=repo_type, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return _download(repository, file, revision, repo_type)
-    if _is_damaged(path):
-        _logger.warning("%s is damaged: it is fetched again", path)
-        return _download(repository, file, revision, repo_type)
-    return path
-
-
-def _download(repository: str, file: str, revision: str | None, repo_type: str) -> Path:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-
+    where: dict[str, Any] = {"filename": file, "revision": revision, "repo_type": repo_type}
+    cached = try_to_load_from_cache(repository, **where)
+    if isinstance(cached, str) and _is_whole(Path(cached)):
+        return Path(cached)
     # One question first: where the hub cannot be reached, hf_hub_download tries six times, which takes 20 seconds.
-    url = hf_hub_url(repository, file, revision=revision, repo_type=repo_type)
-    patiently(lambda: get_hf_file_metadata(url), f"{repository} ({file})")
+    patiently(lambda: get_hf_file_metadata(hf_hub_url(repository, **where)), f"{repository} ({file})")
 
     def download() -> Path:
-        path = Path(hf_hub_download(repository, file, revision=revision, repo_type=repo_type))
-        if _is_damaged(path):
-            _remove(path)
+        path = Path(hf_hub_download(repository, **where))
+        if not _is_whole(path):
             raise _Damaged
         return path
 
     return patiently(download, f"{repository} ({file})")
 
 
-def _blob(path: Path) -> Path | None:
-    """The file behind a link in the hub's cache; its name is its checksum. None where links are not to be had."""
-    return path.parent / os.readlink(path) if path.is_symlink() else None
+def _is_whole(path: Path) -> bool:
+    """Whether a file in the hub's cache has the SHA-256 that its name there says; one that has not is removed.
 
-
-def _is_damaged(path: Path) -> bool:
-    """Whether a large file in the hub's cache has another SHA-256 than its name there says."""
-    blob = _blob(path)
-    if blob is None or not re.fullmatch("[0-9a-f]{64}", blob.name):
-        return False
+    Only large files have such a name, and only where the file system has links.
+    """
+    if not path.is_symlink():
+        return True
+    blob = path.parent / os.readlink(path)
     with blob.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest() != blob.name
-
-
-def _remove(path: Path) -> None:
-    blob = _blob(path)
+        if (
+            not re.fullmatch("[0-9a-f]{64}", blob.name)
+            or hashlib.file_digest(content, "sha256").hexdigest() == blob.name
+        ):
+            return True
+    _logger.warning("%s is damaged: it is fetched again", path)
     path.unlink()
-    if blob is not None:
-        blob.resolve().unlink()  # the hub's client may share a blob between repositories, by a second link
-        blob.unlink(missing_ok=True)
+    blob.resolve().unlink()  # the hub's client may share a blob between repositories, by a second link
+    blob.unlink(missing_ok=True)
+    return False
 
 
 def patiently(question: Callable[[], T], subject: str) -> T:

@@ -1,7 +1,10 @@
 """Which Chromium the tests of the built book use. As a script: print it, or say how to get one."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from vitcnn_utils.course import slides
 
@@ -21,6 +24,21 @@ def find() -> str | None:
         with sync_playwright() as playwright:
             found = playwright.chromium.executable_path
     return found if Path(found).exists() else None
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser. Close it before other tests run: Playwright's event loop would keep them from running theirs."""
+    import pytest
+    from playwright.sync_api import sync_playwright
+
+    executable = find()
+    if executable is None:
+        pytest.fail(MISSING, pytrace=False)
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        yield launched
+        launched.close()
 
 
 if __name__ == "__main__":

@@ -23,11 +23,8 @@ QUESTIONS = """() => [...document.querySelectorAll("article p")]
 @pytest.fixture(scope="module", params=[True, False], ids=["with scripts", "without"])
 def asked(html: Path, request: pytest.FixtureRequest) -> dict[str, list[list[dict[str, Any]]]]:
     """The questions of each chapter, after every answer was opened by keyboard."""
-    from playwright.sync_api import sync_playwright
-
     found = {}
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=browser.find(), args=browser.ARGUMENTS)
+    with browser.chromium() as chromium:
         page = chromium.new_context(java_script_enabled=request.param).new_page()
         for path in sorted((html / "notebooks").glob("[0-9]_*.html")):
             page.goto(path.as_uri(), wait_until="domcontentloaded")
@@ -37,7 +34,6 @@ def asked(html: Path, request: pytest.FixtureRequest) -> dict[str, list[list[dic
                 answer.focus()
                 page.keyboard.press("Enter")
             found[path.name] = page.evaluate(QUESTIONS)
-        chromium.close()
     return found
 
 

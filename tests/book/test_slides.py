@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import browser
-import pytest
 
 from vitcnn_utils.course import slides
 
@@ -13,14 +12,8 @@ DRAWN = "section.present section.vx svg, section.present section.vx canvas, sect
 
 
 def test_each_slide_shows_and_each_explorer_lives(html: Path, tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
-    executable = browser.find()
-    if executable is None:
-        pytest.fail(browser.MISSING, pytrace=False)
     faults: list[str] = []
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable, args=browser.ARGUMENTS)
+    with browser.chromium() as chromium:
         page = chromium.new_page(viewport={"width": 1280, "height": 720})
         page.on("console", lambda event: faults.append(event.text) if event.type == "error" else None)
         page.on("pageerror", lambda error: faults.append(str(error)))
@@ -31,8 +24,7 @@ def test_each_slide_shows_and_each_explorer_lives(html: Path, tmp_path: Path) ->
         explorers = _each_slide(page)
         _explorers_keep_their_keys(page)
         count = page.evaluate("Reveal.getTotalSlides()")
-        chromium.close()
-    slides.print_pdf(html / "slides.html", tmp_path / "slides.pdf", executable)
+    slides.print_pdf(html / "slides.html", tmp_path / "slides.pdf", browser.find())
     printed = len(re.findall(rb"/Type /Page\b", (tmp_path / "slides.pdf").read_bytes()))
     assert faults == []
     assert explorers == ["similarity", "attention", "skip_ratios", "probes"]

@@ -29,14 +29,16 @@ class Cast(Mapping[str, Model]):
     """The models of a figure by label, each loaded when first asked for; empty where the edition lacks one.
 
     A label that ends in 'untrained' stands for the model before training. images: what all of them see. stand_in:
-    whether they are the zoo's, beside a ViT that is not. Shown in a notebook, it says which models these are, or that
-    there are none.
+    whether they are the zoo's, beside a ViT that is not. lacks: what an empty cast needs. Shown in a notebook, it says
+    which models these are, or that there are none.
     """
 
     def __init__(
-        self, figure: str, names: Mapping[str, Name], images: Images, stand_in: bool = False, **options: Any
-    ) -> None:
+        self, figure: str, names: Mapping[str, Name], images: Images, stand_in: bool = False, lacks: str = "",
+        **options: Any,
+    ) -> None:  # fmt: skip
         self.figure, self.names, self.images, self.stand_in = figure, dict(names), images, stand_in
+        self.lacks = lacks or ("" if names else "models that this edition does not name")
         self._options = options
         self._loaded: dict[str, Model] = {}
 
@@ -68,7 +70,7 @@ class Cast(Mapping[str, Model]):
     def _repr_html_(self) -> str:
         figure = f"<strong>{html.escape(self.figure)}</strong>"
         if not self.names:
-            return f"<p>{figure} is left out: it needs models that this edition does not name.</p>"
+            return f"<p>{figure} is left out: it needs {html.escape(self.lacks)}.</p>"
         trained = [(label, name) for label, name in self.names.items() if not label.endswith(UNTRAINED)]
         shown = ", ".join(
             f"{'' if label == title(name) else html.escape(label)} <code>{html.escape(title(name))}</code>".lstrip()
@@ -97,6 +99,8 @@ class Casting:
         present = {label: name for label, name in names.items() if name}
         if not present or len(present) < len(names):
             return Cast(figure, {}, self.images)
+        if waiting := [title(name) for name in present.values() if of_zoo(name) and name not in zoo.names()]:
+            return Cast(figure, {}, self.images, lacks=f"{', '.join(waiting)}, which are not trained yet")
         if any(related(name, self.vit) for name in present.values()):
             return Cast(figure, present, self.images, **self.own_options)
         foreign = [title(name) for name in present.values() if not of_zoo(name)]
@@ -123,6 +127,17 @@ class Casting:
             cards = {name: zoo.card(name) for name in (self.vit, vit_seed_2) if isinstance(name, str) and of_zoo(name)}
             names[SECOND + steps_beside(cards, title(vit_seed_2), title(self.vit))] = vit_seed_2
         return Cast("The control", names, self.images, **self.own_options)
+
+    def protocols(
+        self, vit_no_cutmix: Name | None, vit_mimetic: Name | None, vit_seed_2: Name | None, cnn: Name
+    ) -> Cast:
+        """Models trained with CutMix, without it, without it from a mimetic start, and with it again; and a CNN."""
+        own = vit_no_cutmix is None or related(vit_no_cutmix, self.vit)
+        cutmix, again, cnn = (self.vit, vit_seed_2, cnn) if own else (WHOLE, TWIN, "zoo/resnet")
+        return self.cast("This chapter", {
+            "CutMix": cutmix, "no CutMix": vit_no_cutmix, "no CutMix, mimetic start": vit_mimetic,
+            "CutMix, second start": again, "CNN": cnn,
+        })  # fmt: skip
 
     def series(self, figure: str, *series: Mapping[Any, Name] | None, vit_seed_2: Name | None = None) -> list[Cast]:
         """Models by the part of the data that they saw, one cast a series, all on the same images.

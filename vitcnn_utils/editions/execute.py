@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -70,7 +71,7 @@ def _attempt(task: Task, aside: str | None = None) -> Outcome:
     from papermill import PapermillExecutionError, execute_notebook
 
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=aside) as name, _own_kernel(Path(name)), _kernels(Path(name)) as kernel:
+    with tempfile.TemporaryDirectory(dir=aside) as name, _kernels(Path(name)) as kernel:
         source, target = Path(name) / task.name, Path(name) / f"executed-{task.name}"
         source.write_text(json.dumps(_with_report(json.loads(task.source))), encoding="utf-8")
         where = task.folder if Path(task.folder).is_dir() else None
@@ -117,20 +118,34 @@ def _is_preparation(cell: dict[str, Any]) -> bool:
     return not {"install", "parameters", "injected-parameters"}.isdisjoint(cell["metadata"].get("tags", []))
 
 
+_QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
+"""In these kernels, progress bars would be widgets, which a page without a kernel cannot show."""
+
+
 @contextmanager
 def _kernels(folder: Path) -> Iterator[type]:
-    """Gives a class of kernels that an interrupt or SIGTERM of this process kills; then the process ends.
+    """Gives a class of kernels of this very Python that an interrupt or SIGTERM of this process kills; then it ends.
 
     To raise at once, amid what asyncio does, would leave kernels, tracebacks, or a process that waits forever.
     folder: for the file with the kernel's key, so that it is gone with the folder.
     """
     from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpec
     from nbclient.exceptions import DeadKernelError
 
     started: list[Any] = []
     received: list[int] = []
 
     class Kernel(AsyncKernelManager):
+        # Whatever kernels the user has under the name 'python3'. What fails in a cell is in the notebook; in its log a
+        # kernel tells of interrupts, with a traceback, and warns that others could listen, though it talks to this
+        # machine alone.
+        kernel_spec = KernelSpec(
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"],
+            language="python",
+            env=_QUIET,
+        )
+
         def __init__(self, **options: Any) -> None:
             super().__init__(connection_file=str(folder / "kernel.json"), **options)
             started.append(self)
@@ -186,30 +201,6 @@ def _lost(error: BaseException) -> str:
     if name == "KilledWorker":
         return "stopped: its workers died, most likely for want of memory"
     return f"could not be run, {name}: {' '.join(str(error).split())[:300]}"
-
-
-_QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
-"""In these kernels, progress bars would be widgets, which a page without a kernel cannot show."""
-
-
-@contextmanager
-def _own_kernel(folder: Path) -> Iterator[None]:
-    """Let 'python3' be the interpreter that runs now, whatever kernels the user has under that name."""
-    from ipykernel.kernelspec import write_kernel_spec
-
-    # What fails in a cell is in the notebook; in its log a kernel tells of interrupts, with a traceback, and warns
-    # that others could listen, though it talks to this machine alone.
-    options = ["--log-level=CRITICAL"]
-    write_kernel_spec(str(folder / "kernels" / "python3"), overrides={"env": _QUIET}, extra_arguments=options)
-    old = os.environ.get("JUPYTER_PATH")
-    os.environ["JUPYTER_PATH"] = str(folder) + (os.pathsep + old if old else "")
-    try:
-        yield
-    finally:
-        if old is None:
-            del os.environ["JUPYTER_PATH"]
-        else:
-            os.environ["JUPYTER_PATH"] = old
 
 
 # Dask

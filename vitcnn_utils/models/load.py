@@ -103,9 +103,8 @@ def _load_zoo(
 ) -> tuple[nn.Module, dict[str, Any], Path | None]:
     from vitcnn_utils import zoo
     from vitcnn_utils.zoo.architectures import CLASSES, IMAGE_SIZE, MEAN, STD, build
-    from vitcnn_utils.zoo.recipes import find_recipe
 
-    module: Any = build(find_recipe(name))
+    module: Any = build(zoo.shape(name))
     classes, path = CLASSES, None
     if not untrained:
         path = file or zoo.weights_path(name)
@@ -143,30 +142,13 @@ def _load_timm(
         options |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
     try:
         module: Any = _create(source, image_size, options)
+        facts = _images_of(module)
     except Exception as error:  # timm's conversions of older weights raise errors of any kind where they do not fit
         at_size = "" if image_size is None else f" at image_size={image_size}"
         problem = f"timm cannot build {name}" if path is None else f"the weights in {path} do not fit {name}"
         raise VitcnnError(f"{problem}{at_size}: {_in_one_line(error)}") from error
     module.pretrained_cfg.pop("state_dict", None)
-    return module, _images_of(module, name), path
-
-
-def _images_of(module: Any, name: str) -> dict[str, Any]:
-    """Which images a module of timm takes, and how many classes it tells apart; VitcnnError if it does not say."""
-    from timm.data import resolve_model_data_config
-
-    try:
-        config = resolve_model_data_config(module)
-        channels, *size = (int(side) for side in config["input_size"])
-        mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
-        right = (
-            channels == len(mean) == len(std) == 3 and len(size) == 2 and 0 < min(size) <= max(size) <= LARGEST_IMAGE
-        )
-    except (TypeError, ValueError, KeyError):
-        right = False
-    if not right or min(std) <= 0:
-        raise VitcnnError(f"{name} does not say which images it takes: three channels, their mean and std, and a size")
-    return {"image_size": tuple(size), "mean": mean, "std": std, "num_classes": module.num_classes}
+    return module, facts, path
 
 
 def _create(name: str, image_size: int | None, options: dict[str, Any]) -> nn.Module:
@@ -178,6 +160,19 @@ def _create(name: str, image_size: int | None, options: dict[str, Any]) -> nn.Mo
         except TypeError:
             pass  # not a model of a fixed size: it takes images of any, unasked
     return timm.create_model(name, **options)
+
+
+def _images_of(module: Any) -> dict[str, Any]:
+    """Which images a module of timm takes, and how many classes it tells apart."""
+    from timm.data import resolve_model_data_config
+
+    config = resolve_model_data_config(module)
+    channels, *size = map(int, config["input_size"])
+    mean, std = (tuple(map(float, config[key])) for key in ("mean", "std"))
+    right_sides = len(size) == 2 and 0 < min(size) <= max(size) <= LARGEST_IMAGE
+    if not right_sides or not channels == len(mean) == len(std) == 3 or min(std) <= 0:
+        raise ValueError("it does not say which images it takes: three channels, their mean and std, and a size")
+    return {"image_size": tuple(size), "mean": mean, "std": std, "num_classes": module.num_classes}
 
 
 def _architecture(name: str, path: Path) -> str:

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from matplotlib.ticker import MaxNLocator
 
 from vitcnn_utils.plots import style
-from vitcnn_utils.plots.style import Figure, figure, panels, styled
+from vitcnn_utils.plots.style import Figure, figure, legend_below, panels, styled
 from vitcnn_utils.provenance import commit
 
 Log = Sequence[Mapping[str, Any]]
@@ -74,6 +75,30 @@ def distances_over_training(name: str, log: Log) -> Figure:
         "training images."
     )
     return figure(drawing, "", alt, caption, _made(), key="distances")
+
+
+@styled
+def courses(models: Mapping[str, xr.Dataset]) -> Figure:
+    """How far the near heads look, and how much is recognised, over the training; a line a model.
+
+    models: of `measures.training.courses`, by label.
+    """
+    drawing, (axes,) = panels(1, 2, height=2.7)
+    titles = {"distance": "near heads, % of uniform distance", "accuracy": "held-out accuracy"}
+    for ax, (name, title) in zip(axes, titles.items(), strict=True):
+        for label, course in models.items():
+            ax.plot(100 * course["step"] / course["step"][-1], course[name], label=label)
+        ax.set(title=title, xlabel="% of the training", ylim=(0, None))
+    legend_below(drawing, axes)
+    ends = (f"{label} {float(c['distance'][0]):.0f} to {float(c['distance'][-1]):.0f} % and accuracy "
+            f"{float(c['accuracy'][0]):.2f} to {float(c['accuracy'][-1]):.2f}"
+            for label, c in models.items())  # fmt: skip
+    alt = f"Two panels of curves over the training. From the first pass to the last: {'; '.join(ends)}."
+    caption = (
+        "After each pass over the training images. Left: the nearest quarter of the heads of the two lowest blocks, in "
+        "percent of the distance of uniform attention. Right: the share of held-out images that are named rightly."
+    )
+    return figure(drawing, "", alt, caption, _made(), key="courses")
 
 
 def _made() -> str:

@@ -1,13 +1,17 @@
 """Small models that the project trains itself and ships: recipes, trainer, weights, cards."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vitcnn_utils.errors import VitcnnError
+
+if TYPE_CHECKING:
+    from vitcnn_utils.zoo.recipes import Recipe
 
 FOLDER = Path(__file__).parent / "weights"
 
@@ -28,6 +32,18 @@ def card(name: str) -> dict[str, Any]:
         find_recipe(name)  # an unknown model cannot be trained either
         raise VitcnnError(f"{name} is not trained yet: run `vitcnn train {name}`; there are: {', '.join(names())}")
     return json.loads(path.read_text())
+
+
+def shape(name: str) -> "Recipe":
+    """The recipe that a zoo model is built by: the shape is that of its card, the rest that of the table.
+
+    Weights are kept when the table changes. Where there is no card, or an older one lacks a word, the table has it.
+    """
+    from vitcnn_utils.zoo.recipes import find_recipe
+
+    recipe, trained = find_recipe(name), card(name)["recipe"] if name in names() else {}
+    words = ("family", "readout", "heads", "skipless_block", "mimetic")
+    return replace(recipe, **{word: trained[word] for word in words if word in trained})
 
 
 def trainings() -> dict[str, str]:

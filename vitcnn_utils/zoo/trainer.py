@@ -7,9 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from math import sqrt
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
+from scipy.stats import binomtest
 from timm.data import Mixup
 from timm.layers import PatchDropout
 from timm.optim import create_optimizer_v2
@@ -320,10 +319,8 @@ def _images(name: str, pixels: Tensor, labels: Tensor) -> Images:
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
     """The 95 % interval of a share that was measured on `count` images (Wilson 1927)."""
-    z = NormalDist().inv_cdf(0.975)
-    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return centre - half, centre + half
+    interval = binomtest(round(share * count), count).proportion_ci(method="wilson")
+    return interval.low, interval.high
 
 
 def balanced_subset(labels: Tensor, fraction: float, seed: int) -> Tensor:
