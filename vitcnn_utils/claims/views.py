@@ -82,4 +82,5 @@ VIEWS = {
     "fig-13-architecture-cls-token": _view("probes", "the ViT by its CLS token", readout="cls", model=0, layer=5),
     "fig-13-architecture-": _view("probes", "ViT, CNN and ViT-GAP by the mean of all places", readout="mean",
                                   shown=35, layer=5),
+    "heads-": _view("attention-cutmix", "the heads of block 0, one by one", block=0),
 }  # fmt: skip
