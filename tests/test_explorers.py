@@ -195,7 +195,6 @@ FIELDS = {"ViT": fields(np.ones((2, 9, 9)), [0, 1]), "CNN": fields(np.ones((2, 9
         (lambda vit: explore_receptive_field({"ViT": vit, "CNN": FIELDS["CNN"]}, TWO), "not both"),
         (lambda vit: explore_receptive_field(FIELDS, before={"ViT": FIELDS["ViT"]}), "same labels"),
         (lambda vit: explore_receptive_field({"ViT": FIELDS["ViT"].values}), "'ViT' is not what `effective_receptive"),
-        (lambda vit: explore_skip_ratios({"ViT": counted()}), "6 spatial tokens: give grid"),
         (lambda vit: explore_skip_ratios({"CNN": units(3, 4)}), "at least one transformer"),
         (lambda vit: explore_skip_ratios({"ViT": counted()["ratio"]}), "'ViT' is not what `skip_ratios` returns"),
         (lambda vit: explore_attention(heads()[0], TWO), "give a model, or"),
