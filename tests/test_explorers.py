@@ -305,7 +305,7 @@ def test_heads_of_models(vit: Model, noise: Images) -> None:
     little = described(small_vit(), "little data")
     with torch.no_grad():
         little.attentions[0].qkv.weight.neg_()
-    explorer = explore_attention(vit, noise, small_data=little, n_images=3)
+    explorer = explore_attention(vit, noise, other=little, n_images=3)
     for i, model in enumerate((vit, little)):
         shown = unpacked(explorer, "relative")[i] * unpacked(explorer, "peak")[i][..., None]
         np.testing.assert_allclose(shown, attention_maps(model, noise[:3]).values[..., 1:], atol=0.005)
