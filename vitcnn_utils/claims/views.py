@@ -41,6 +41,7 @@ VIEWS = {
     "fig-2-ahead": _view("similarity", "whether the ridge lies below the diagonal", pair=2, axes="depth", column=45),
     "fig-2-last-third": _view("similarity", "the row of the ViT's last layer", pair=2, axes="depth", row=LAST),
     "fig-2-cls": _view("similarity", "the row of the ViT's last layer", pair=2, axes="depth", row=LAST),
+    "heads-": _view("attention-cutmix", "block 0 of the model with CutMix, then of the one without", model=0, block=0),
     "fig-3-mix": _view("attention", "the heads of block 0, one by one", model=0, block=0),
     "fig-3-global": _view("attention", "the heads of the last block, one by one", model=0, block=LAST),
     "fig-4-little-data": _view("attention", "block 0 after training on little data", model=1, block=0),
@@ -82,5 +83,4 @@ VIEWS = {
     "fig-13-architecture-cls-token": _view("probes", "the ViT by its CLS token", readout="cls", model=0, layer=5),
     "fig-13-architecture-": _view("probes", "ViT, CNN and ViT-GAP by the mean of all places", readout="mean",
                                   shown=35, layer=5),
-    "heads-": _view("attention-cutmix", "the heads of block 0, one by one", block=0),
 }  # fmt: skip
