@@ -113,12 +113,9 @@ def estimate(statistic: Callable[..., float], *arrays: xr.DataArray | xr.Dataset
     low, high = (float(bound) for bound in jackknife(statistic, *parted).values)
     images = [f"{a.attrs['n_images']:,} images in " for a in parted if "left_out" in a.dims and "n_images" in a.attrs]
     over = f"{images[0] if images else ''}{counts.pop()} parts"
-    # A staircase, as the depth of the most similar layer, may not change at all.
-    return (
-        Estimate(value, (low, high), over)
-        if low != high
-        else Estimate(value, over=f"{over}: the same without any of them")
-    )
+    if math.isclose(low, high, rel_tol=1e-9, abs_tol=1e-12):  # a staircase, as the depth of the most similar layer
+        return Estimate(value, over=f"{over}: the same without any of them")
+    return Estimate(value, (low, high), over)
 
 
 def whole(array: Any) -> Any:
