@@ -210,6 +210,8 @@ class Part:
     @property
     def power(self) -> str:
         """The same in words."""
+        if not math.isfinite(self.resolution):
+            return f"it is not defined without some of {self.estimate.over} ({self.statistic})"
         return (
             f"{self.estimate.over or 'this sample'} would show, in 4 of 5 cases, what lies "
             f"{self.words(self.resolution)} {self.side} the threshold ({self.statistic})"

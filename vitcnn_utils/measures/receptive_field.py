@@ -302,11 +302,12 @@ def largest_growth(sizes: xr.Dataset, window: float = 0.25) -> tuple[float, floa
     """The largest share of a model's growth that lies in `window` of its depth, and the middle of that window.
 
     Growth is that of radius_50 from the first layer to its largest, by linear interpolation over depth, so that the
-    number of layers does not matter. NaN for a model that grows by less than a pixel, or has fewer than two layers.
+    number of layers does not matter. NaN for a model that has fewer than two layers, or grows by less than a tenth of a
+    pixel: rings of pixels around the centre lie about so far apart.
     """
     depth, radius = sizes["depth"].values, sizes["radius_50"].values
     growth = radius.max() - radius[0] if len(radius) > 1 else 0.0
-    if not growth >= 1:
+    if not growth >= 0.1:
         return float("nan"), float("nan")
     starts = np.linspace(depth[0], depth[-1] - window, 101)
     shares = (np.interp(starts + window, depth, radius) - np.interp(starts, depth, radius)) / growth
