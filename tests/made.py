@@ -84,6 +84,15 @@ def layers(*maps: xr.DataArray) -> xr.DataArray:
     )
 
 
+def scattered(probes: xr.Dataset, by: float = 0.1, readout: str = "") -> xr.Dataset:
+    """Probes whose accuracy, of all read-outs or one, is `by` higher or lower by draw, on average the same."""
+    draws = by * np.resize([1, -1], probes.sizes["draw"])
+    change = xr.DataArray(draws - draws.mean(), dims="draw")
+    if readout:
+        change = change * (probes["readout"] == readout)
+    return probes.assign(accuracy=probes["accuracy"] + change)
+
+
 def elsewhere() -> xr.DataArray:
     """Every token is most like the first patch."""
     values = token_map()

@@ -11,7 +11,8 @@ from vitcnn_utils.provenance import words
 MIME = "application/vnd.vitcnn.claims+json"
 """Under this type an executed notebook carries its claims as data, for the ledger."""
 
-SCHEMA = 1
+SCHEMA = 2
+"""The version of book/_extra/claims.schema.json."""
 
 # A verdict is told by word, by shape and by colour; colours as in the figures, readable on light and on dark.
 SHAPES = {HOLDS: "●", HOLDS_TOO: "◐", FAILS: "✕", CLOSE: "≈", CANNOT: "–"}

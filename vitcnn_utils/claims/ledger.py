@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from vitcnn_utils.measures.intervals import jackknife, left_out
+from vitcnn_utils.measures.intervals import draws_and_images, jackknife, left_out, whole
 from vitcnn_utils.provenance import Facts, distinct, facts
 
 Arrays = tuple[xr.DataArray | xr.Dataset, ...]
@@ -101,36 +101,28 @@ class Estimate:
 
 
 def estimate(statistic: Callable[..., float], *arrays: xr.DataArray | xr.Dataset) -> Estimate:
-    """A statistic of arrays; with its interval by the jackknife, where they say how they vary over the images.
+    """A statistic of arrays; with its interval, where they say how they vary.
 
-    That is where they have `left_out` (see `intervals.jackknife`) or are data sets with values by image.
+    Over the images, where they have `left_out` (see `intervals.jackknife`) or are data sets with values by image; and
+    over draws of the shots, where they have several (see `intervals.draws_and_images`).
     """
     parted = [left_out(a) if isinstance(a, xr.Dataset) and a.sizes.get("sample", 0) > 1 else a for a in arrays]
-    value = float(statistic(*map(whole, parted)))
+    value = float(statistic(*(whole(one) for one in parted)))
     counts = {a.sizes["left_out"] - 1 for a in parted if "left_out" in a.dims}
-    if len(counts) != 1:
+    draws = {a.sizes.get("draw", 1) for a in arrays}
+    images = [f"{a.attrs.get('n_test', a.attrs['n_images']):,} {'test ' * ('n_test' in a.attrs)}images in "
+              for a in parted if "left_out" in a.dims and "n_images" in a.attrs]  # fmt: skip
+    over = "".join(f"{images[0] if images else ''}{count} parts" for count in counts)
+    if len(draws) == 1 and max(draws) > 1 and len(counts) < 2:
+        low, high = (float(bound) for bound in draws_and_images(statistic, *parted).values)  # type: ignore[arg-type]
+        over = " and ".join(filter(None, [f"{max(draws)} draws", over]))
+    elif len(counts) == 1:
+        low, high = (float(bound) for bound in jackknife(statistic, *parted).values)
+    else:
         return Estimate(value, over="not measured without some of the same images")
-    low, high = (float(bound) for bound in jackknife(statistic, *parted).values)
-    images = [f"{a.attrs['n_images']:,} images in " for a in parted if "left_out" in a.dims and "n_images" in a.attrs]
-    over = f"{images[0] if images else ''}{counts.pop()} parts"
     if math.isclose(low, high, rel_tol=1e-9, abs_tol=1e-12):  # a staircase, as the depth of the most similar layer
         return Estimate(value, over=f"{over}: the same without any of them")
     return Estimate(value, (low, high), over)
-
-
-def whole(array: Any) -> Any:
-    """An array of all images, where it is also given with some left out."""
-    return array.isel(left_out=0, drop=True) if "left_out" in array.dims else array
-
-
-def over_draws(values: xr.DataArray | np.ndarray) -> Estimate:
-    """The mean of as many values as there were draws, with Student's interval; without one for a single draw."""
-    draws = np.asarray(values, dtype=float)
-    mean = float(draws.mean())
-    if draws.size < 2:
-        return Estimate(mean, over="one draw")
-    half = float(stats.t.ppf(0.975, draws.size - 1) * draws.std(ddof=1) / np.sqrt(draws.size))
-    return Estimate(mean, (mean - half, mean + half), f"{draws.size} draws")
 
 
 def difference_of_shares(a: float, b: float, n: int) -> Estimate:
@@ -177,6 +169,12 @@ class Part:
         assert own is not None
         made_of = facts(*itertools.chain(*all_three))
         return cls(statistic, own, side, threshold, why, unit, whose, controls, second, made_of)
+
+    def magnitude(self) -> "Part":
+        """The same of absolute values."""
+        own, control, again = (e and e.magnitude() for e in (self.estimate, self.control, self.again))
+        assert own is not None
+        return replace(self, estimate=own, control=control, again=again)
 
     @property
     def rule(self) -> str:
@@ -299,7 +297,7 @@ class Claim:
         return distinct(itertools.chain(*(part.made_of for part in self.parts)))
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, with verdicts, for machines, see book/claims.schema.json; numbers that are missing are None."""
+        """All of it, for machines, see book/_extra/claims.schema.json; numbers that are missing are None."""
         parts = [asdict(part) | {"rule": part.rule, "verdict": self.verdict_of(part)} for part in self.parts]
         for part in parts:
             del part["made_of"]

@@ -8,6 +8,7 @@ import xarray as xr
 
 from vitcnn_utils.explorers.base import Explorer, Page, depths_of, measured, number, numbered, quantize, stops, word
 from vitcnn_utils.images import Images
+from vitcnn_utils.measures.intervals import whole
 from vitcnn_utils.measures.localization import DIMS, best_patch, contrast, layer_patch_similarity, localization_rate
 from vitcnn_utils.models.facts import Model
 
@@ -35,7 +36,7 @@ def explore_localization(
     """
     form = "what `layer_patch_similarity` returns"
     similarities = measured(models, images, _of_last_grid, lambda one: one.dims[-4:] == DIMS, form, most=4)
-    layered = [_with_layer(one) for one in similarities.values()]
+    layered = [_with_layer(whole(one)) for one in similarities.values()]
     arrays = [_arrays(one) for one in layered]
     depths, grids = [depths_of(one) for one in layered], [one.shape[1:3] for one in layered]
     slider, (rows, columns) = stops(depths), np.max(grids, axis=0)

@@ -34,6 +34,7 @@ def skip_ratios(model: Model, images: "Images", batch_size: int | None = None) -
     a prefix token, such as 'CLS'. projected (block): whether z is a projection. The stages of a CNN or a Swin have
     different numbers of places: these are averaged, image by image, into one spatial token. A branch that gives exactly
     0, as in a ResNet before training, has ratio infinity and cosine_branch NaN; a branch without a skip is NaN in all.
+    attrs['grid']: rows and columns of the spatial tokens.
 
     batch_size: images at once; None for as many as fit in memory.
     Raises VitcnnError, with the branch's name, for NaN or Inf.
@@ -64,7 +65,7 @@ def skip_ratios(model: Model, images: "Images", batch_size: int | None = None) -
     return _by_block(model, branches, {
         "ratio": ratio, "ratio_of_means": ratio_of_means, "median": median, "cosine_branch": cosine_branch,
         "cosine_sum": cosine_sum, "ratio_by_image": ratios,
-    }).assign_attrs(provenance.of(model, images))  # fmt: skip
+    }).assign_attrs(provenance.of(model, images) | ({"grid": model.grid} if model.grid else {}))  # fmt: skip
 
 
 def _compare(z: Tensor, f: Tensor, by_token: bool, name: str) -> Tensor:

@@ -8,6 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from vitcnn_utils.measures.intervals import whole
 from vitcnn_utils.measures.localization import contrast, localization_rate
 from vitcnn_utils.plots import style
 from vitcnn_utils.plots.style import Figure, figure, heat_map, panels, styled
@@ -34,7 +35,8 @@ def token_maps(maps: Mapping[str, xr.DataArray], name: str, baseline: xr.DataArr
     at the same places of the image in every row. The maps of a column share a colour scale. baseline:
     the same of the raw patches, a last row with a scale of its own. name: 'fig-9' or 'fig-10'.
     """
-    rows = {**maps} if baseline is None else {**maps, "raw patches": baseline}
+    maps = {title: whole(similarity) for title, similarity in maps.items()}
+    rows = maps if baseline is None else {**maps, "raw patches": whole(baseline)}
     drawing, axes = panels(len(rows), len(PLACES), height=0.7 + 1.6 * len(rows))
     for column, place in zip(axes.T, PLACES, strict=True):
         compared = [_at(similarity, place) for similarity in maps.values()]
@@ -43,7 +45,7 @@ def token_maps(maps: Mapping[str, xr.DataArray], name: str, baseline: xr.DataArr
             mesh = _token_map(ax, values, place, vmin=low, vmax=high)
         style.colour_bar(drawing, mesh, list(column[: len(maps)]), location="bottom", aspect=14, shrink=0.8)
     if baseline is not None:
-        shown = [_at(baseline, place) for place in PLACES]
+        shown = [_at(rows["raw patches"], place) for place in PLACES]
         for ax, place, values in zip(axes[-1], PLACES, shown, strict=True):
             mesh = _token_map(ax, values, place, vmin=np.nanmin(shown), vmax=1)
         style.colour_bar(drawing, mesh, list(axes[-1]), location="bottom", aspect=40, shrink=0.5)
@@ -89,7 +91,7 @@ def by_layer(layers: Mapping[str, xr.DataArray], key: str = "layers") -> Figure:
     """
     drawing, (axes,) = panels(1, 2, height=3.0)
     ends = []
-    for name, similarity in layers.items():
+    for name, similarity in ((name, whole(maps)) for name, maps in layers.items()):
         rates = localization_rate(similarity).sel(region="all")
         excess = contrast(similarity)["difference"].mean(["row", "col"])
         look = style.model_style(name)

@@ -6,6 +6,7 @@ import xarray as xr
 from matplotlib.ticker import MaxNLocator
 
 from vitcnn_utils.measures.cka import CEILING, FLOOR, lower_third, subsets, upper_half
+from vitcnn_utils.measures.intervals import whole
 from vitcnn_utils.measures.probes import at_depth
 from vitcnn_utils.plots import style
 from vitcnn_utils.plots.style import Figure, figure, panels, styled
@@ -22,6 +23,7 @@ def similarity_by_data(series: Sequence[xr.DataArray]) -> Figure:
 
     series: of `same_blocks`, a panel each.
     """
+    series = [whole(curves) for curves in series]
     drawing, axes = panels(1, len(series), width=3.6 * len(series), height=3.2, sharey=True)
     for ax, curves in zip(axes[0], series, strict=True):
         for label, (colour, marker) in zip(subsets(curves), _PARTS, strict=False):
