@@ -6,38 +6,28 @@ Where a forward pass would be the same for all routes, activations are recorded 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import others
 import torch
-from others import (
-    ProbeWork,
-    all_maps_kept,
-    noise,
-    openerf,
-    played_back,
-    positive_network,
-    pytorch_cka,
-    response_of_the_centre,
-    ridge_classifiers,
-    ridge_classifiers_cv,
-    save,
-    shares,
-    textbook_cka,
-    torch_cka,
-)
+from others import noise, played_back
 
-from vitcnn_utils.images import Images
+from vitcnn_utils.images import Images, load_images
 from vitcnn_utils.measures.attention import head_distances
 from vitcnn_utils.measures.cka import layer_similarity
+from vitcnn_utils.measures.localization import token_patch_similarity
 from vitcnn_utils.measures.probes import STRENGTHS, layer_probes
 from vitcnn_utils.measures.receptive_field import effective_receptive_fields, frozen
+from vitcnn_utils.measures.residual import skip_ratios
 from vitcnn_utils.models.facts import Layer, Model
 from vitcnn_utils.models.load import load_model
 
 THIS, FORWARD, BOTH_WAYS = "vitcnn_utils", "forward pass", "forward and backward pass"
+GRID, LEAVE_ONE_OUT = "scikit-learn, RidgeClassifier", "scikit-learn, RidgeClassifierCV"
+MAPS_KEPT = "timm, all maps kept"
 OURS, OTHER, PASS = "ours", "other", "pass"
 Call = Callable[[Model, Images], Any]
 
@@ -110,32 +100,26 @@ def cka_of_recorded(model: Model, images: Images, layers: Sequence[Layer], names
     """All pairs of layers, from activations that are there already. names: of the other libraries to compare with."""
     recorded, numbers = played_back(model, images, layers)
     activations = recorded.module.activations
-    routes = {
-        "pytorch-cka": Route("pytorch-cka", OTHER, lambda: pytorch_cka(recorded, numbers), aim=1.5, package="cka"),
-        "torch_cka": Route("torch_cka", OTHER, lambda: torch_cka(recorded, numbers), aim=15, package="torch_cka"),
-    }
-    ours = Route(THIS, OURS, lambda: layer_similarity(recorded, recorded, numbers, len(images)).values)
-    return Comparison(
-        f"CKA alone, {images.pixels.shape[1]} px",
-        f"{len(layers)} layers of {model.name}, {len(images)} images, {activations[-1][0].numel():,} numbers each",
-        (ours, *(routes[name] for name in names)),
-        exact=lambda: textbook_cka(activations),
+    routes = (
+        Route(THIS, OURS, lambda: layer_similarity(recorded, recorded, numbers, len(images)).values),
+        Route("pytorch-cka", OTHER, lambda: others.pytorch_cka(recorded, numbers), aim=1.5, package="cka"),
+        Route("torch_cka", OTHER, lambda: others.torch_cka(recorded, numbers), aim=15, package="torch_cka"),
     )
+    measure = f"CKA alone, {images.pixels.shape[1]} px"
+    work = f"{len(layers)} layers of {model.name}, {len(images)} images, {activations[-1][0].numel():,} numbers each"
+    chosen = tuple(route for route in routes if route.name in (THIS, *names))
+    return Comparison(measure, work, chosen, lambda: others.textbook_cka(activations))
 
 
 def cka_with_forward(model: Model, images: Images) -> Comparison:
     """All pairs of layers of a model, its forward pass included."""
-    layers = hookable(model)
-    named = replace(model, layers=layers)
-    return Comparison(
-        "CKA, with the model",
-        f"{len(layers)} layers of {model.name}, {_said(images)}",
-        (
-            Route(THIS, OURS, lambda: layer_similarity(named, named, images, len(images)).values),
-            Route("pytorch-cka", OTHER, lambda: pytorch_cka(named, images), package="cka"),
-            forward_pass(model, images, len(images)),
-        ),
+    named = replace(model, layers=hookable(model))
+    routes = (
+        Route(THIS, OURS, lambda: layer_similarity(named, named, images, len(images)).values),
+        Route("pytorch-cka", OTHER, lambda: others.pytorch_cka(named, images), package="cka"),
+        forward_pass(model, images, len(images)),
     )
+    return Comparison("CKA, with the model", f"{len(named.layers)} layers of {model.name}, {_said(images)}", routes)
 
 
 def hookable(model: Model) -> list[Layer]:
@@ -149,16 +133,13 @@ def hookable(model: Model) -> list[Layer]:
 
 def attention_distance(model: Model, images: Images) -> Comparison:
     """All heads of all blocks."""
-    return Comparison(
-        "Attention distance",
-        f"all heads of {model.name}, {_said(images)}",
-        (
-            Route(THIS, OURS, lambda: head_distances(model, images).distance.values),
-            Route("timm, all maps kept", OTHER, all_maps_kept(model, images, torch.float32)),
-            forward_pass(model, images, 64, aim=1.6),
-        ),
-        exact=all_maps_kept(model, images, torch.float64),
+    routes = (
+        Route(THIS, OURS, lambda: head_distances(model, images).distance.values),
+        Route(MAPS_KEPT, OTHER, others.all_maps_kept(model, images, torch.float32)),
+        forward_pass(model, images, 64, aim=1.6),
     )
+    exact = others.all_maps_kept(model, images, torch.float64)
+    return Comparison("Attention distance", f"all heads of {model.name}, {_said(images)}", routes, exact)
 
 
 # Effective receptive fields
@@ -170,29 +151,25 @@ def receptive_field(model: Model, images: Images, layers: Sequence[str], folder:
     So the two estimate different things. They agree where no gradient is negative, and are held against the exact field
     of a network of that kind.
     """
-    pictures = save(images, folder / "images")
-    positive, small = positive_network(), Images("noise", noise(4, 9))
-    small_pictures = save(small, folder / "small")
-    return Comparison(
-        f"Receptive fields, {len(layers)} layer{'s' if len(layers) > 1 else ''}",
-        f"{layers[0] if len(layers) == 1 else 'all blocks'} of {model.name}, {_said(images)}",
-        (
-            Route(
-                THIS,
-                OURS,
-                lambda: effective_receptive_fields(model, images, layers, channels=1),
-                values=lambda: shares(effective_receptive_fields(positive, small, ["1"])[0].values),
-            ),
-            Route(
-                "openerf",
-                OTHER,
-                lambda: [openerf(model, pictures, layer) for layer in layers],
-                values=lambda: openerf(positive, small_pictures, "1"),
-                package="openerf",
-            ),
-            *([forward_and_backward(model, images, aim=1.3)] if len(layers) == 1 else []),
+    pictures = others.save(images, folder / "images")
+    positive, small = others.positive_network(), Images("noise", noise(4, 9))
+    small_pictures = others.save(small, folder / "small")
+    routes = [
+        Route(
+            THIS, OURS, lambda: effective_receptive_fields(model, images, layers, channels=1),
+            values=lambda: others.shares(effective_receptive_fields(positive, small, ["1"])[0].values),
         ),
-        exact=lambda: shares(response_of_the_centre(positive, small)),
+        Route(
+            "openerf", OTHER, lambda: [others.openerf(model, pictures, layer) for layer in layers],
+            values=lambda: others.openerf(positive, small_pictures, "1"), package="openerf",
+        ),
+    ]  # fmt: skip
+    if len(layers) == 1:
+        routes.append(forward_and_backward(model, images, aim=1.3))
+    measure = f"Receptive fields, {len(layers)} layer{'s' if len(layers) > 1 else ''}"
+    work = f"{layers[0] if len(layers) == 1 else 'all blocks'} of {model.name}, {_said(images)}"
+    return Comparison(
+        measure, work, tuple(routes), lambda: others.shares(others.response_of_the_centre(positive, small))
     )
 
 
@@ -218,18 +195,15 @@ def token_probes(model: Model, images: Images, layer: Layer, shots: int = 10) ->
         result = layer_probes(recorded, numbers, None, ["token"], shots, draws=1, batch_size=len(numbers))
         return result.token_accuracy.values.ravel()
 
-    work = ProbeWork.of(recorded, images, shots)
-    grid, leave_one_out = lambda: ridge_classifiers(work), lambda: ridge_classifiers_cv(work)
-    return Comparison(
-        "Linear probes",
-        f"{len(work.features)} tokens of {layer.name} of {model.name}, {len(STRENGTHS)} strengths, {shots} shots",
-        (
-            Route(THIS, OURS, ours),
-            Route("scikit-learn, RidgeClassifier", OTHER, grid, package="sklearn"),
-            Route("scikit-learn, RidgeClassifierCV", OTHER, leave_one_out, lambda: None, package="sklearn"),
-        ),
-        exact=grid,
+    work = others.ProbeWork.of(recorded, images, shots)
+    grid, leave_one_out = partial(others.ridge_classifiers, work), partial(others.ridge_classifiers_cv, work)
+    routes = (
+        Route(THIS, OURS, ours),
+        Route(GRID, OTHER, grid, package="sklearn"),
+        Route(LEAVE_ONE_OUT, OTHER, leave_one_out, lambda: None, package="sklearn"),
     )
+    tokens = f"{len(work.features)} tokens of {layer.name} of {model.name}"
+    return Comparison("Linear probes", f"{tokens}, {len(STRENGTHS)} strengths, {shots} shots", routes, grid)
 
 
 # Beside the model alone
@@ -262,13 +236,44 @@ def in_bfloat16(measure: str, work: str, name: str, call: Call) -> Comparison:
         _wait(model)
         return values
 
+    routes = (Route(THIS, OURS, run), forward_pass(model, images, aim=1.3))
     return Comparison(
-        measure,
-        f"{work} of {name} in bfloat16, {_said(images)}",
-        (Route(THIS, OURS, run), forward_pass(model, images, aim=1.3)),
-        exact=lambda: call(full, images),
-        device="cuda",
+        measure, f"{work} of {name} in bfloat16, {_said(images)}", routes, lambda: call(full, images), "cuda"
     )
+
+
+# All comparisons
+
+
+def zoo(n: int) -> tuple[Model, Images]:
+    return load_model("zoo/vit-cls", device="cpu"), load_images("cifar10", n=n)
+
+
+def untrained(name: str, n: int) -> tuple[Model, Images]:
+    return load_model(name, weights="untrained", device="cpu"), Images("noise", noise(n, 224))
+
+
+def _cka_small(folder: Path) -> Comparison:
+    model, images = zoo(256)
+    return cka_of_recorded(model, images, hookable(model), ["pytorch-cka", "torch_cka"])
+
+
+def _cka_large(folder: Path) -> Comparison:
+    """Without torch_cka, which makes every Gram matrix again for every pair: it is slow enough at the small size."""
+    model, images = untrained("vit_tiny_patch16_224", 256)
+    layers = [layer for layer in model.layers if layer.kind in ("attention", "mlp", "block")]
+    return cka_of_recorded(model, images, layers, ["pytorch-cka"])
+
+
+def _last_fields(folder: Path, count: int) -> Comparison:
+    """Of the last blocks, over as many images as in the paper."""
+    model, images = untrained("vit_tiny_patch16_224", 32)
+    return receptive_field(model, images, [layer.name for layer in model.blocks[-count:]], folder)
+
+
+def _probes(folder: Path) -> Comparison:
+    model, images = zoo(500)
+    return token_probes(model, images, model.blocks[-1])
 
 
 def all_pairs(model: Model, images: Images) -> np.ndarray:
@@ -277,3 +282,39 @@ def all_pairs(model: Model, images: Images) -> np.ndarray:
 
 def all_heads(model: Model, images: Images) -> np.ndarray:
     return head_distances(model, images, 256).distance.values
+
+
+class Planned(NamedTuple):
+    """A comparison to be made, given a folder for images, and how often each of its routes is timed."""
+
+    make: Callable[[Path], Comparison]
+    rounds: dict[str, int]
+    on_gpu: bool = False
+
+
+def _book(measure: str, work: str, call: Call, n: int = 256) -> Planned:
+    return Planned(lambda _: beside_forward(measure, work, *zoo(n), call), {THIS: 5, FORWARD: 5})
+
+
+def _on_gpu(measure: str, work: str, call: Call) -> Planned:
+    name = "vit_large_patch16_224"
+    return Planned(lambda _: in_bfloat16(measure, work, name, call), {THIS: 5, FORWARD: 5}, on_gpu=True)
+
+
+PLAN = {
+    "cka-32": Planned(_cka_small, {THIS: 15, "pytorch-cka": 15, "torch_cka": 2}),
+    "cka-224": Planned(_cka_large, {THIS: 15, "pytorch-cka": 15}),
+    "cka-model": Planned(lambda _: cka_with_forward(*zoo(256)), {THIS: 15, "pytorch-cka": 15, FORWARD: 15}),
+    "attention": Planned(
+        lambda _: attention_distance(*untrained("vit_small_patch16_224", 16)), {THIS: 5, MAPS_KEPT: 5, FORWARD: 5}
+    ),
+    "erf-1": Planned(lambda folder: _last_fields(folder, 1), {THIS: 5, "openerf": 3, BOTH_WAYS: 5}),
+    "erf-12": Planned(lambda folder: _last_fields(folder, 12), {THIS: 3, "openerf": 3}),
+    "probes": Planned(_probes, {THIS: 5, GRID: 3, LEAVE_ONE_OUT: 3}),
+    "book-erf": Planned(lambda _: exact_receptive_field(*zoo(8)), {THIS: 3, BOTH_WAYS: 3}),
+    "book-probes": _book("Linear probes", "all blocks, read-outs and draws", layer_probes, 500),
+    "book-skips": _book("Skip ratios", "all branches and tokens", skip_ratios),
+    "book-places": _book("Token-patch similarity", "last block", token_patch_similarity),
+    "gpu-cka": _on_gpu("CKA", "all pairs of layers", all_pairs),
+    "gpu-attention": _on_gpu("Attention distance", "all heads", all_heads),
+}

@@ -17,7 +17,6 @@ sys.path.insert(0, str(ROOT / "tests" / "book"))
 import browser  # noqa: E402
 import weight  # noqa: E402
 from conftest import serve  # noqa: E402
-from playwright.sync_api import sync_playwright  # noqa: E402
 
 # When the explorer of the address was first painted, in ms after the navigation began: two frames after it is there.
 FIRST = """
@@ -71,11 +70,9 @@ def main() -> None:
     parser.add_argument("--html", type=Path, default=ROOT / "_build" / "html", help="the built book")
     arguments = parser.parse_args()
     html = arguments.html.resolve()
-    with serve(html) as site, sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=browser.find(), args=browser.ARGUMENTS)
+    with serve(html) as site, browser.chromium() as chromium:
         print_explorers(chromium, site, html, arguments.rounds)
         print_pages(chromium, site, html)
-        chromium.close()
 
 
 def print_explorers(chromium: Any, site: str, html: Path, rounds: int) -> None:

@@ -52,9 +52,9 @@ def machine() -> dict[str, Any]:
 
 
 def peak_memory(run: Callable[[], Any], device: str) -> tuple[Any, int | None]:
-    """What `run` gives, and by how many bytes the memory in use rose at most meanwhile; None where nobody tells.
+    """What `run` gives, and by how many bytes the memory in use rose at most meanwhile.
 
-    On the CPU that of the process, as Linux counts it, libraries' own buffers included.
+    On the CPU that of the process, as Linux counts it, libraries' own buffers included; None on other systems.
     """
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()

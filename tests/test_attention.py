@@ -279,41 +279,40 @@ def subset_by_hand(vit, resnet, images, heads, layer, pooled):
     return linear_cka(features.flatten(1).numpy(), other.flatten(1).numpy())
 
 
-@pytest.mark.parametrize("size", [1, 3])
-def test_subsets_side_by_side(vit, resnet, size):
+def test_subsets_side_by_side(vit, resnet):
     images = noise_images(24)
-    found = head_subset_similarity(vit, resnet, images, size=size)
-    assert found.cka.dims == ("subset", "layer")
-    assert found.layer.values.tolist() == [layer.name for layer in resnet.blocks[:5]]
     distance = head_distances(vit, images).distance.sel(block=0).values
     order = np.argsort(distance)
-    assert len(found.subset) == 4 - size + 1
-    for i, heads in enumerate(found.heads.values):
-        assert heads.tolist() == order[i : i + size].tolist()
-        assert found.distance[i].item() == pytest.approx(distance[heads].mean(), rel=1e-5)
-        for name, pooled in (("cka", False), ("cka_pooled", True)):
-            for layer in (resnet.blocks[0], resnet.blocks[4]):
-                expected = subset_by_hand(vit, resnet, images, heads.tolist(), layer, pooled)
-                assert found[name].sel(layer=layer.name)[i].item() == pytest.approx(expected, abs=1e-4)
-    assert np.all(np.diff(found.distance) > 0)
+    for size, found in head_subset_similarity(vit, resnet, images, sizes=(1, 3)).items():
+        assert found.cka.dims == ("subset", "layer")
+        assert found.layer.values.tolist() == [layer.name for layer in resnet.blocks[:5]]
+        assert len(found.subset) == 4 - size + 1 and found.attrs["size"] == size
+        for i, heads in enumerate(found.heads.values):
+            assert heads.tolist() == order[i : i + size].tolist()
+            assert found.distance[i].item() == pytest.approx(distance[heads].mean(), rel=1e-5)
+            for name, pooled in (("cka", False), ("cka_pooled", True)):
+                for layer in (resnet.blocks[0], resnet.blocks[4]):
+                    expected = subset_by_hand(vit, resnet, images, heads.tolist(), layer, pooled)
+                    assert found[name].sel(layer=layer.name)[i].item() == pytest.approx(expected, abs=1e-4)
+        assert np.all(np.diff(found.distance) > 0)
 
 
 def test_layers_of_the_cnn_keep_the_order_asked_for(vit, resnet):
     images = noise_images(24)
-    there = head_subset_similarity(vit, resnet, images, size=2, cnn_layers=resnet.blocks[:3])
-    back = head_subset_similarity(vit, resnet, images, size=2, cnn_layers=resnet.blocks[2::-1])
+    there = head_subset_similarity(vit, resnet, images, sizes=(2,), cnn_layers=resnet.blocks[:3])[2]
+    back = head_subset_similarity(vit, resnet, images, sizes=(2,), cnn_layers=resnet.blocks[2::-1])[2]
     np.testing.assert_allclose(back.cka.values, there.cka.values[:, ::-1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("size", [0, 5])
 def test_no_such_subset(vit, resnet, noise, size):
-    with pytest.raises(VitcnnError, match="4 heads a block: give a size from 1 to 4"):
-        head_subset_similarity(vit, resnet, noise, size=size)
+    with pytest.raises(VitcnnError, match="4 heads a block: give sizes from 1 to 4"):
+        head_subset_similarity(vit, resnet, noise, sizes=(1, size))
 
 
 def test_a_cnn_without_units_needs_its_layers_named(vit, noise):
     plain = described(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)))
     with pytest.raises(VitcnnError, match="name its layers with cnn_layers"):
         head_subset_similarity(vit, plain, noise)
-    found = head_subset_similarity(vit, plain, noise, size=4, cnn_layers=plain.layers)
+    found = head_subset_similarity(vit, plain, noise, cnn_layers=plain.layers)[4]
     assert found.cka.shape == (1, 2)

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from textbook import biased_cka, cka, left_as_it_was, model_of, noise_images
 from torch import nn
 
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.measures.cka import STRIP, WIDTH, centred_gram, hsic, layer_similarity, linear_cka
+from vitcnn_utils.measures.cka import STRIP, WIDTH, centred_gram, hsic, layer_similarities, layer_similarity, linear_cka
 from vitcnn_utils.measures.cka import cka as cka_of
 from vitcnn_utils.models.load import load_model
 from vitcnn_utils.run import minibatches
@@ -290,6 +291,14 @@ def test_all_layers_of_one_model(name, request):
     twin = load_model(f"zoo/{'vit-cls' if name == 'vit' else 'resnet'}", "untrained", device="cpu")
     twin.module.load_state_dict(model.module.state_dict())
     np.testing.assert_allclose(result, layer_similarity(model, twin, noise_images(12), batch_size=6), atol=1e-6)
+
+
+def test_three_maps_of_two_models_in_one_pass(vit, resnet):
+    images = noise_images(24)
+    how = {"batch_size": 8, "seed": 3, "left_out": True, "clip_norms": True}
+    pairs = (vit, vit), (resnet, resnet), (vit, resnet)
+    for found, (a, b) in zip(layer_similarities(vit, resnet, images, **how), pairs, strict=True):
+        xr.testing.assert_identical(found, layer_similarity(a, b, images, **how))
 
 
 def test_one_model_runs_once_a_batch(vit, monkeypatch):

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from test_claims_locality import heads_of
+from claim_cases import heads_of
 
 from vitcnn_utils.claims import training as claims
 from vitcnn_utils.claims.ledger import CANNOT, CLOSE, FAILS, HOLDS, HOLDS_TOO

@@ -2,15 +2,18 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
-from vitcnn_utils.claims.cards import MIME, Cards
-from vitcnn_utils.claims.ledger import CANNOT, FAILS, HOLDS, Claim, Estimate, Part
-from vitcnn_utils.editions import ledger
+from vitcnn_utils.claims.cards import MIME, SCHEMA, Cards
+from vitcnn_utils.claims.ledger import CANNOT, FAILS, HOLDS, VERDICTS, Claim, Estimate, Part
+from vitcnn_utils.editions import chapters, ledger, stability
 from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.provenance import FIELDS
 
 
 def claim(name: str, value: float, paper: str = "It is so.", of: str = "") -> Claim:
@@ -30,9 +33,26 @@ def test_claims_come_back_with_their_verdict_and_their_place() -> None:
     rows = ledger.claims_in(executed(claim("a", 0.9), claim("b", 0.1), claim("c", float("nan"))), "zoo", "x/1.html")
     assert [(row["id"], row["verdict"]) for row in rows] == [("a", HOLDS), ("b", FAILS), ("c", CANNOT)]
     assert rows[0]["page"] == "x/1.html#claim-a" and rows[0]["edition"] == "zoo"
-    assert rows[0]["parts"][0]["estimate"] == {"value": 0.9, "interval": [0.8, 1.0]}
+    assert rows[0]["parts"][0]["estimate"] == {"value": 0.9, "interval": [0.8, 1.0], "over": ""}
     assert rows[2]["parts"][0]["estimate"]["value"] is None
     assert ledger.claims_in({"cells": [{"cell_type": "code", "outputs": []}]}, "zoo", "x") == []
+
+
+def test_claims_json_is_as_its_schema_says() -> None:
+    schema = json.loads((chapters.find_root() / "book" / "_extra" / "claims.schema.json").read_text(encoding="utf-8"))
+    made = {"model": "a", "weights": "w", "images": "cats", "n_images": 9, "device": "cpu", "commit": "c0ffee"}
+    asked = claim("fig-3-mix", 0.9)
+    whole = replace(asked, parts=(replace(asked.parts[0], control=Estimate(0.2), made_of=(made,)),))
+    notebook = executed(whole, claim("b", float("nan")))
+    rows = ledger.claims_in(notebook, "zoo", "x/1.html")
+    stability.mark(rows, {"edition": "zoo", "runs": [{"name": "a"}, {"name": "b"}], "claims": {"b": [HOLDS, FAILS]}})
+    ledger.complete_cards(notebook, rows, {"attention"})
+    jsonschema.validate({"schema": SCHEMA, "claims": rows}, schema)
+    assert schema["$defs"]["verdict"]["enum"] == list(VERDICTS)
+    assert list(schema["$defs"]["made_of"]["properties"]) == list(FIELDS)
+    for wrong in ({"verdict": "perhaps"}, {"unheard of": 1}, {"made_of": [{"images": "cats"}]}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({"schema": SCHEMA, "claims": [rows[0] | wrong]}, schema)
 
 
 def test_the_page_counts_maps_and_lists_every_claim() -> None:
@@ -50,7 +70,7 @@ def test_the_page_counts_maps_and_lists_every_claim() -> None:
 def test_a_claim_links_the_explorer_that_shows_it_where_the_page_has_that() -> None:
     notebook = executed(claim("fig-3-mix", 0.9), claim("fig-7-transition", 0.9), claim("of a reader", 0.9))
     rows = ledger.claims_in(notebook, "zoo", "x/2.html")
-    ledger.link_views(notebook, rows, {"attention"})
+    ledger.complete_cards(notebook, rows, {"attention"})
     assert [row.get("see") for row in rows] == [
         "x/2.html?explorer=attention&model=0&block=0#explore-attention",
         None,
@@ -60,6 +80,23 @@ def test_a_claim_links_the_explorer_that_shows_it_where_the_page_has_that() -> N
     assert 'href="?explorer=attention&amp;model=0&amp;block=0#explore-attention"' in card and "block 0" in card
     assert "<!--" not in notebook["cells"][1]["outputs"][1]["data"]["text/html"]
     assert ledger.table(rows).count(">See it: ") == 1
+
+
+def test_a_verdict_that_changes_is_marked_on_the_page_and_on_its_card() -> None:
+    notebook = executed(claim("a", 0.9), claim("b", 0.9))
+    rows = ledger.claims_in(notebook, "zoo", "x/1.html")
+    runs = [{"name": "as in the book"}, {"name": "other <images>"}, {"name": "second training"}]
+    found = {"edition": "zoo", "runs": runs, "claims": {"a": [HOLDS, FAILS, None], "b": [HOLDS, HOLDS, None]}}
+    stability.mark(rows, found)
+    assert [row.get("changes") for row in rows] == [{"as in the book": HOLDS, "other <images>": FAILS}, None]
+    ledger.complete_cards(notebook, rows, set())
+    card = notebook["cells"][1]["outputs"][1]["data"]["text/html"]
+    for page in (card, ledger.table(rows)):
+        assert page.count("Changes from run to run.") == 1
+        assert "as in the book: holds; other &lt;images&gt;: does not hold" in page
+    stability.mark(others := ledger.claims_in(notebook, "mine", "x/1.html"), found)
+    stability.mark(rows[1:], None)
+    assert not any("changes" in row for row in others)
 
 
 def test_names_are_text() -> None:
@@ -79,7 +116,7 @@ def test_an_edition_that_has_not_been_run_ends_in_one_line(tmp_path: Path) -> No
     folder.mkdir(parents=True)
     (folder / "1_one.ipynb").write_text(json.dumps(executed(claim("a", 0.9))))
     found = ledger.edition_claims("mine", tmp_path)
-    assert found["schema"] == 1 and [row["id"] for row in found["claims"]] == ["a"]
+    assert found["schema"] == SCHEMA and [row["id"] for row in found["claims"]] == ["a"]
     assert MIME not in json.dumps(found)
     with pytest.raises(VitcnnError, match="no edition 'other'"):
         ledger.edition_claims("other", tmp_path)

@@ -24,6 +24,7 @@ from vitcnn_utils.explorers.similarity import SimilarityExplorer
 VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
 MAP = staged(0.9, 0.25)
+SVG = '<svg id="drawn"></svg>'
 PLACE = "notebooks/1_chapter.ipynb"
 RUNTIME = Path(static.__file__).with_name("runtime.js")
 
@@ -136,7 +137,7 @@ def chosen(executed: dict[str, Any], *cells: int) -> dict[str, Any]:
 
 def test_a_notebook_that_was_executed(executed: dict[str, Any]) -> None:
     (output,) = executed["cells"][1]["outputs"]
-    assert VIEW not in output["data"]  # nobody was there to see a widget
+    assert VIEW not in output["data"]  # papermill has no front end that could show a widget
     executed = {**executed, "metadata": {}}
     page, (found,) = static.take_out(chosen(executed, 0, 1), PLACE)
     traits, data = unpacked(found.payload)
@@ -172,25 +173,26 @@ def test_two_explorers_of_one_name_are_refused(executed: dict[str, Any]) -> None
         static.take_out({**chosen(executed, 1, 4), "metadata": {}}, PLACE)
 
 
-def test_two_runs_leave_the_same_outputs_and_no_widgets() -> None:
-    """Whatever the ids in the kernel were; so a page of an exported notebook needs nothing of another host."""
-    cells = [
-        "from similarity_maps import staged\nfrom vitcnn_utils.explorers import explore_similarity\n"
-        "explore_similarity({'a map': staged(0.9, 0.25)})"
-    ]
-    one, other = run(cells), run(cells)
-    assert one["cells"][0]["outputs"] == other["cells"][0]["outputs"]
-    assert "widgets" not in one["metadata"]
-
-
-def test_an_exported_notebook_shows_the_still() -> None:
-    """As `jupyter nbconvert --to html` makes it, which prefers widgets, and finds the text without them."""
-    cells = [
+@pytest.fixture(scope="module")
+def shown() -> dict[str, Any]:
+    """A notebook whose only cell shows an explorer with its still, executed in a process of its own."""
+    cell = (
         "from types import SimpleNamespace\nfrom similarity_maps import staged\n"
         "from vitcnn_utils.explorers import explore_similarity\n"
-        "still = SimpleNamespace(svg='<svg id=\"drawn\"></svg>')\n"
-        "explore_similarity({'a map': staged(0.9, 0.25)}, still=still)"
-    ]
-    html, _ = HTMLExporter().from_notebook_node(nbformat.reads(json.dumps(run(cells)), 4))
+        f"explore_similarity({{'a map': staged(0.9, 0.25)}}, still=SimpleNamespace(svg={SVG!r}))"
+    )
+    return run([cell])
+
+
+def test_every_process_leaves_the_same_outputs_and_no_widgets(shown: dict[str, Any]) -> None:
+    """So a page of an exported notebook needs nothing of another host."""
+    (output,) = shown["cells"][0]["outputs"]
+    assert output["data"][MIME] == explore_similarity({"a map": MAP})._repr_mimebundle_()[0][MIME]
+    assert "widgets" not in shown["metadata"]
+
+
+def test_an_exported_notebook_shows_the_still(shown: dict[str, Any]) -> None:
+    """As `jupyter nbconvert --to html` makes it, which prefers widgets, and finds the text without them."""
+    html, _ = HTMLExporter().from_notebook_node(nbformat.reads(json.dumps(shown), 4))
     assert '<div class="vx-fallback"><svg id="similarity-drawn"></svg><p><strong>Which layers are alike?' in html
     assert "widget-view" not in html and "html-manager" not in html

@@ -10,7 +10,7 @@ from textbook import noise_images
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.measures.attention import head_distances
 from vitcnn_utils.measures.cka import Hsic, centred_gram, cka, hsic, labelled_cka, layer_similarity
-from vitcnn_utils.measures.intervals import AT_ONCE, bootstrap, jackknife, left_out
+from vitcnn_utils.measures.intervals import AT_ONCE, bootstrap, draws_and_images, jackknife, left_out
 from vitcnn_utils.measures.receptive_field import effective_receptive_fields
 from vitcnn_utils.measures.residual import skip_ratios
 
@@ -124,6 +124,29 @@ def test_parts_of_other_images_have_no_common_interval():
         jackknife(same, xr.DataArray([1.0], dims="head"))
     with pytest.raises(VitcnnError, match="two images or more"):
         left_out(xr.DataArray([[1.0]], dims=("sample", "head")))
+
+
+# Over draws of shots and test images
+
+
+@pytest.mark.parametrize("of_draws", [0.015, 0.03])
+def test_the_interval_over_draws_and_test_images_covers_the_accuracy(of_draws):
+    """Draws and images vary, and each pair of them besides, as right and wrong answers do."""
+    rng = np.random.default_rng(0)
+    draws, images = rng.normal(0, of_draws, (RUNS, 5, 1)), rng.normal(0, 0.35, (RUNS, 1, 200))
+    right = 0.5 + draws + images + rng.normal(0, 0.3, (RUNS, 5, 200))
+    dims = ("run", "draw", "sample")
+    probes = xr.Dataset({"accuracy": (dims[:2], right.mean(-1)), "accuracy_by_image": (dims, right)})
+    found = draws_and_images(lambda one: one["accuracy"].mean("draw"), left_out(probes))
+    assert 93 <= covered(found, 0.5) <= 97
+
+
+def test_the_interval_over_draws_alone_is_students_t():
+    values = np.array([0.1, 0.2, 0.4])
+    found = draws_and_images(lambda one: one["accuracy"].mean("draw"), xr.Dataset({"accuracy": ("draw", values)}))
+    assert found.values == pytest.approx(stats.t.interval(0.95, 2, values.mean(), stats.sem(values)))
+    same_draws = xr.Dataset({"accuracy": ("draw", np.ones(3))})
+    assert draws_and_images(lambda one: one["accuracy"].mean("draw"), same_draws).values.tolist() == [1, 1]
 
 
 # Over minibatches

@@ -6,17 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import test_claims_locality as two
 import test_claims_localization as four
 import test_claims_scale as five
-import test_claims_skips as three
-import test_claims_structure as one
 import xarray as xr
-from made import cnn_ratios, divided, layers, probe_curves
-from similarity_maps import curves, probes
+from claim_cases import CASES
 
-from vitcnn_utils.claims import locality, localization, scale, skips, structure, table
-from vitcnn_utils.claims.cards import MIME
+from vitcnn_utils.claims import table
+from vitcnn_utils.claims.cards import MIME, SCHEMA
 from vitcnn_utils.claims.ledger import (
     CANNOT,
     CLOSE,
@@ -32,7 +28,6 @@ from vitcnn_utils.claims.ledger import (
     all_of,
     difference_of_shares,
     estimate,
-    over_draws,
 )  # fmt: skip
 
 NAN = float("nan")
@@ -91,7 +86,7 @@ YES, NO, OPEN, NOTHING = part(0.9), part(0.1), part(0.6, (0.4, 0.8)), part(NAN)
         (claim(YES), HOLDS, ""),
         (claim(NO, OPEN), FAILS, ""),
         (claim(NO, NOTHING), FAILS, ""),
-        (claim(YES, OPEN), CLOSE, "0.20 beyond the threshold would have decided"),
+        (claim(YES, OPEN), CLOSE, "in 4 of 5 cases, what lies 0.29 above the threshold (a number)"),
         (claim(YES, NO, together="agree"), CLOSE, "do not agree"),
         (claim(YES, NOTHING), CANNOT, "nothing to count"),
         (claim(YES, missing="no twin"), CANNOT, "no twin"),
@@ -130,10 +125,6 @@ def test_newcombes_interval_is_that_of_his_paper() -> None:
     assert estimate.interval == pytest.approx((5.2, 33.4), abs=0.6)
 
 
-def test_one_draw_has_no_interval() -> None:
-    assert over_draws(np.array([3.0])) == Estimate(3.0)
-
-
 def test_what_is_known_by_image_has_an_interval() -> None:
     by_image = np.random.default_rng(0).normal(50, 10, (200, 3, 4))
     over = {"distance": (("block", "head"), by_image.mean(0)), "entropy": (("block", "head"), np.ones((3, 4))),
@@ -162,61 +153,17 @@ def test_minibatches_left_out_give_an_interval_and_one_array_may_stay_the_same()
     assert found.interval == pytest.approx((0.4 - half, 0.4 + half), abs=1e-3)
 
 
-def _covered(kind: str, rng: np.random.Generator) -> bool:
-    if kind == "draws":
-        found, truth = over_draws(rng.normal(1, 2, 5)), 1
-    else:
-        found, truth = difference_of_shares(*rng.binomial(400, [0.7, 0.6]) / 400, 400), 10
-    assert found.interval is not None
-    return found.interval[0] <= truth <= found.interval[1]
-
-
-@pytest.mark.parametrize("kind", ["draws", "shares"])
-def test_an_interval_covers_the_truth_in_95_percent_of_runs(kind: str) -> None:
-    rng = np.random.default_rng(0)
-    assert 0.93 <= np.mean([_covered(kind, rng) for _ in range(1000)]) <= 0.97
+def test_an_interval_of_shares_covers_the_truth_in_95_percent_of_runs() -> None:
+    shares = np.random.default_rng(0).binomial(400, [0.7, 0.6], (1000, 2)) / 400
+    found = [difference_of_shares(a, b, 400).interval for a, b in shares]
+    assert 0.93 <= np.mean([low <= 10 <= high for low, high in filter(None, found)]) <= 0.97
 
 
 # Every claim of the book
 
-PARTS = {"GAP": probe_curves(token=[0.1, 0.5]), "CNN": probe_curves(token=[0.1, 0.6])}
-RATIOS = {"untrained": three.REVERSE, "second seed": three.PAPER}
-MAPS = {"untrained": four.ELSEWHERE, "second seed": four.OWN}
 CLAIMS = [
-    *structure.within_claims(*one.VIT_LIKE, *one.ALIKE),
-    *one.cross(one.FADING),
-    locality.low_blocks_mix(two.LOCAL, two.EVEN),
-    locality.high_blocks_are_global(two.LOCAL, two.EVEN),
-    locality.little_data_hides_locality(two.FAR, two.LOCAL, two.LOCAL),
-    locality.little_data_scores_worse(0.3, 0.5, "a", 1000),
-    locality.small_model_keeps_locality(two.LOCAL, two.LOCAL),
-    *(locality.local_heads_resemble_cnn(s, two.RISING) for s in (two.FALLING, two.RISING, two.NARROW)),
-    locality.vit_sees_farther_early(two.JUMP, two.STEADY, two.STEADY, two.STEADY),
-    locality.vit_grows_midway(two.JUMP, two.STEADY, two.STEADY, two.STEADY),
-    locality.centre_dominates_vit(two.STEADY, two.STEADY),
-    locality.centre_comes_through_skips(two.PEAKED, two.FLAT, (two.PEAKED, two.FLAT)),
-    locality.others_keep_centre({"a": two.FLAT, "b": two.PEAKED}, {"a": two.FLAT, "b": two.FLAT}),
-    skips.phase_transition(three.PAPER, RATIOS),
-    skips.phase_transition(three.WITHOUT_CLS, {}),
-    skips.vit_above_cnn(three.ABOVE, cnn_ratios([2.0] * 6, [False] * 6), RATIOS),
-    skips.late_cls_changes(three.PAPER, RATIOS),
-    skips.early_spatial_changes(three.PAPER, RATIOS),
-    skips.split(divided(0.8), {1: divided(0.2)}, divided(0.9), {1: divided(0.9)}),
-    skips.accuracy_loss(0.8, {4: 0.75}, 1000, "images"),
-    localization.interior_tokens(four.OWN, MAPS),
-    localization.border_tokens(four.OWN, four.OWN, MAPS),
-    localization.vit_over_cnn(four.OWN, {"CNN": four.ELSEWHERE}, MAPS),
-    localization.last_stage(four.OWN, layers(four.OWN, four.ELSEWHERE)),
-    localization.readout_matters(layers(four.OWN), layers(four.ELSEWHERE), {"second": layers(four.OWN)}),
-    localization.single_tokens(probe_curves(token=[0.1, 0.2]), PARTS, {}),
-    localization.one_token_is_all(probe_curves(token=[0.1, 0.5], mean=[0.1, 0.51])),
-    localization.native_readouts(probe_curves(cls=[0.1, 0.5]), probe_curves(mean=[0.1, 0.53])),
-    localization.pooled_plateau(probe_curves(cls=[0.2, 0.4, 0.5, 0.7], mean=[0.2, 0.4, 0.5, 0.52])),
-    localization.first_token_catches_up(probe_curves(mean=[0.3, 0.4, 0.6], first_token=[0.1, 0.2, 0.59])),
-    *scale.series_claims(curves(five.PAPER)),
-    scale.size_claim(curves(five.PAPER), curves(five.PAPER), True),
-    scale.data_claim(five.scattered(0.2, 0.6), probes(0.2, 0.3), five.LOW, "ViT"),
-    *scale.architecture_claims(five.scattered(0.2, 0.6), probes(0.1, 0.3), five.LOW, five.LOW, gap=probes(0.2, 0.6)),
+    *(case.claim(case.good, {"untrained": case.bad, "second seed": case.good}) for case in CASES.values()),
+    *(make() for cases in (four.CASES, five.CASES) for make, _ in cases.values()),
 ]
 
 
@@ -249,13 +196,14 @@ def test_every_claim_says_all_that_a_claim_says(asked: Claim) -> None:
 def test_a_card_shows_the_verdict_first_and_escapes_every_name() -> None:
     hostile = "<img onerror=x>"
     made_of = ({"images": hostile, "n_images": 3},)
-    asked = claim(replace(part(0.9, (0.8, 1)), statistic=hostile, control=Estimate(0.2), again=Estimate(0.8),
-                          made_of=made_of), of=hostile, second=hostile, note=hostile)  # fmt: skip
+    own = replace(part(0.9), estimate=Estimate(0.9, (0.8, 1), "9 images"), made_of=made_of)
+    asked = claim(replace(own, statistic=hostile, control=Estimate(0.2), again=Estimate(0.8)),
+                  of=hostile, second=hostile, note=hostile)  # fmt: skip
     page = table([asked])._repr_html_()
     assert "<img" not in page and "<paper>" not in page
     words = re.sub("<[^>]+>", " ", page)
     assert words.index("Holds") < words.index("The &lt;paper&gt; says") < words.index("0.90") < words.index("The rule")
-    assert "[0.80, 1.00]; untrained 0.20" in words
+    assert "[0.80, 1.00] (9 images); untrained 0.20" in words
     assert "<details><summary>" in page and 'role="img"' in page
 
 
@@ -274,7 +222,11 @@ def test_what_cannot_be_asked_says_why_and_shows_no_number() -> None:
 
 
 def test_a_number_without_interval_or_control_says_so() -> None:
-    assert "no interval yet: the number alone decides; no control" in table([claim(YES)])._repr_html_()
+    asked = claim(part(0.9), uncontrolled="Nothing is learned before training.")
+    page = table([asked])._repr_html_()
+    assert "no interval; no control" in page and "Nothing is learned before training." in page
+    over_one = replace(YES, estimate=Estimate(0.9, over="one draw"))
+    assert "no interval (one draw); no control" in table([claim(over_one)])._repr_html_()
 
 
 def test_a_control_has_its_own_name_in_the_verdict() -> None:
@@ -285,7 +237,7 @@ def test_a_control_has_its_own_name_in_the_verdict() -> None:
 def test_a_notebook_carries_the_claims_as_data() -> None:
     bundle = table(CLAIMS)._repr_mimebundle_()
     data = json.loads(json.dumps(bundle[MIME], allow_nan=False))
-    assert data["schema"] == 1
+    assert data["schema"] == SCHEMA
     assert [one["verdict"] for one in data["claims"]] == [claim.verdict for claim in CLAIMS]
     first = data["claims"][0]["parts"][0]
     assert first["rule"] == CLAIMS[0].parts[0].rule and first["threshold"] == 0.05

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import xarray as xr
+from explorer_samples import fields
 from made import HIGH_THEN_LOW, LOW_THEN_HIGH, cnn_ratios, elsewhere, layers, probe_curves, token_map, vit_ratios
 from similarity_maps import DIAGONAL, PAPER, by_distance, curves, probes, staged
 
@@ -159,17 +160,10 @@ def test_figure_5_has_a_row_a_size_and_a_line_a_unit():
     assert "Groups of 2 heads, untrained: from 3.0 to 9.0 pixels" in figure.alt
 
 
-def fields_of(kinds, size=8):
-    n = len(kinds)
-    over_layer = {
-        "kind": kinds, "block": np.cumsum([kind in ("attention", "residual") for kind in kinds]) - 1,
-        "depth": np.linspace(0, 1, n), "centre_y": np.full(n, 4.5), "centre_x": np.full(n, 4.5),
-    }  # fmt: skip
-    coords = {"layer": [f"l{i}" for i in range(n)], "y": np.arange(size) + 0.5, "x": np.arange(size) + 0.5}
-    coords |= {name: ("layer", value) for name, value in over_layer.items()}
-    values = np.random.default_rng(0).uniform(0.1, 1, (n, size, size))
+def fields_of(kinds):
+    values = np.random.default_rng(0).uniform(0.1, 1, (len(kinds), 8, 8))
     attrs = {"model": "a model", "channels": "all", "before_addition": 0}
-    return xr.DataArray(values, dims=("layer", "y", "x"), coords=coords, attrs=attrs)
+    return fields(values, np.linspace(0, 1, len(kinds)), kinds).assign_attrs(attrs)
 
 
 VIT = fields_of(["stem", *["attention", "mlp"] * 6])
@@ -191,10 +185,10 @@ def test_figure_6_shows_five_depths_of_each_model_counted_from_0():
 
 
 def test_a_field_that_is_zero_everywhere_is_dark():
-    fields = fields_of(["stem", "residual"])
-    fields[1] = 0
+    found = fields_of(["stem", "residual"])
+    found[1] = 0
     vit = fields_of(["attention"] * 3).assign_attrs(before_addition=1)
-    figure = check(locality.receptive_fields(vit, fields, 4), "")
+    figure = check(locality.receptive_fields(vit, found, 4), "")
     assert "before the addition" in figure.caption
     assert (drawn(figure.drawing.axes[6]) == locality.DARKEST).all()
 
@@ -273,7 +267,7 @@ def test_figure_8_has_the_intact_model_first(how, key, name):
     for ax, values in zip(figure.drawing.axes, [intact, *changed.values()], strict=False):
         np.testing.assert_array_equal(drawn(ax), values)
     assert titles(figure)[:3] == ["all skips", "none in block 1", "none in block 2"]
-    assert [line.get_xdata()[0] for line in figure.drawing.axes[1].lines[::2]] == [6, 12]
+    assert [line.get_xdata()[0] for line in figure.drawing.axes[1].lines[1::2]] == [6, 12]
     assert f"{how} both skip connections" in figure.caption
     assert "for block 2 (0.0" in figure.alt
 

@@ -108,6 +108,8 @@ def test_only_the_location_that_knows_the_class_finds_it():
     elsewhere = accuracy.values[np.arange(64).reshape(8, 8) != 2 * 8 + 5]
     assert elsewhere.mean() == pytest.approx(0.25, abs=0.05)
     np.testing.assert_allclose(result.accuracy.sel(readout="token"), result.token_accuracy.mean(("row", "col")))
+    assert result.accuracy_by_image.sizes["sample"] == result.attrs["n_test"]
+    np.testing.assert_allclose(result.accuracy_by_image.mean("sample"), result.accuracy, rtol=1e-6)
 
 
 def test_tokens_of_a_vit_are_numbered_as_its_patches_are():
@@ -218,6 +220,7 @@ def test_classes_have_equal_shares_and_parts_do_not_overlap():
     labels = np.array([0] * 30 + [3] * 41 + [7] * 26)
     images = Images("x", np.zeros((97, 2, 2, 3), np.uint8), labels)
     split = split_images(images, shots=8, draws=4, seed=0)
+    assert (images.labels[split.test].reshape(11, -1) == [0, 3, 7]).all()
     for part, count in ((split.validation, 5), (split.test, 11), *((draw, 8) for draw in split.draws)):
         assert list(np.unique(labels[part], return_counts=True)[1]) == [count] * 3
     parts = [set(part) for part in (np.concatenate(split.draws), split.validation, split.test)]

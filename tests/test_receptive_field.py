@@ -287,8 +287,27 @@ def test_square_that_leaves_the_image_counts_its_inside():
 def test_radius_of_rings():
     values = np.zeros((17, 17))
     values[8, 8], values[8, 11], values[3, 8] = 0.4, 0.3, 0.3
-    radii = [radius_of_mass(field_of(values), share).item() for share in (0.4, 0.5, 0.7, 0.9, 1)]
-    assert radii == [0, 3, 3, 5, 5]
+    radii = [radius_of_mass(field_of(values), share).item() for share in (0.4, 0.7, 1)]
+    assert radii == pytest.approx([0, 3, 5])
+    # From the ring before, at sqrt(8), to that at 3, a disc gains 0.3, of which a third is wanted.
+    assert radius_of_mass(field_of(values), 0.5).item() == pytest.approx(8**0.5 + (3 - 8**0.5) / 3)
+
+
+def test_fields_with_images_left_out_have_a_radius_each():
+    rng = np.random.default_rng(0)
+    fields = xr.concat([field_of(rng.random((16, 16))) for _ in range(3)], "left_out")
+    fields = xr.concat([fields, fields.assign_coords(layer=["other"], centre_y=("layer", [4.5]))], "layer")
+    sizes = summarize(fields, side=4)
+    assert sizes.radius_50.dims == ("left_out", "layer")
+    for i in range(3):
+        xr.testing.assert_allclose(sizes.isel(left_out=i), summarize(fields.isel(left_out=i), side=4))
+
+
+def test_the_radius_follows_every_change_of_the_field():
+    values = np.random.default_rng(0).random((16, 16))
+    before = radius_of_mass(field_of(values), 0.5)
+    values[0, 0] += 1e-6
+    assert before < radius_of_mass(field_of(values), 0.5) < before + 1e-4
 
 
 @given(factor=st.floats(1e-6, 1e6), seed=st.integers(0, 99))

@@ -29,7 +29,7 @@ MEASURES = {
     "accuracy": accuracy,
     "attention distance": head_distances,
     "attention maps": attention_maps,
-    "head subsets": lambda model, images: head_subset_similarity(model, CNN, images, 2, batch_size=12),
+    "head subsets": lambda model, images: head_subset_similarity(model, CNN, images, 2, batch_size=12)[4],
     "layer similarity": lambda model, images: layer_similarity(model, model, images, 12, model.blocks, model.blocks),
     "token-patch similarity": lambda model, images: layer_patch_similarity(
         model, images, model.blocks[1:], batch_size=12
@@ -153,7 +153,7 @@ def peak(run):
 
 IN_STREAMS = {
     "layer similarity": lambda images: layer_similarity(VIT, CNN, images, 16, VIT.blocks, CNN.blocks),
-    "head subsets": lambda images: head_subset_similarity(VIT, CNN, images, batch_size=12),
+    "head subsets": lambda images: head_subset_similarity(VIT, CNN, images, batch_size=12)[4],
     "token-patch similarity": lambda images: layer_patch_similarity(VIT, images, VIT.blocks[:1], 16),
     "receptive fields": lambda images: effective_receptive_fields(VIT, images, ["stem"], channels=1, batch_size=16),
     "accuracy": lambda images: accuracy(VIT, images, batch_size=16),

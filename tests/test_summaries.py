@@ -15,7 +15,7 @@ from vitcnn_utils.measures.accuracy import accuracies
 from vitcnn_utils.measures.attention import rank_correlations
 from vitcnn_utils.measures.localization import skill
 from vitcnn_utils.measures.probes import at_depth, average
-from vitcnn_utils.measures.receptive_field import early_radius, largest_growth, share_of_centre
+from vitcnn_utils.measures.receptive_field import centre_shift, early_radius, largest_growth
 from vitcnn_utils.models.load import load_model
 from vitcnn_utils.tables import number_table
 
@@ -214,6 +214,19 @@ def test_same_blocks_takes_the_diagonal() -> None:
     assert result.attrs["reference"] == "ref"
 
 
+def test_same_blocks_keeps_what_is_left_out_and_what_made_each_map() -> None:
+    maps = {
+        label: xr.concat([similarity_to("ref", height * np.linspace(0.9, 0.1, 5)) for height in (1, 0.9, 0.8)],
+                         xr.Variable("left_out", [-1, 0, 1])).assign_attrs(model=label, weights=f"w {label}")
+        for label in ("3 %", "10 %")
+    }  # fmt: skip
+    result = cka.same_blocks(maps)
+    assert result.dims == ("left_out", "model", "block") and result.left_out.values.tolist() == [-1, 0, 1]
+    one = cka.same_blocks({label: similarity.isel(left_out=2) for label, similarity in maps.items()})
+    np.testing.assert_allclose(result.isel(left_out=2), one)
+    assert (result.attrs["model"], result.attrs["weights"]) == ("3 %, 10 %", "w 3 %, w 10 %")
+
+
 def test_controls_are_no_parts_of_the_data() -> None:
     assert cka.subsets(curves(SERIES)) == ["3 %", "10 %", "30 %"]
 
@@ -269,6 +282,11 @@ def test_a_jump_is_found_where_it_is() -> None:
     assert np.isnan(largest_growth(sizes([3, 3, 3]))).all()
 
 
-def test_early_is_the_lowest_third_and_the_centre_a_median() -> None:
+def test_early_is_the_lowest_third() -> None:
     assert early_radius(sizes([1, 2, 30, 40]), "radius_50") == 1.5
-    assert share_of_centre(sizes([1, 2, 3])) == pytest.approx(0.3)
+
+
+def test_the_shift_of_the_centre_compares_each_layer_with_itself() -> None:
+    after, before = sizes([1, 2, 3]), sizes([1, 2, 3])
+    before["centre_mass"][:] = [0.4, 0.1, 0.3]  # differences −0.2, 0.2 and 0.1; both have a median of 0.3
+    assert centre_shift(after, before) == pytest.approx(10)

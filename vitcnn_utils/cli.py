@@ -81,7 +81,13 @@ def _parser() -> argparse.ArgumentParser:
 
     claims = commands.add_parser("claims", help="list the claims of an edition that has been run, with their verdicts")
     claims.add_argument("edition", metavar="EDITION", help="as for run")
-    claims.add_argument("--json", action="store_true", help="all of each claim, for machines")
+    form = claims.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="all of each claim, for machines")
+    form.add_argument(
+        "--stability", action="store_true",
+        help="run the edition again with other images and its second ViT, and note which verdicts change",
+    )  # fmt: skip
+    _add_parameter(claims, "with --stability, for a trial")
     claims.set_defaults(command=_claims)
 
     book = commands.add_parser("book", help="build the static book from the executed notebooks")
@@ -148,8 +154,12 @@ def _check(options: argparse.Namespace) -> None:
 def _claims(options: argparse.Namespace) -> None:
     import json
 
+    from vitcnn_utils.editions import stability
     from vitcnn_utils.editions.ledger import edition_claims
 
+    if options.stability:
+        print(stability.run_again(options.edition, _parameters(options)))
+        return
     found = edition_claims(options.edition)
     if options.json:
         print(json.dumps(found, indent=1, ensure_ascii=False))

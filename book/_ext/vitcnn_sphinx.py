@@ -307,14 +307,16 @@ class Ledger(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        from vitcnn_utils.editions import ledger
+        from vitcnn_utils.editions import ledger, stability
 
         rows = json.loads((Path(self.env.srcdir) / "_extra" / "claims.json").read_text(encoding="utf-8"))["claims"]
         if self.arguments[0] == "counts":
             main = [row for row in rows if row["page"].startswith("notebooks/")]
             shown = ledger.counts(main) + ledger.small_map(main)
         else:
-            shown = f'{ledger.counts(rows)}<div class="vitcnn-scroll" tabindex="0">{ledger.table(rows)}</div>'
+            found = stability.read(Path(self.env.srcdir))
+            again = f"<p>{html.escape(stability.summary(found))}</p>" if found else ""
+            shown = f'{ledger.counts(rows)}{again}<div class="vitcnn-scroll" tabindex="0">{ledger.table(rows)}</div>'
         return [nodes.raw("", shown, format="html")]
 
 

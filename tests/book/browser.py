@@ -3,7 +3,10 @@
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
@@ -31,6 +34,21 @@ def find() -> str | None:
         with sync_playwright() as playwright:
             found = playwright.chromium.executable_path
     return found if Path(found).exists() else None
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser. Close it before other tests run: Playwright's event loop would keep them from running theirs."""
+    import pytest
+    from playwright.sync_api import sync_playwright
+
+    executable = find()
+    if executable is None:
+        pytest.fail(MISSING, pytrace=False)
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        yield launched
+        launched.close()
 
 
 if __name__ == "__main__":

@@ -72,24 +72,14 @@ def site(html: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def crawl(html: Path, site: str) -> tuple[list[Visit], list[Visit]]:
-    """Every page over http, and the first page of each part from the disk.
-
-    The browser is closed before any test runs: Playwright's event loop would keep others from running theirs.
-    """
-    from playwright.sync_api import sync_playwright
-
-    executable = browser.find()
-    if executable is None:
-        pytest.fail(browser.MISSING, pytrace=False)
+    """Every page over http, and the first page of each part from the disk."""
     pages = [p.relative_to(html) for p in html.rglob("*.html") if "_static" not in p.parts]
     names = sorted(page.as_posix() for page in pages if page.name != "slides.html")  # its explorers lie on later slides
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable, args=browser.ARGUMENTS)
+    with browser.chromium() as chromium:
         served = _visit(chromium, {name: f"{site}/{name}" for name in names})
         intro = next(v for v in served if v.name == "intro.html")
         firsts = ["intro.html", *intro.seen["firstPages"]]
-        local = _visit(chromium, {name: (html / name).as_uri() for name in firsts})
-        chromium.close()
+        local = _visit(chromium, {name: (html / name).as_uri() for name in firsts}, closely=False)
     return served, local
 
 
@@ -103,8 +93,8 @@ def local(crawl: tuple[list[Visit], list[Visit]]) -> list[Visit]:
     return crawl[1]
 
 
-def _visit(chromium: Any, urls: dict[str, str]) -> list[Visit]:
-    """All pages, a few at a time: most of a visit is waiting."""
+def _visit(chromium: Any, urls: dict[str, str], closely: bool = True) -> list[Visit]:
+    """All pages, a few at a time: most of a visit is waiting. closely: look for barriers, and as on a phone, too."""
     visits = []
     for start in range(0, len(urls), AT_ONCE):
         opened = [_open(chromium, *item) for item in list(urls.items())[start : start + AT_ONCE]]
@@ -115,10 +105,11 @@ def _visit(chromium: Any, urls: dict[str, str]) -> list[Visit]:
             visit.at_load = list(visit.asked)
             _load_explorers(page)
             visit.seen = page.evaluate(LOOK)
-            visit.barriers = _barriers(page)
-            page.set_viewport_size({"width": 360, "height": 740})
-            page.wait_for_timeout(200)
-            visit.phone = page.evaluate(LOOK)
+            if closely:
+                visit.barriers = _barriers(page)
+                page.set_viewport_size({"width": 360, "height": 740})
+                page.wait_for_timeout(200)
+                visit.phone = page.evaluate(LOOK)
             page.context.close()
             visits.append(visit)
     return visits
@@ -133,10 +124,10 @@ def _load_explorers(page: Any) -> None:
 
 def _barriers(page: Any) -> list[str]:
     """What axe-core finds in dark mode, and which colours it cannot tell apart in light mode."""
+    page.add_style_tag(content="* { transition: none !important }")  # else colours change slowly
     found = Axe().run(page, options=AXE).response["violations"]
     page.emulate_media(color_scheme="light")
     page.wait_for_function("document.documentElement.dataset.theme !== 'dark'")
-    page.wait_for_timeout(500)  # colours change slowly
     found += Axe().run(page, options={**AXE, "runOnly": ["color-contrast"]}).response["violations"]
     page.emulate_media(color_scheme="dark")
     return [f"{one['id']}: {node['html'][:200]}" for one in found for node in one["nodes"]]

@@ -57,25 +57,17 @@ def _address(server: subprocess.Popen[bytes], folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What happened in the notebook, step by step; the browser and the server are closed before any test runs."""
-    from playwright.sync_api import sync_playwright
-
-    executable = browser.find()
-    if executable is None:
-        pytest.fail(browser.MISSING, pytrace=False)
+    """What happened in the notebook, step by step."""
     folder = tmp_path_factory.mktemp("lab")
     kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
     cells = [nbformat.v4.new_code_cell(cell) for cell in CELLS]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "live.ipynb")
-    with jupyter_lab(folder) as url, sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable, args=browser.ARGUMENTS)
+    with jupyter_lab(folder) as url, browser.chromium() as chromium:
         page = chromium.new_page(viewport={"width": 1400, "height": 1400})
         page.set_default_timeout(1000 * PATIENCE)
         page.add_init_script(path=Path(__file__).with_name("explore.js"))
         page.goto(f"{url}lab/tree/live.ipynb?token=sesame")
-        steps = _play(page)
-        chromium.close()
-    return steps
+        return _play(page)
 
 
 def _play(page: Any) -> dict[str, Any]:

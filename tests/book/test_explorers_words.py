@@ -9,14 +9,9 @@ import browser
 import numpy as np
 import pytest
 import xarray as xr
+from explorer_samples import counted, fields, heads, layer_map, places, probed, ratios, units
 from made import elsewhere, layers
 from made import token_map as similarity
-from test_explorers_attention import measured
-from test_explorers_localization import noisy
-from test_explorers_probes import probes
-from test_explorers_receptive_field import distances, fields_of
-from test_explorers_similarity import similarity as layer_map
-from test_explorers_skip_ratios import counted, ratios_of
 from textbook import noise_images
 
 from vitcnn_utils import explorers
@@ -59,7 +54,7 @@ def percent(values: xr.DataArray) -> str:
 
 
 def attention_cases() -> dict[str, Any]:
-    given = measured(2, prefix=("CLS", "register 0"))
+    given = heads(2, prefix=("CLS", "register 0"))
     row = given[1].values[1, 2, 3, 18].astype(np.float64)
     most = row[2:].argmax()
     head, far = given[0].isel(block=2, head=3), patch_distances((4, 5), 8).numpy()
@@ -72,7 +67,7 @@ def attention_cases() -> dict[str, Any]:
         "for all heads."
     )
     state = {"image": 1, "block": 2, "head": 3, "token": 2 + 3 * 5 + 1}
-    blind = measured(1)
+    blind = heads(1)
     blind[1][0, 1, 2, 3] = np.eye(21)[0]
     explorer, images = explorers.explore_attention(given, noise_images(2)), noise_images(1)
     return {
@@ -80,7 +75,7 @@ def attention_cases() -> dict[str, Any]:
         "what is left out": (explorer, {**state, "view": "picture", "scale": "own"},
                              "… Shown: the picture without the attention. Colours: each head its own scale."),
         "a query without a place": (explorer, {"token": 0}, "… from CLS of image 0, …images. Colours…"),
-        "no prefix tokens": (explorers.explore_attention(measured(prefix=()), noise_images(2)), {},
+        "no prefix tokens": (explorers.explore_attention(heads(prefix=()), noise_images(2)), {},
                              "… of the attention. This query's … px, over 2 images. …"),
         "a query that sees no patch": (explorers.explore_attention(blind, images), {"block": 1, "head": 2, "token": 3},
                                        "… CLS gets 100.0 %. This query's mean distance is none px. …"),
@@ -93,7 +88,7 @@ def localization_cases() -> dict[str, Any]:
     blank = similarity()
     blank[0, 0] = np.nan  # a token that is constant
     raw = explorers.explore_localization({"ViT": layers(similarity(0.4), similarity(0.3)), "patches": similarity(1.0)})
-    late = {"ViT": noisy(5, 4), "CNN": noisy(2, 4).assign_coords(depth=("layer", [0.84, 1.0]))}
+    late = {"ViT": places(5, 4), "CNN": places(2, 4).assign_coords(depth=("layer", [0.84, 1.0]))}
     return {
         "where the maximum is": (explorer, {"row": 4, "column": 1}, (
             "Token (4, 1) of 5 × 5. CLS (l1, depth 1.00): most similar to patch (0, 0), 4 patches away, contrast "
@@ -115,10 +110,10 @@ def localization_cases() -> dict[str, Any]:
 
 
 def probes_cases() -> dict[str, Any]:
-    vit, cnn = probes(), probes(("mean", "token"), grid=2, seed=1)
+    vit, cnn = probed(), probed(("mean", "token"), grid=2, seed=1)
     explorer = explorers.explore_probes({"ViT": vit, "CNN": cnn})
     tokens = 100 * vit["token_accuracy"].mean("draw")[1]
-    some = explorers.explore_probes({"ViT": vit, "GAP": probes(("mean", "token")), "CNN": probes(("mean",))})
+    some = explorers.explore_probes({"ViT": vit, "GAP": probed(("mean", "token")), "CNN": probed(("mean",))})
     state = {"readout": "mean", "layer": 1, "row": 3, "column": 0}
     return {
         "all models and a token": (explorer, state, (
@@ -134,22 +129,23 @@ def probes_cases() -> dict[str, Any]:
         "what a model lacks": (some, {"readout": "cls"}, "…; GAP not measured; CNN not measured. Chance…"),
         "models that are hidden": (some, {"readout": "cls", "shown": 0}, "CLS token: no model is shown. Chance…"),
         "no single tokens": (some, {"model": 2}, "… Beside: CNN, single tokens not measured."),
-        "one draw": (explorers.explore_probes({"ViT": probes(("mean",), draws=1)}), {},
+        "one draw": (explorers.explore_probes({"ViT": probed(("mean",), draws=1)}), {},
                      "Mean of tokens: ViT (b2, depth 1.00) …"),
     }  # fmt: skip
 
 
 def receptive_field_cases() -> dict[str, Any]:
     rng = np.random.default_rng(0)
-    pair = {"ViT": fields_of(rng.random((4, 9, 9)), [0, 0.3, 0.6, 0.9]),
-            "CNN": fields_of(rng.random((3, 9, 9)), [0.1, 0.5, 1], "residual")}  # fmt: skip
+    pair = {"ViT": fields(rng.random((4, 9, 9)), [0, 0.3, 0.6, 0.9]),
+            "CNN": fields(rng.random((3, 9, 9)), [0.1, 0.5, 1], "residual")}  # fmt: skip
     before = {label: fields[1:] for label, fields in pair.items()}
     radius, uniform = (float(radius_of_mass(f[:1], 0.5)[0]) for f in (before["ViT"], xr.ones_like(before["ViT"])))
     spot = np.zeros((1, 9, 9))
     spot[0, 4, 4] = 3
-    ring = np.where(np.round(distances(9), 6) == 3, 1.0, 0)[None]
-    both = explorers.explore_receptive_field({"spot": fields_of(spot, [0.5]), "ring": fields_of(ring, [0.5])})
-    nothing = explorers.explore_receptive_field({"CNN": fields_of(np.zeros((1, 5, 5)), [0.5])})
+    y, x = np.mgrid[:9, :9] - 4
+    ring = np.where(y**2 + x**2 == 9, 1.0, 0)[None]
+    both = explorers.explore_receptive_field({"spot": fields(spot, [0.5]), "ring": fields(ring, [0.5])})
+    nothing = explorers.explore_receptive_field({"CNN": fields(np.zeros((1, 5, 5)), [0.5])})
     return {
         "before the addition": (
             explorers.explore_receptive_field(pair, before=before),
@@ -166,26 +162,26 @@ def receptive_field_cases() -> dict[str, Any]:
 def similarity_cases() -> dict[str, Any]:
     values = np.zeros((12, 7))
     values[4, 2] = 1
-    pair = explorers.explore_similarity({"pair": layer_map(12, 7, values)})
-    two = explorers.explore_similarity({"large": layer_map(12, 12), "small": layer_map(3, 3)})
+    pair = explorers.explore_similarity({"pair": layer_map(values)})
+    two = explorers.explore_similarity({"large": layer_map(np.eye(12)), "small": layer_map(np.eye(3))})
     state = {"row": 4, "column": 2}
     return {
-        "both layers": (pair, state, "CKA of layer 4 of 0 to 11 in one, a4 (mlp) and layer 2 of 0 to 6 in other, b2 "
+        "both layers": (pair, state, "CKA of layer 4 of 0 to 11 in a, a4 (mlp) and layer 2 of 0 to 6 in b, b2 "
                         "(norm): 1.00. Shown: all layers, by number."),
-        "the nearest of a kind": (pair, {**state, "layers": "block"}, "CKA of layer 5 of 0 to 11 in one, a5 (block) "
-                                  "and layer 5 of 0 to 6 in other, b5 (block): 0.00. Shown: block layers, by number."),
-        "a constant layer": (explorers.explore_similarity({"x": layer_map(6, 6, np.full((6, 6), np.nan))}), {},
+        "the nearest of a kind": (pair, {**state, "layers": "block"}, "CKA of layer 5 of 0 to 11 in a, a5 (block) "
+                                  "and layer 5 of 0 to 6 in b, b5 (block): 0.00. Shown: block layers, by number."),
+        "a constant layer": (explorers.explore_similarity({"x": layer_map(np.full((6, 6), np.nan))}), {},
                              "…: none. Shown…"),
         "a smaller map": (two, {"row": 11, "pair": 1}, "CKA of layer 2 of 0 to 2 …"),
     }  # fmt: skip
 
 
 def skip_ratios_cases() -> dict[str, Any]:
-    cnn = ratios_of([[[3.0]], [[np.inf]], [[4.0]]], 0, ("residual",))
+    cnn = units(3, np.inf, 4)
     explorer = explorers.explore_skip_ratios({"ViT": counted(), "CNN": cnn}, grid=(2, 3))
     values = np.ones((2, 2, 5))
     values[0, 0], values[1, 0, 2] = np.nan, np.inf  # an attention without a skip; a branch that gives 0
-    holes = explorers.explore_skip_ratios({"ViT": ratios_of(values)})
+    holes = explorers.explore_skip_ratios({"ViT": ratios(values)})
     sizes = explorers.explore_skip_ratios({"large": counted(4, 10), "small": counted(2, 5)})
     many = explorers.explore_skip_ratios({"ViT": counted(tokens=3 + 196, prefix=3)})
     return {
@@ -207,17 +203,17 @@ def skip_ratios_cases() -> dict[str, Any]:
 def hostile() -> dict[str, Explorer]:
     """Every name that a user gives is a script."""
     named = similarity().assign_coords(layer=EVIL, depth=1.0)
-    fields = fields_of(np.ones((1, 9, 9)), [0.5], EVIL)
+    field = fields(np.ones((1, 9, 9)), [0.5], EVIL)
     images = Images(EVIL, noise_images(1).pixels, np.array([0]), (EVIL,))
     ratios = counted(tokens=5).assign_coords(part=("token", [EVIL, *["spatial"] * 4]))
     names = {"layer_a": [EVIL, "b", "c"], "kind_a": ("layer_a", [EVIL] * 3)}
-    maps = {EVIL: layer_map(3, 3, names=(EVIL, EVIL)).assign_coords(names)}
-    heads, weights = measured(1, prefix=(EVIL,))
+    maps = {EVIL: layer_map(np.eye(3)).assign_coords(names).assign_attrs(model=EVIL, model_b=EVIL)}
+    distances, weights = heads(1, prefix=(EVIL,))
     return {
-        "attention": explorers.explore_attention((heads.assign_attrs(model=EVIL), weights), images),
+        "attention": explorers.explore_attention((distances.assign_attrs(model=EVIL), weights), images),
         "localization": explorers.explore_localization({EVIL: named}),
-        "probes": explorers.explore_probes({EVIL: probes().assign_coords(layer=[EVIL, "b", "c"])}),
-        "receptive_field": explorers.explore_receptive_field({EVIL: fields}),
+        "probes": explorers.explore_probes({EVIL: probed().assign_coords(layer=[EVIL, "b", "c"])}),
+        "receptive_field": explorers.explore_receptive_field({EVIL: field}),
         "similarity": explorers.explore_similarity(maps),
         "skip_ratios": explorers.explore_skip_ratios({EVIL: ratios}),
     }
@@ -228,17 +224,17 @@ def models() -> dict[str, Explorer]:
     labels = ["CNN", "ViT, untrained", "other", "ViT", "ViT, small data"]
     rng = np.random.default_rng(0)
     return {
-        "probes": explorers.explore_probes({label: probes(("mean",)) for label in labels}),
-        "localization": explorers.explore_localization({label: noisy(2, 3) for label in labels[:4]}),
+        "probes": explorers.explore_probes({label: probed(("mean",)) for label in labels}),
+        "localization": explorers.explore_localization({label: places(2, 3) for label in labels[:4]}),
         "receptive_field": explorers.explore_receptive_field(
-            {label: fields_of(rng.random((2, 9, 9)), [0, 1]) for label in labels[:4]}
+            {label: fields(rng.random((2, 9, 9)), [0, 1]) for label in labels[:4]}
         ),
     }
 
 
 def one_head_that_is_peaked() -> tuple[xr.Dataset, xr.DataArray]:
     """Of two heads, one looks at one patch only, the other at all alike."""
-    given = measured(1, blocks=1, heads=2, prefix=())
+    given = heads(1, blocks=1, heads=2, prefix=())
     given[1][0, 0, 0] = np.eye(20)
     given[1][0, 0, 1] = 1 / 20
     return given
@@ -252,28 +248,20 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
-    """The browser is closed before any test runs."""
-    from playwright.sync_api import sync_playwright
-
-    executable = browser.find()
-    if executable is None:
-        pytest.fail(browser.MISSING, pytrace=False)
     page_file = tmp_path_factory.mktemp("words") / "page.html"
     page_file.write_text("<!doctype html><title>Words</title>", encoding="utf-8")
     every = {kind: cases() for kind, cases in CASES.items()}
     every["hostile"] = {kind: (explorer, {}, "") for kind, explorer in hostile().items()}
     every["colours"] = {kind: (explorer, {}, "") for kind, explorer in models().items()}
-    heads = explorers.explore_attention(one_head_that_is_peaked(), noise_images(1))
-    every["heads"] = {scale: (heads, {"scale": scale, "view": "attention"}, "") for scale in ("same", "own")}
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable, args=browser.ARGUMENTS)
+    pair = explorers.explore_attention(one_head_that_is_peaked(), noise_images(1))
+    every["heads"] = {scale: (pair, {"scale": scale, "view": "attention"}, "") for scale in ("same", "own")}
+    with browser.chromium() as chromium:
         page = chromium.new_page()
         page.goto(page_file.as_uri())
         found: Seen = {}
         for kind, cases in every.items():
             found[kind] = {case: (expected, page.evaluate(RENDER, _input(explorer, state)))
                            for case, (explorer, state, expected) in cases.items()}  # fmt: skip
-        chromium.close()
     return found
 
 

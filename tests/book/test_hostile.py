@@ -1,7 +1,6 @@
 """A book in which every text that a user can give is hostile: a browser runs nothing of it and asks no other host."""
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ import papermill
 import pytest
 import yaml
 from conftest import serve
+from explorer_samples import STILL, heads, layer_map
 from PIL import Image
 
 from vitcnn_utils import explorers
@@ -42,19 +42,15 @@ def given(folder: Path) -> dict[str, Any]:
 
 def shown() -> list[Any]:
     """Outputs in which models have such names too."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    from explorer_samples import STILL, _heads, _map
-
-    pixels = np.zeros((3, 16, 16, 3), np.uint8)
+    images = Images(NAME, np.zeros((2, 16, 16, 3), np.uint8), np.zeros(2, int), (NAME,))
+    distances, maps = heads()
+    similarity = layer_map(np.eye(6)).assign_attrs(model=NAME, model_b=NAME)
     views = [
-        number_table({NAME: {NAME: 1.5}}, NAME),
-        explorers.explore_similarity({NAME: _map(NAME, 6, NAME, 6)}, still=STILL, name="second"),
-        explorers.explore_attention(
-            _heads(NAME, 0), Images(NAME, pixels, np.zeros(3, int), (NAME,)), still=STILL, name="third"
-        ),
+        explorers.explore_similarity({NAME: similarity}, still=STILL, name="second"),
+        explorers.explore_attention((distances.assign_attrs(model=NAME), maps), images, still=STILL, name="third"),
     ]
-    bundles = [v._repr_mimebundle_()[0] if hasattr(v, "_repr_mimebundle_") else {} for v in views]
-    bundles = [b or {"text/html": v._repr_html_()} for b, v in zip(bundles, views, strict=True)]
+    table = {"text/html": number_table({NAME: {NAME: 1.5}}, NAME)._repr_html_()}
+    bundles = [table, *(view._repr_mimebundle_()[0] for view in views)]
     return [nbformat.v4.new_output("display_data", bundle) for bundle in bundles]
 
 
@@ -88,11 +84,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_nothing_of_it_runs_and_no_other_host_is_asked(hostile: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
     ran, foreign, links = [], [], []
-    with sync_playwright() as playwright, serve(hostile) as site:
-        chromium = playwright.chromium.launch(executable_path=browser.find(), args=browser.ARGUMENTS)
+    with browser.chromium() as chromium, serve(hostile) as site:
         for path in sorted(hostile.rglob("*.html")):
             if "_static" in path.parts:
                 continue
@@ -106,7 +99,6 @@ def test_nothing_of_it_runs_and_no_other_host_is_asked(hostile: Path) -> None:
             ran += [path.name] * bool(page.evaluate("document.documentElement.dataset.ran ?? ''"))
             links += page.evaluate("[...document.querySelectorAll('[href^=\"javascript:\"]')].map((a) => a.outerHTML)")
             page.close()
-        chromium.close()
     home = urlsplit(site).netloc
     foreign = [url for url in foreign if urlsplit(url).scheme not in ("data", "blob") and urlsplit(url).netloc != home]
     assert (ran, foreign, links) == ([], [], [])

@@ -108,8 +108,8 @@ def test_a_page_is_light_and_so_are_the_explorers(served: list[Visit], html: Pat
 # --- for all readers ----------------------------------------------------------------------------------------------
 
 
-def test_axe_finds_no_barrier(visits: list[Visit]) -> None:
-    assert [(v.name, v.barriers) for v in visits if v.barriers] == []
+def test_axe_finds_no_barrier(served: list[Visit]) -> None:
+    assert [(v.name, v.barriers) for v in served if v.barriers] == []
 
 
 def test_ids_are_unique(served: list[Visit]) -> None:

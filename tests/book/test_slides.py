@@ -4,20 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import browser
-import pytest
 
 DRAWN = "section.present section.vx svg, section.present section.vx canvas, section.present section.vx img"
 
 
 def test_each_slide_shows_and_each_explorer_lives(html: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
-    executable = browser.find()
-    if executable is None:
-        pytest.fail(browser.MISSING, pytrace=False)
     faults: list[str] = []
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable, args=browser.ARGUMENTS)
+    with browser.chromium() as chromium:
         page = chromium.new_page(viewport={"width": 1280, "height": 720})
         page.on("console", lambda event: faults.append(event.text) if event.type == "error" else None)
         page.on("pageerror", lambda error: faults.append(str(error)))
@@ -31,7 +24,6 @@ def test_each_slide_shows_and_each_explorer_lives(html: Path) -> None:
         page.goto((html / "slides.html").as_uri() + "?print-pdf")
         page.wait_for_selector(".pdf-page")
         printed = page.locator(".pdf-page").count()
-        chromium.close()
     assert faults == []
     assert explorers == ["similarity", "attention", "skip_ratios", "probes"]
     assert printed >= count >= 10

@@ -11,7 +11,8 @@ from vitcnn_utils.provenance import words
 MIME = "application/vnd.vitcnn.claims+json"
 """Under this type an executed notebook carries its claims as data, for the ledger."""
 
-SCHEMA = 1
+SCHEMA = 2
+"""The version of book/_extra/claims.schema.json."""
 
 # A verdict is told by word, by shape and by colour; colours as in the figures, readable on light and on dark.
 SHAPES = {HOLDS: "●", HOLDS_TOO: "◐", FAILS: "✕", CLOSE: "≈", CANNOT: "–"}
@@ -101,7 +102,8 @@ def _around(part: Part, claim: Claim) -> str:
     """The interval, the control and the second training, in words."""
     others = {claim.control: part.control, claim.second: part.again}
     told = [f"{name} {part.words(e.value)}{_interval(part, e, ' ')}" for name, e in others.items() if e is not None]
-    own = _interval(part, part.estimate) or "no interval yet: the number alone decides"
+    over = part.estimate.over
+    own = f"{_interval(part, part.estimate) or 'no interval'}{f' ({over})' * bool(over)}"
     return "; ".join([own, *told, *(["no control"] if part.control is None else [])])
 
 
@@ -118,10 +120,14 @@ def _details(claim: Claim) -> str:
         together = {"all": " All must hold.", "agree": " They measure one thing and must agree."}[claim.together]
     rules = "".join(f"<li>{html.escape(part.rule)} ({html.escape(part.whose)}). {html.escape(part.why)}</li>"
                     for part in claim.parts)  # fmt: skip
-    rest = {"Control": claim.control, "When it misleads": claim.caveat, "Also": claim.note,
+    rest = {"Control": _control(claim), "When it misleads": claim.caveat, "Also": claim.note,
             "Made of": words(claim.made_of)}  # fmt: skip
     lines = "".join(f"<p><em>{name}:</em> {html.escape(text)}</p>" for name, text in rest.items() if text)
     return f"<details><summary>Rule and caveat</summary><p>The rule:{together}</p><ul>{rules}</ul>{lines}</details>"
+
+
+def _control(claim: Claim) -> str:
+    return claim.control if any(part.control for part in claim.parts) else claim.uncontrolled
 
 
 def _picture(part: Part, claim: Claim) -> str:

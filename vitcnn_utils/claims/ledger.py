@@ -7,14 +7,14 @@ is true), and the same numbers of a control. The rule that is printed is made fr
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
 from scipy import stats
 
-from vitcnn_utils.measures.intervals import jackknife, left_out
+from vitcnn_utils.measures.intervals import draws_and_images, jackknife, left_out, whole
 from vitcnn_utils.provenance import Facts, distinct, facts
 
 Arrays = tuple[xr.DataArray | xr.Dataset, ...]
@@ -28,6 +28,9 @@ HOLDS_TOO, CLOSE, CANNOT = "holds, untrained too", "too close to call", "cannot 
 VERDICTS = (HOLDS, HOLDS_TOO, FAILS, CLOSE, CANNOT)
 
 NOTHING = "there is nothing to count"
+
+POWER = 1 + stats.norm.ppf(0.8) / stats.norm.ppf(0.975)
+"""An effect of so many half widths of a 95 % interval is shown in 4 of 5 samples."""
 
 BEYOND = "beyond"
 """Stands in the place of a figure in claims that are not the paper's."""
@@ -57,9 +60,12 @@ class Controls(NamedTuple):
         return cls(named.get(UNTRAINED), second.get(name), name)
 
     def with_others(self, *others: Any) -> dict[str, Any]:
-        """Both as arguments of `Part.of`, followed by arrays that are the same for all."""
+        """Both as arguments of `Part.of`, each an array or a tuple, followed by arrays that are the same for all."""
         both = {"control": self.untrained, "again": self.second}
-        return {what: None if arrays is None else (arrays, *others) for what, arrays in both.items()}
+        return {
+            what: None if arrays is None else (*(arrays if isinstance(arrays, tuple) else (arrays,)), *others)
+            for what, arrays in both.items()
+        }
 
 
 def all_of(verdicts: Iterable[str]) -> str:
@@ -76,47 +82,47 @@ def agreed(verdicts: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its 95 % interval; without one (None) the number alone decides."""
+    """A number and its 95 % interval; without one (None) the number alone decides.
+
+    over: what the interval is over, as '2,500 images in 20 parts', or why there is none.
+    """
 
     value: float
     interval: tuple[float, float] | None = None
+    over: str = ""
 
     def magnitude(self) -> "Estimate":
         """Of the absolute value."""
         if self.interval is None:
-            return Estimate(abs(self.value))
+            return replace(self, value=abs(self.value))
         low, high = self.interval
         ends = sorted((abs(low), abs(high)))
-        return Estimate(abs(self.value), (0.0 if low <= 0 <= high else ends[0], ends[1]))
+        return Estimate(abs(self.value), (0.0 if low <= 0 <= high else ends[0], ends[1]), self.over)
 
 
 def estimate(statistic: Callable[..., float], *arrays: xr.DataArray | xr.Dataset) -> Estimate:
-    """A statistic of arrays; with its interval by the jackknife, where they say how they vary over the images.
+    """A statistic of arrays; with its interval, where they say how they vary.
 
-    That is where they have `left_out` (see `intervals.jackknife`) or are data sets with values by image.
+    Over the images, where they have `left_out` (see `intervals.jackknife`) or are data sets with values by image; and
+    over draws of the shots, where they have several (see `intervals.draws_and_images`).
     """
     parted = [left_out(a) if isinstance(a, xr.Dataset) and a.sizes.get("sample", 0) > 1 else a for a in arrays]
-    value = float(statistic(*map(whole, parted)))
-    if len({a.sizes["left_out"] for a in parted if "left_out" in a.dims}) != 1:
-        return Estimate(value)
-    low, high = (float(bound) for bound in jackknife(statistic, *parted).values)
-    # A statistic of what is not known by image does not vary: that is no interval of it.
-    return Estimate(value, (low, high)) if low < high else Estimate(value)
-
-
-def whole(array: Any) -> Any:
-    """An array of all images, where it is also given with some left out."""
-    return array.isel(left_out=0, drop=True) if "left_out" in array.dims else array
-
-
-def over_draws(values: xr.DataArray | np.ndarray) -> Estimate:
-    """The mean of as many values as there were draws, with Student's interval; without one for a single draw."""
-    draws = np.asarray(values, dtype=float)
-    mean = float(draws.mean())
-    if draws.size < 2:
-        return Estimate(mean)
-    half = float(stats.t.ppf(0.975, draws.size - 1) * draws.std(ddof=1) / np.sqrt(draws.size))
-    return Estimate(mean, (mean - half, mean + half))
+    value = float(statistic(*(whole(one) for one in parted)))
+    counts = {a.sizes["left_out"] - 1 for a in parted if "left_out" in a.dims}
+    draws = {a.sizes.get("draw", 1) for a in arrays}
+    images = [f"{a.attrs.get('n_test', a.attrs['n_images']):,} {'test ' * ('n_test' in a.attrs)}images in "
+              for a in parted if "left_out" in a.dims and "n_images" in a.attrs]  # fmt: skip
+    over = "".join(f"{images[0] if images else ''}{count} parts" for count in counts)
+    if len(draws) == 1 and max(draws) > 1 and len(counts) < 2:
+        low, high = (float(bound) for bound in draws_and_images(statistic, *parted).values)  # type: ignore[arg-type]
+        over = " and ".join(filter(None, [f"{max(draws)} draws", over]))
+    elif len(counts) == 1:
+        low, high = (float(bound) for bound in jackknife(statistic, *parted).values)
+    else:
+        return Estimate(value, over="not measured without some of the same images")
+    if low == high:  # a staircase, as the depth of the most similar layer, may not change at all
+        return Estimate(value, over=f"{over}: the same without any of them")
+    return Estimate(value, (low, high), over)
 
 
 def difference_of_shares(a: float, b: float, n: int) -> Estimate:
@@ -127,7 +133,7 @@ def difference_of_shares(a: float, b: float, n: int) -> Estimate:
     wilson = [stats.binomtest(round(share * n), n).proportion_ci(method="wilson") for share in (a, b)]
     below = math.hypot(a - wilson[0].low, wilson[1].high - b)
     above = math.hypot(wilson[0].high - a, b - wilson[1].low)
-    return Estimate(100 * (a - b), (100 * (a - b - below), 100 * (a - b + above)))
+    return Estimate(100 * (a - b), (100 * (a - b - below), 100 * (a - b + above)), f"{n:,} images")
 
 
 @dataclass(frozen=True)
@@ -164,6 +170,12 @@ class Part:
         made_of = facts(*itertools.chain(*all_three))
         return cls(statistic, own, side, threshold, why, unit, whose, controls, second, made_of)
 
+    def magnitude(self) -> "Part":
+        """The same of absolute values."""
+        own, control, again = (e and e.magnitude() for e in (self.estimate, self.control, self.again))
+        assert own is not None
+        return replace(self, estimate=own, control=control, again=again)
+
     @property
     def rule(self) -> str:
         """The rule as it is shown, from what decides."""
@@ -190,8 +202,16 @@ class Part:
 
     @property
     def resolution(self) -> float:
-        """How far from the threshold an estimate had to be to decide: half the width of the interval."""
-        return float(np.ptp(self.estimate.interval) / 2) if self.estimate.interval else float("nan")
+        """How far beyond the threshold an effect must lie for 4 of 5 samples of this size to show it."""
+        return POWER * float(np.ptp(self.estimate.interval)) / 2 if self.estimate.interval else float("nan")
+
+    @property
+    def power(self) -> str:
+        """The same in words."""
+        return (
+            f"{self.estimate.over or 'this sample'} would show, in 4 of 5 cases, what lies "
+            f"{self.words(self.resolution)} {self.side} the threshold ({self.statistic})"
+        )
 
 
 @dataclass(frozen=True)
@@ -202,6 +222,7 @@ class Claim:
     here, where a chapter asks a claim of several. parts: see `Part`.
     together: 'all' parts must hold, or they are ways to measure one thing and must 'agree'.
     caveat: when the measure misleads. control, second: what the control and the second training are.
+    uncontrolled: why no control can have these numbers, where none has.
     missing: why the claim cannot be asked here, or ''. note: further numbers.
     """
 
@@ -215,6 +236,7 @@ class Claim:
     together: Literal["all", "agree"] = "all"
     control: str = UNTRAINED
     second: str = ""
+    uncontrolled: str = ""
     missing: str = ""
     note: str = ""
 
@@ -240,11 +262,8 @@ class Claim:
             return f"another training says the reverse ({self.second})"
         if UNDECIDED not in (said := [part.says(part.estimate) for part in self.parts]) and len(set(said)) > 1:
             return "the ways to measure it do not agree"
-        return "the interval crosses the threshold: " + "; ".join(
-            f"{part.statistic}: {part.words(part.resolution)} beyond the threshold would have decided"
-            for part in self.parts
-            if part.says(part.estimate) == UNDECIDED
-        )
+        crossing = [part.power for part in self.parts if part.says(part.estimate) == UNDECIDED]
+        return "the interval crosses the threshold: " + "; ".join(crossing)
 
     def verdict_of(self, part: Part) -> str:
         """The verdict on one part, by the same logic."""
@@ -276,7 +295,7 @@ class Claim:
         return distinct(itertools.chain(*(part.made_of for part in self.parts)))
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, with verdicts, for machines, see book/claims.schema.json; numbers that are missing are None."""
+        """All of it, for machines, see book/_extra/claims.schema.json; numbers that are missing are None."""
         parts = [asdict(part) | {"rule": part.rule, "verdict": self.verdict_of(part)} for part in self.parts]
         for part in parts:
             del part["made_of"]

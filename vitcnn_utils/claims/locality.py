@@ -1,18 +1,30 @@
 """Section 5 of the paper: attention distance, groups of heads, effective receptive fields (Figs 3 to 6).
 
 The paper gives no thresholds: all are ours. Distances are judged as percent of the distance of uniform attention, so
-that a rule means the same at any image size.
+that a rule means the same at any image size. Controls are given by name, see `ledger.Controls`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from vitcnn_utils.claims.ledger import Arrays, Claim, Part, difference_of_shares
+from vitcnn_utils.claims.ledger import (
+    CANNOT,
+    CLOSE,
+    FAILS,
+    HOLDS,
+    Arrays,
+    Claim,
+    Controls,
+    Part,
+    difference_of_shares,
+    whole,
+)
+from vitcnn_utils.claims.words import cause, direction, effect_of_training, minus, shown
 from vitcnn_utils.measures.attention import rank_correlations
-from vitcnn_utils.measures.receptive_field import early_radius, largest_growth, share_of_centre
+from vitcnn_utils.measures.receptive_field import centre_shift, early_radius, largest_growth
 
 LOCAL, GLOBAL = 40.0, 60.0
 """Percent of the distance of uniform attention up to which a head is called local, and from which on global."""
@@ -40,7 +52,13 @@ SHIFT = 5.0
 """Percentage points of the field from which on two shares of the centre are called different."""
 
 Side = Literal["above", "below"]
-Statistic = Callable[[xr.Dataset], float]
+Statistic = Callable[..., float]
+Sizes = tuple[xr.Dataset, xr.Dataset]
+
+
+def _claim(name: str, figure: str, paper: str, parts: tuple[Part, ...], section: str = "5", **more: Any) -> Claim:
+    return Claim(id=name, figure=figure, section=section, paper=paper, parts=parts, **more)
+
 
 # Figures 3 and 4: attention distance. All take `attention.head_distances`.
 
@@ -48,109 +66,138 @@ _CLS_MASS = (
     "Attention that goes to the CLS token counts as distance 0, as in the public code for this measure: a head that "
     "rests there looks nearer than it is. Uniform attention counts as global, though it picks nothing."
 )
+_OF_UNIFORM = "in percent of the distance of uniform attention"
 
 
-def low_blocks_mix(heads: xr.Dataset, control: xr.Dataset) -> Claim:
-    """Fig 3: the lowest blocks have local and global heads side by side."""
+def head_claims(heads: xr.Dataset, controls: Mapping[str, xr.Dataset]) -> list[Claim]:
+    """The claims of Fig 3: the lowest blocks mix local and global heads, the highest are entirely global."""
+    others = Controls.of(controls)
+    common = {"second": others.second_name, "caveat": _CLS_MASS, "missing": _too_small(heads)}
 
     def part(words: str, number: Statistic, side: Side, threshold: float, why: str) -> Part:
-        return Part.of(words, number, (heads,), side, threshold, why, unit="%", control=(control,))
+        return Part.of(f"{words}, {_OF_UNIFORM}", number, (heads,), side, threshold, why, unit="%",
+                       **others.with_others())  # fmt: skip
 
-    of_uniform = "in percent of the distance of uniform attention"
-    return Claim(
-        id="fig-3-mix",
-        figure="3",
-        section="5",
-        paper="The lowest blocks have heads that attend locally next to heads that attend globally.",
-        parts=(
-            part(f"the nearest head of each of the two lowest blocks, the farther of the two, {of_uniform}",
-                 lambda h: float(_share(_low(h)).min("head").max()), "below", LOCAL,
-                 "A head that looks at its patch and the eight around it has 13 to 28 % at the paper's sizes."),
-            part(f"the farthest head of each of the two lowest blocks, the nearer of the two, {of_uniform}",
-                 lambda h: float(_share(_low(h)).max("head").min()), "above", GLOBAL,
-                 "Heads that look everywhere alike have 100 %, less what goes to the CLS token."),
+    def nearest_of_high(words: str, name: str) -> Part:
+        return part(f"nearest head of the two highest blocks, {words}", lambda h: float(_share(_high(h, name)).min()),
+                    "above", GLOBAL, "All heads must be global, so the nearest of them.")  # fmt: skip
+
+    low = {"": heads} if others.untrained is None else {"": heads, "; untrained: ": others.untrained}
+    return [
+        _claim(
+            "fig-3-mix", "3", "The lowest blocks have heads that attend locally next to heads that attend globally.",
+            (
+                part("the nearest head of each of the two lowest blocks, the farther of the two",
+                     lambda h: float(_share(_low(h)).min("head").max()), "below", LOCAL,
+                     "A head that looks at its patch and the eight around it has 13 to 28 % at the paper's sizes."),
+                part("the farthest head of each of the two lowest blocks, the nearer of the two",
+                     lambda h: float(_share(_low(h)).max("head").min()), "above", GLOBAL,
+                     "Heads that look everywhere alike have 100 %, less what goes to the CLS token."),
+            ),
+            note="".join(title + _per_block(_low(whole(h))) for title, h in low.items()), **common,
         ),
-        caveat=_CLS_MASS,
-        missing=_too_small(heads),
-        note=f"{_per_block(_low(heads))}; untrained: {_per_block(_low(control))}",
+        _claim(
+            "fig-3-global", "3", "All heads of the two highest blocks are global.",
+            (
+                nearest_of_high("attention to the CLS token counted as distance 0", "distance"),
+                nearest_of_high("renormalised without it", "distance_renormalized"),
+            ),
+            together="agree",
+            note=f"{float(_high(whole(heads), 'prefix_mass').mean()):.0%} of the attention of these blocks goes to "
+            "prefix tokens", **common,
+        ),
+    ]  # fmt: skip
+
+
+def head_words(claims: Sequence[Claim]) -> str:
+    """What these models show in Fig 3, from `head_claims`, in sentences."""
+    mix, high = claims
+    if mix.verdict == CANNOT:
+        return ""
+    near, far = mix.parts
+    counted, renormalised = high.parts
+    is_local, is_global = (part.says(part.estimate) == HOLDS for part in mix.parts)
+    kinds = {
+        (True, True): "local and global heads side by side",
+        (True, False): "local heads, and none that are global",
+        (False, True): "global heads, and none that are local",
+        (False, False): "neither local nor global heads",
+    }
+    token = minus(renormalised.estimate, counted.estimate).value
+    return (
+        f"Each of the two lowest blocks has a head at {shown(near)} of the uniform distance or nearer and one at "
+        f"{shown(far)} or farther: {kinds[is_local, is_global]}{effect_of_training(near)}. In the two highest blocks "
+        f"the nearest head is at {shown(counted)}, and at {shown(renormalised)} once attention to the CLS token is "
+        f"left out: the token makes a difference of {token:z.1f} points. "
+        + cause({"local heads next to global ones, low": mix, "global heads alone, high": high})
     )  # fmt: skip
 
 
-def high_blocks_are_global(heads: xr.Dataset, control: xr.Dataset) -> Claim:
-    """Fig 3: the two highest blocks are entirely global, with and without renormalising."""
-
-    def part(words: str, name: str) -> Part:
-        statistic = f"nearest head of the two highest blocks, in percent of the distance of uniform attention, {words}"
-        return Part.of(statistic, lambda h: float(_share(_high(h, name)).min()), (heads,), "above", GLOBAL,
-                       "All heads must be global, so the nearest of them.", unit="%", control=(control,))  # fmt: skip
-
-    mass = float(_high(heads, "prefix_mass").mean())
-    return Claim(
-        id="fig-3-global",
-        figure="3",
-        section="5",
-        paper="All heads of the two highest blocks are global.",
-        parts=(
-            part("attention to the CLS token counted as distance 0", "distance"),
-            part("renormalised without it", "distance_renormalized"),
-        ),
-        together="agree",
-        caveat=_CLS_MASS,
-        missing=_too_small(heads),
-        note=f"{mass:.0%} of the attention of these blocks goes to prefix tokens",
-    )
-
-
-def little_data_hides_locality(little: xr.Dataset, full: xr.Dataset, other: xr.Dataset | None) -> Claim:
+def little_data_claim(little: xr.Dataset, full: xr.Dataset, other: xr.Dataset | None) -> Claim:
     """Fig 4: without much data the lowest blocks do not learn to attend locally.
 
     little, full: twins trained for equally many steps. other: a model that saw all data from another start, for what
     chance alone may do, if there is one.
     """
-    return Claim(
-        id="fig-4-little-data",
-        figure="4",
-        section="5",
-        paper="Trained on little data, the lowest blocks do not learn to attend locally.",
-        of=_versus(little, full),
-        parts=_farther(little, full, other, "above"),
-        together="agree",
-        control="another start with all data",
+    return _claim(
+        "fig-4-little-data", "4", "Trained on little data, the lowest blocks do not learn to attend locally.",
+        _farther(little, full, other, "above"), of=_versus(little, full), together="agree",
+        control="another start with all data", uncontrolled="There is no other start with all data here.",
         caveat="One training each: what another start changes is the control, where there is one.",
         missing=_nothing_local(full),
-    )
+    )  # fmt: skip
 
 
-def small_model_keeps_locality(little: xr.Dataset, full: xr.Dataset) -> Claim:
-    """Fig C.5: a smaller ViT learns local heads from little data too; the same numbers, the opposite outcome."""
-    return Claim(
-        id="fig-4-small-model",
-        figure="4",
-        section="5, C.5",
-        paper="A smaller ViT learns to attend locally from little data too.",
-        of=_versus(little, full),
-        parts=_farther(little, full, None, "below"),
-        together="agree",
-        caveat="That nothing is lost is said of one training each.",
-        missing=_nothing_local(full),
-    )
+def small_model_claim(little: xr.Dataset, full: xr.Dataset, untrained: xr.Dataset) -> Claim:
+    """Fig C.5: a smaller ViT learns local heads from little data too; the same numbers, the opposite outcome.
+
+    untrained: the smaller ViT before training, in the place of the one that saw little data.
+    """
+    return _claim(
+        "fig-4-small-model", "4", "A smaller ViT learns to attend locally from little data too.",
+        _farther(little, full, untrained, "below"), section="5, C.5", of=_versus(little, full), together="agree",
+        caveat="That nothing is lost is said of one training each.", missing=_nothing_local(full),
+    )  # fmt: skip
 
 
-def little_data_scores_worse(little: float, full: float, who: str, n_images: int) -> Claim:
-    """Fig 4: the model without local heads is also the worse one. little, full: accuracies from 0 to 1."""
-    return Claim(
-        id="fig-4-accuracy",
-        figure="4",
-        section="5",
-        paper="The model trained on little data also recognises much less.",
-        of=who,
-        parts=(
-            Part("accuracy with all data minus with little", difference_of_shares(full, little, n_images), "above",
-                 WORSE, "The paper says 'much worse', and gives no number.", unit="points"),
-        ),
+def accuracy_claim(accuracies: Mapping[str, float], other: float | None, who: str, n_images: int) -> Claim:
+    """Fig 4: the model without local heads is also the worse one.
+
+    accuracies: from 0 to 1, of 'little data' and 'all data'. other: of another start with all data, if there is one.
+    """
+    little, full = accuracies["little data"], accuracies["all data"]
+    return _claim(
+        "fig-4-accuracy", "4", "The model trained on little data also recognises much less.",
+        (Part("accuracy with all data minus with little", difference_of_shares(full, little, n_images), "above", WORSE,
+              "The paper says 'much worse', and gives no number.", unit="points",
+              control=None if other is None else difference_of_shares(full, other, n_images)),),
+        of=who, control="another start with all data", uncontrolled="There is no other start with all data here.",
         caveat="Less data changes much besides the heads: that both fall together does not make one the cause.",
         note=f"accuracy {100 * full:.1f} % with all data, {100 * little:.1f} % with little, {n_images:,} images",
     )  # fmt: skip
+
+
+def data_words(claims: Sequence[Claim]) -> str:
+    """What these models show in Fig 4, from its claims, in sentences."""
+    by_id = {claim.id: claim for claim in claims}
+    heads, accuracy, small = (by_id.get(f"fig-4-{name}") for name in ("little-data", "accuracy", "small-model"))
+    said = []
+    for claim, who in ((heads, "the ViT"), (small, "the smaller ViT")):
+        if claim and claim.verdict != CANNOT:
+            near = claim.parts[0]
+            moved = direction(near.estimate, "farther", "nearer", "no farther")
+            chance = near.control if claim is heads else None
+            start = f" (another start moves it by {near.words(chance.value)})" if chance else ""
+            said.append(f"With little data the nearest head of the lowest blocks of {who} looks {moved}, by "
+                        f"{near.words(abs(near.estimate.value))} of the uniform distance{start}.")  # fmt: skip
+        elif claim:
+            said.append(f"Little data can take no local head from {who}: {claim.reason}.")
+    if accuracy:
+        loss = accuracy.parts[0]
+        both = {HOLDS: ", and locality falls with it", FAILS: ", though the heads look as near as with all data"}
+        with_heads = both.get(heads.verdict, "") if heads and loss.says(loss.estimate) == HOLDS else ""
+        said.append(f"Little data costs {shown(loss)} of accuracy{with_heads}.")
+    return " ".join(said)
 
 
 def _farther(little: xr.Dataset, full: xr.Dataset, other: xr.Dataset | None, side: Side) -> tuple[Part, ...]:
@@ -169,7 +216,7 @@ def _farther(little: xr.Dataset, full: xr.Dataset, other: xr.Dataset | None, sid
 
 
 def _nothing_local(full: xr.Dataset) -> str:
-    nearest = float(_share(_low(full)).min())
+    nearest = float(_share(_low(whole(full))).min())
     return _too_small(full) or ("" if nearest <= LOCAL else f"with all data no head is within {LOCAL:g} % either")
 
 
@@ -205,28 +252,32 @@ def _per_block(distances: xr.DataArray) -> str:
 # Figure 5: groups of heads and CNN units
 
 
-def local_heads_resemble_cnn(subsets: xr.Dataset, untrained: xr.Dataset) -> Claim:
+def subset_claims(subsets: Mapping[int, xr.Dataset], controls: Mapping[str, Mapping[int, xr.Dataset]]) -> list[Claim]:
     """Fig 5: similarity to the lower CNN units falls as groups of heads look farther, and places are why.
 
-    subsets, untrained: of `attention.head_subset_similarity`.
+    subsets: of `attention.head_subset_similarity`, a claim for each size; controls: name -> the same.
     """
-    distance = subsets["distance"]
+    return [
+        _subset_claim(of_size, {name: others[size] for name, others in controls.items()})
+        for size, of_size in subsets.items()
+    ]
+
+
+def _subset_claim(subsets: xr.Dataset, controls: Mapping[str, xr.Dataset]) -> Claim:
+    distance, others = subsets["distance"], Controls.of(controls)
     narrow = float(distance.max() - distance.min()) < RANGE / 100 * float(distance.max())
 
     def part(words: str, number: Statistic, side: Side, threshold: float, why: str, **unit: Any) -> Part:
-        return Part.of(words, number, (subsets,), side, threshold, why, control=(untrained,), **unit)
+        return Part.of(words, number, (subsets,), side, threshold, why, **unit, **others.with_others())
 
     def left(of_groups: xr.Dataset) -> float:
         fall = _fall(of_groups)
         return 100 * max(_fall(of_groups, "cka_pooled"), 0) / fall if fall > 0 else np.nan
 
-    return Claim(
-        id=f"fig-5-groups-of-{subsets.attrs['size']}",
-        figure="5",
-        section="5",
-        paper="The farther a group of heads looks, the less it resembles the lower CNN units.",
-        of=f"groups of {subsets.attrs['size']} heads",
-        parts=(
+    return _claim(
+        f"fig-5-groups-of-{subsets.attrs['size']}", "5",
+        "The farther a group of heads looks, the less it resembles the lower CNN units.",
+        (
             part("Spearman's ρ of distance and CKA, the largest of the CNN's units",
                  lambda s: float(rank_correlations(s["distance"], s["cka"]).max()), "below", MONOTONE,
                  "The paper's lines fall without a turn: the fall must be nearly monotone for each unit."),
@@ -235,12 +286,32 @@ def local_heads_resemble_cnn(subsets: xr.Dataset, untrained: xr.Dataset) -> Clai
             part("what is left of that fall when tokens are averaged", left, "below", HALF_LEFT,
                  "If CKA falls as much without places, the claim is not about looking near or far.", unit="%"),
         ),
+        of=f"groups of {subsets.attrs['size']} heads", second=others.second_name,
         caveat="Global heads in block 0 are nearly uniform, so their outputs hardly vary, and CKA may fall for that "
         "reason alone: the part on averaged tokens shows it. Groups have one size, as CKA depends on how many features "
         "there are.",
         missing=f"the groups differ in distance by less than {RANGE:g} % of the largest" if narrow else "",
         note=f"distances from {float(distance.min()):.1f} to {float(distance.max()):.1f} px",
     )  # fmt: skip
+
+
+def subset_words(claims: Sequence[Claim]) -> str:
+    """What these models show in Fig 5, from `subset_claims`, in sentences."""
+    said = []
+    for claim in claims:
+        if claim.verdict == CANNOT:
+            said.append(f"With {claim.of} the figure cannot be asked: {claim.reason}.")
+            continue
+        _, fall, left = claim.parts
+        falls = direction(fall.estimate, "falls", "rises", "does not clearly change")
+        about = {HOLDS: "so the fall is about places", FAILS: "so the fall is not about places",
+                 CLOSE: "which does not tell whether it is about places"}  # fmt: skip
+        averaged = "" if claim.verdict_of(left) == CANNOT else (
+            f"; with tokens averaged {shown(left)} of it are left, {about.get(left.says(left.estimate), about[CLOSE])}"
+        )  # fmt: skip
+        said.append(f"From the most local to the most global of the {claim.of}, CKA with the CNN {falls}, by "
+                    f"{fall.words(abs(fall.estimate.value))}{averaged}{effect_of_training(fall)}.")  # fmt: skip
+    return " ".join(said)
 
 
 def _fall(subsets: xr.Dataset, name: str = "cka") -> float:
@@ -257,101 +328,112 @@ def _fall(subsets: xr.Dataset, name: str = "cka") -> float:
 _GRADIENT = "A gradient says what a small change of a pixel does, not what the layer uses; fields average over images."
 
 
-def vit_sees_farther_early(
-    vit: xr.Dataset, cnn: xr.Dataset, vit_untrained: xr.Dataset, cnn_untrained: xr.Dataset
-) -> Claim:
-    """Fig 6: in low layers the ViT's receptive field is larger."""
+def field_claims(vit: xr.Dataset, cnn: xr.Dataset, controls: Mapping[str, Sizes]) -> list[Claim]:
+    """The claims of Fig 6; controls: name -> the sizes of the ViT's fields and of the CNN's.
 
-    def part(percent: int) -> Part:
-        return Part.of(f"radius that holds {percent} % of the field, mean of the lowest third of depth, ViT / CNN",
-                       lambda a, b: early_radius(a, f"radius_{percent}") / early_radius(b, f"radius_{percent}"),
-                       (vit, cnn), "above", LARGER, "Smaller ratios cannot be seen in the figure.", unit="times",
-                       control=(vit_untrained, cnn_untrained))  # fmt: skip
+    In low layers the ViT sees farther; the CNN's fields grow step by step, the ViT's in a jump at medium depth; and
+    the ViT's places depend strongly on their own patch at every depth.
+    """
+    others = Controls.of(controls)
+    of_vit = Controls.of({name: pair[0] for name, pair in controls.items()})
 
-    return Claim(
-        id="fig-6-early",
-        figure="6",
-        section="5",
-        paper="In the lower layers, effective receptive fields are larger in the ViT than in the CNN.",
-        parts=(part(50), part(90)),
-        together="agree",
-        caveat=f"No ViT place sees less than its own patch, which is {vit.attrs['side']:g} px wide here. {_GRADIENT}",
-        note=", ".join(f"radius of {percent} %: ViT {early_radius(vit, f'radius_{percent}'):.1f}, "
-                       f"CNN {early_radius(cnn, f'radius_{percent}'):.1f} px" for percent in (50, 90)),
-    )  # fmt: skip
+    def part(words: str, number: Statistic, side: Side, threshold: float, why: str, unit: str = "") -> Part:
+        return Part.of(words, number, (vit, cnn), side, threshold, why, unit, **others.with_others())
 
+    def early(percent: int) -> Part:
+        return part(f"radius that holds {percent} % of the field, mean of the lowest third of depth, ViT / CNN",
+                    lambda a, b: early_radius(a, f"radius_{percent}") / early_radius(b, f"radius_{percent}"),
+                    "above", LARGER, "Smaller ratios cannot be seen in the figure.", "times")  # fmt: skip
 
-def vit_grows_midway(vit: xr.Dataset, cnn: xr.Dataset, vit_untrained: xr.Dataset, cnn_untrained: xr.Dataset) -> Claim:
-    """Fig 6: the CNN's receptive field grows step by step, the ViT's in a jump at medium depth."""
-    trained, twins = (vit, cnn), (vit_untrained, cnn_untrained)
-    return Claim(
-        id="fig-6-midway",
-        figure="6",
-        section="5",
-        paper="The CNN's receptive fields grow gradually with depth; the ViT's become global in the middle.",
-        parts=(
-            Part.of("share of all growth in that quarter of the depth which holds most of it, ViT − CNN",
-                    lambda a, b: 100 * (largest_growth(a)[0] - largest_growth(b)[0]), trained, "above", IN_A_QUARTER,
-                    "Steady growth has 25 % in every quarter.", unit="points", control=twins),
-            Part.of("distance of the middle of the ViT's quarter from depth ½",
-                    lambda a, b: abs(largest_growth(a)[1] - 0.5), trained, "below", 0.25,
-                    "The middle half of the network.", control=twins),
+    return [
+        _claim(
+            "fig-6-early", "6",
+            "In the lower layers, effective receptive fields are larger in the ViT than in the CNN.",
+            (early(50), early(90)), together="agree", second=others.second_name,
+            caveat=f"No ViT place sees less than its own patch, which is {vit.attrs['side']:g} px wide here. "
+            + _GRADIENT,
         ),
-        caveat="Growth is that of the radius with half of the field, which a bright centre holds down. " + _GRADIENT,
-    )  # fmt: skip
-
-
-def centre_dominates_vit(vit: xr.Dataset, untrained: xr.Dataset) -> Claim:
-    """Fig 6: ViT places depend strongly on their own patch at every depth."""
-    return Claim(
-        id="fig-6-centre",
-        figure="6",
-        section="5",
-        paper="At every depth, the ViT's places depend strongly on their own patch.",
-        parts=(
-            Part.of("share of the field in the own patch, by the patch's share of the image, the least over depth",
-                    lambda v: float(v["centre_ratio"].min(skipna=False)), (vit,), "above", CENTRE,
-                    "1 is a uniform field; the centres in the paper's figure stand out clearly.", unit="times",
-                    control=(untrained,)),
+        _claim(
+            "fig-6-midway", "6",
+            "The CNN's receptive fields grow gradually with depth; the ViT's become global in the middle.",
+            (
+                part("share of all growth in that quarter of the depth which holds most of it, ViT − CNN",
+                     lambda a, b: 100 * (largest_growth(a)[0] - largest_growth(b)[0]), "above", IN_A_QUARTER,
+                     "Steady growth has 25 % in every quarter.", "points"),
+                part("distance of the middle of the ViT's quarter from depth ½",
+                     lambda a, b: abs(largest_growth(a)[1] - 0.5), "below", 0.25, "The middle half of the network."),
+            ),
+            second=others.second_name,
+            caveat="Growth is that of the radius with half of the field, which a bright centre holds down. "
+            + _GRADIENT,
         ),
-        caveat=_GRADIENT,
-    )  # fmt: skip
-
-
-def centre_comes_through_skips(
-    after: xr.Dataset, before: xr.Dataset, untrained: tuple[xr.Dataset, xr.Dataset] | None = None
-) -> Claim:
-    """Fig C.4: before the addition, attention depends much less on the centre. untrained: (after, before)."""
-    return Claim(
-        id="fig-c4-attention",
-        figure="C.4",
-        section="C",
-        paper="What attention adds depends clearly less on the centre than the residual stream does.",
-        parts=(
-            Part.of("share of the field in the own patch, after the addition − before it, median over blocks", _shift,
-                    (after, before), "above", SHIFT, "A smaller part of the field cannot be seen in the figure.",
-                    unit="points", control=untrained),
+        _claim(
+            "fig-6-centre", "6", "At every depth, the ViT's places depend strongly on their own patch.",
+            (Part.of("share of the field in the own patch, by the patch's share of the image, the least over depth",
+                     lambda v: float(v["centre_ratio"].min(skipna=False)), (vit,), "above", CENTRE,
+                     "1 is a uniform field; the centres in the paper's figure stand out clearly.", unit="times",
+                     **of_vit.with_others()),),
+            second=others.second_name, caveat=_GRADIENT,
         ),
-        caveat=_GRADIENT,
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
-def others_keep_centre(after: Mapping[str, xr.Dataset], before: Mapping[str, xr.Dataset]) -> Claim:
-    """Fig C.4: for the ViT's MLPs and the CNN's units it makes little difference."""
-    return Claim(
-        id="fig-c4-others",
-        figure="C.4",
-        section="C",
-        paper="For MLPs and for the units of a CNN, the addition makes little difference.",
-        parts=tuple(
-            Part.of(f"change of the share in the own patch from before to after the addition, median, {name}",
-                    lambda a, b: abs(_shift(a, b)), (after[name], before[name]), "below", SHIFT,
-                    "A smaller part of the field cannot be seen in the figure.", unit="points")
-            for name in after
+def field_words(claims: Sequence[Claim]) -> str:
+    """What these models show in Fig 6, from `field_claims`, in sentences."""
+    early, midway, centre = claims
+    said = []
+    if early.verdict != CANNOT:
+        half, most = early.parts
+        said.append(f"In the lowest third of the depth, a disc with half of the field is {shown(half)} as wide in the "
+                    f"ViT as in the CNN, one with 90 % of it {shown(most)}{effect_of_training(half)}.")  # fmt: skip
+    if centre.verdict != CANNOT:
+        own = centre.parts[0]
+        said.append(f"The own patch of a ViT's place has at least {shown(own)} its share of the image at every depth"
+                    f"{effect_of_training(own)}.")  # fmt: skip
+    rows = {"larger fields in the ViT's low layers": early, "growth in the middle of the ViT": midway,
+            "the bright centre": centre}  # fmt: skip
+    return " ".join([*said, cause(rows)])
+
+
+def addition_claims(pairs: Mapping[str, Sizes], untrained: Mapping[str, Sizes]) -> list[Claim]:
+    """Fig C.4: before the addition, attention depends much less on the centre; MLPs and CNN units, hardly less.
+
+    pairs, untrained: 'attention', 'MLP' and 'CNN unit' -> sizes of the fields after and before the addition.
+    """
+
+    def part(words: str, number: Statistic, name: str, side: Side) -> Part:
+        return Part.of(f"{words} of the share of the field in the own patch, after − before the addition, median over "
+                       f"blocks, {name}", number, pairs[name], side, SHIFT,
+                       "A smaller part of the field cannot be seen in the figure.", unit="points",
+                       control=untrained[name])  # fmt: skip
+
+    return [
+        _claim(
+            "fig-c4-attention", "C.4",
+            "What attention adds depends clearly less on the centre than the residual stream does.",
+            (part("difference", centre_shift, "attention", "above"),), section="C", caveat=_GRADIENT,
         ),
-        caveat="A unit that opens a stage of a CNN has a projected skip and differs: hence medians. " + _GRADIENT,
-    )  # fmt: skip
+        _claim(
+            "fig-c4-others", "C.4", "For MLPs and for the units of a CNN, the addition makes little difference.",
+            tuple(part("size of the difference", lambda a, b: abs(centre_shift(a, b)), name, "below")
+                  for name in pairs if name != "attention"),
+            section="C",
+            caveat="A unit that opens a stage of a CNN has a projected skip and differs: hence medians. " + _GRADIENT,
+        ),
+    ]  # fmt: skip
 
 
-def _shift(after: xr.Dataset, before: xr.Dataset) -> float:
-    return 100 * (share_of_centre(after) - share_of_centre(before))
+def addition_words(claims: Sequence[Claim]) -> str:
+    """What these models show in Fig C.4, from `addition_claims`, in sentences."""
+    attention, others = claims
+    if attention.verdict == CANNOT:
+        return ""
+    shift = attention.parts[0]
+    sizes = [f"{part.statistic.rsplit(', ', 1)[-1]} {shown(part)}" for part in others.parts]
+    carried = direction(minus(shift.estimate, max(others.parts, key=lambda part: part.estimate.value).estimate),
+                        "attention is where the skip carries the centre most", "it is not attention where the skip "
+                        "carries the centre most", "attention does not stand out")  # fmt: skip
+    return (
+        f"After the addition of attention the own patch holds {shown(shift)} more of the field than before it"
+        f"{effect_of_training(shift)}. Elsewhere the share moves by: {', '.join(sizes)}; {carried}."
+    )

@@ -1,12 +1,17 @@
-"""Section 6 of the paper: what it says of skip connections (Figs 7 and 8), beside what was measured."""
+"""Section 6 of the paper: what it says of skip connections (Figs 7 and 8), beside what was measured.
 
-from collections.abc import Callable, Mapping
+Controls are given by name, see `ledger.Controls`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from vitcnn_utils.claims.ledger import Claim, Controls, Part, difference_of_shares
+from vitcnn_utils.claims.ledger import CANNOT, Claim, Controls, Part, difference_of_shares, whole
+from vitcnn_utils.claims.words import cause, effect_of_training, shown
 from vitcnn_utils.measures.cka import split_contrast
 from vitcnn_utils.measures.residual import by_part, geometric_mean, halves
 
@@ -15,7 +20,7 @@ EVEN = 1.0
 CLEAR_SPLIT = 0.2
 """The contrast of mean CKAs, beyond that of the intact twin, from which on a model is said to fall into two parts."""
 
-# Figure 7: norm ratios. All claims take `residual.skip_ratios`.
+# Figure 7: norm ratios. All take `residual.skip_ratios`.
 
 _RATIO = (
     "A ratio compares norms, not what is carried, and the residual stream grows with depth, which raises all ratios. "
@@ -23,122 +28,105 @@ _RATIO = (
 )
 
 
-Ratios = Mapping[str, xr.Dataset]
+def ratio_claims(vit: xr.Dataset, cnn: xr.Dataset, controls: Mapping[str, xr.Dataset]) -> list[Claim]:
+    """The claims of Fig 7 and of appendix E; controls: other ViTs, of which the CNN stays the same.
+
+    The CLS token lives on its skips in the first half of the blocks, the spatial tokens in the second; skips carry more
+    in the ViT than in the CNN at every depth; late, the MLPs change the CLS token more than attention does; spatial
+    tokens change mostly in early blocks.
+    """
+    others = Controls.of(controls)
+    no_cls = "" if _has_cls(vit) else "this model has no CLS token"
+
+    def part(words: str, number: Callable[[xr.Dataset], float], side: Any) -> Part:
+        return Part.of(words, number, (vit,), side, EVEN, "The paper only says which is the higher.", unit="times",
+                       whose="the paper", **others.with_others())  # fmt: skip
+
+    def advantage(words: str, half: int, side: Any) -> Part:
+        return part(f"CLS ratio / spatial ratio, both branches, geometric mean over the {words} half of the blocks",
+                    lambda r: geometric_mean(_advantage(r)[halves(r)[half]]) if _has_cls(r) else np.nan,
+                    side)  # fmt: skip
+
+    def claim(name: str, paper: str, *parts: Part, section: str = "6", **more: str) -> Claim:
+        return Claim(id=f"fig-7-{name}", figure="7", section=section, paper=paper, parts=parts, caveat=_RATIO,
+                     second=others.second_name, **more)  # type: ignore[arg-type]  # fmt: skip
+
+    factors = _factors(whole(vit), whole(cnn))
+    return [
+        claim(
+            "transition", "In the first half of a ViT the CLS token is carried by its skips and spatial tokens are "
+            "remade by the branches; in the second half it is the other way round.",
+            advantage("first", 0, "above"), advantage("second", 1, "below"),
+            missing=no_cls, note=no_cls or _crossings(whole(vit)),
+        ),
+        claim(
+            "vit-above-cnn", "The ratios are much higher in the ViT than in the ResNet, throughout.",
+            Part.of("ratio of the ViT / that of the CNN, mean over tokens, the least over all CNN units with an "
+                    "identity skip and both branches of the ViT at their depth", _least, (vit, cnn), "above", EVEN,
+                    "'Throughout' means at every depth.", unit="times", **others.with_others(cnn)),
+            control="untrained ViT beside the trained CNN",
+            missing="" if factors.size else "the branches of this CNN give 0: it was not trained",
+            note=f"on geometric average {np.exp(np.log(factors).mean()):.2f} times the CNN's; units that open a stage "
+            "have a projected skip and are left out" if factors.size else "",
+        ),
+        claim(
+            "late-cls", "Late in the network the CLS token is changed mostly by the MLPs.",
+            part("CLS ratio of the MLPs / of attention, geometric mean over the second half of the blocks", _late,
+                 "below"),
+            section="6, E", missing=no_cls,
+        ),
+        claim(
+            "early-spatial", "Spatial tokens change mostly in the early layers.",
+            part("spatial ratio, both branches, geometric mean: first / second half of the blocks", _early, "below"),
+            section="6, E",
+        ),
+    ]  # fmt: skip
 
 
-def phase_transition(ratios: xr.Dataset, controls: Ratios) -> Claim:
-    """The CLS token lives on its skips in the first half of the blocks, the spatial tokens in the second."""
+def ratio_words(claims: Sequence[Claim]) -> str:
+    """What these models show in Fig 7, from `ratio_claims`, in sentences."""
+    transition, above, late, early = claims
+    said = []
+    if transition.verdict != CANNOT:
+        first, second = transition.parts
+        turn = {(True, True): "the order turns, as in the paper", (False, False): "the order turns, against the paper"}
+        order = (first.estimate.value > EVEN, second.estimate.value < EVEN)
+        untrained = "" if first.control is None or second.control is None else (
+            f"; before training {first.words(first.control.value)} and {second.words(second.control.value)}"
+        )  # fmt: skip
+        said.append(f"The ratio of the CLS token is {shown(first)} that of the spatial tokens in the first half of the "
+                    f"blocks and {shown(second)} in the second: "
+                    f"{turn.get(order, 'the order does not turn')}{untrained}.")  # fmt: skip
+    if late.verdict != CANNOT:
+        ratio = late.parts[0]
+        branch = "the MLPs change" if ratio.estimate.value < EVEN else "attention changes"
+        said.append(f"Late, {branch} the CLS token more (ratio of the MLPs {shown(ratio)} that of attention"
+                    f"{effect_of_training(ratio)}).")  # fmt: skip
+    rows = {"the turn at half depth": transition, "higher ratios than the CNN's": above,
+            "late changes of CLS by the MLPs": late, "early changes of the spatial tokens": early}  # fmt: skip
+    return " ".join([*said, cause(rows)])
 
-    def part(words: str, half: int, side: Any) -> Part:
-        def advantage(r: xr.Dataset) -> float:
-            return geometric_mean(_advantage(r)[halves(r)[half]])
 
-        statistic = f"CLS ratio / spatial ratio, both branches, geometric mean over the {words} half of the blocks"
-        return _part(statistic, _of_cls(advantage), side, ratios, controls)
-
-    return _claim(
-        "fig-7-transition",
-        "In the first half of a ViT the CLS token is carried by its skips and spatial tokens are remade by the "
-        "branches; in the second half it is the other way round.",
-        (part("first", 0, "above"), part("second", 1, "below")),
-        ratios,
-        controls,
-        missing=_without_cls(ratios),
-        note="" if _without_cls(ratios) else _crossings(ratios),
-    )
-
-
-def vit_above_cnn(vit: xr.Dataset, cnn: xr.Dataset, controls: Ratios) -> Claim:
-    """Skips carry more in the ViT than in the CNN at every depth. controls: of ViTs, beside the same CNN."""
-
-    def least(a: xr.Dataset, b: xr.Dataset) -> float:
-        factors = _factors(a, b)
-        return float(factors.min()) if factors.size else np.nan
-
+def _least(vit: xr.Dataset, cnn: xr.Dataset) -> float:
     factors = _factors(vit, cnn)
-    words = (
-        "ratio of the ViT / that of the CNN, mean over tokens, the least over all CNN units with an identity skip and "
-        "both branches of the ViT at their depth"
-    )
-    part = Part.of(words, least, (vit, cnn), "above", EVEN, "'Throughout' means at every depth.", unit="times",
-                   **Controls.of(controls).with_others(cnn))  # fmt: skip
-    return _claim(
-        "fig-7-vit-above-cnn",
-        "The ratios are much higher in the ViT than in the ResNet, throughout.",
-        (part,),
-        vit,
-        controls,
-        control="untrained ViT beside the trained CNN",
-        missing="" if factors.size else "the branches of this CNN give 0: it was not trained",
-        note=f"on geometric average {np.exp(np.log(factors).mean()):.2f} times the CNN's; units that open a stage have "
-        "a projected skip and are left out" if factors.size else "",
-    )  # fmt: skip
+    return float(factors.min()) if factors.size else np.nan
 
 
-def late_cls_changes(ratios: xr.Dataset, controls: Ratios) -> Claim:
-    """Appendix E: late in the network the MLPs change the CLS token, more than attention does."""
-
-    def late(r: xr.Dataset) -> float:
-        cls = by_part(r).sel(part="CLS")[halves(r)[1]]
-        return geometric_mean(cls.sel(branch="mlp")) / geometric_mean(cls.sel(branch="attention"))
-
-    statistic = "CLS ratio of the MLPs / of attention, geometric mean over the second half of the blocks"
-    return _claim(
-        "fig-7-late-cls",
-        "Late in the network the CLS token is changed mostly by the MLPs.",
-        (_part(statistic, _of_cls(late), "below", ratios, controls),),
-        ratios,
-        controls,
-        section="6, E",
-        missing=_without_cls(ratios),
-    )
+def _late(ratios: xr.Dataset) -> float:
+    if not _has_cls(ratios):
+        return np.nan
+    cls = by_part(ratios).sel(part="CLS")[halves(ratios)[1]]
+    return geometric_mean(cls.sel(branch="mlp")) / geometric_mean(cls.sel(branch="attention"))
 
 
-def early_spatial_changes(ratios: xr.Dataset, controls: Ratios) -> Claim:
-    """Appendix E: spatial tokens change mostly in early blocks."""
-
-    def early(r: xr.Dataset) -> float:
-        spatial = by_part(r).sel(part="spatial")
-        first, later = (geometric_mean(spatial[half]) for half in halves(r))
-        return first / later
-
-    statistic = "spatial ratio, both branches, geometric mean: first / second half of the blocks"
-    return _claim(
-        "fig-7-early-spatial",
-        "Spatial tokens change mostly in the early layers.",
-        (_part(statistic, early, "below", ratios, controls),),
-        ratios,
-        controls,
-        section="6, E",
-    )
+def _early(ratios: xr.Dataset) -> float:
+    spatial = by_part(ratios).sel(part="spatial")
+    first, later = (geometric_mean(spatial[half]) for half in halves(ratios))
+    return first / later
 
 
-def _part(words: str, number: Callable[[xr.Dataset], float], side: Any, ratios: xr.Dataset, controls: Ratios) -> Part:
-    return Part.of(words, number, (ratios,), side, EVEN, "The paper only says which is the higher.", unit="times",
-                   whose="the paper", **Controls.of(controls).with_others())  # fmt: skip
-
-
-def _claim(
-    name: str,
-    paper: str,
-    parts: tuple[Part, ...],
-    ratios: xr.Dataset,
-    controls: Ratios,
-    section: str = "6",
-    **more: str,
-) -> Claim:
-    """A claim on the ratios of one ViT."""
-    return Claim(id=name, figure="7", section=section, paper=paper, parts=parts, caveat=_RATIO,
-                 second=Controls.of(controls).second_name, **more)  # type: ignore[arg-type]  # fmt: skip
-
-
-def _of_cls(number: Callable[[xr.Dataset], float]) -> Callable[[xr.Dataset], float]:
-    """NaN for a model without a CLS token."""
-    return lambda ratios: np.nan if _without_cls(ratios) else number(ratios)
-
-
-def _without_cls(ratios: xr.Dataset) -> str:
-    return "" if "CLS" in by_part(ratios)["part"] else "this model has no CLS token"
+def _has_cls(ratios: xr.Dataset) -> bool:
+    return "CLS" in ratios["part"]
 
 
 def _advantage(ratios: xr.Dataset) -> xr.DataArray:
@@ -165,26 +153,23 @@ def _factors(vit: xr.Dataset, cnn: xr.Dataset) -> np.ndarray:
 
 # Figure 8: models trained without the skips of one block
 
+Map = xr.DataArray
 
-def split(
-    intact: xr.DataArray,
-    changed: Mapping[int, xr.DataArray],
-    untrained: xr.DataArray,
-    untrained_changed: Mapping[int, xr.DataArray],
-) -> Claim:
+
+def split_claim(intact: Map, changed: Mapping[int, Map], untrained: Map, untrained_changed: Mapping[int, Map]) -> Claim:
     """Without the skips of a block, the layers before it and after it have little in common.
 
     intact: (layer_a, layer_b) of the model with all skips; changed: block -> the same of a model without that block's
-    skips; untrained, untrained_changed: of the same models before training.
+    skips; untrained, untrained_changed: of the same models before training. Maps with `left_out` give intervals.
     """
 
     def part(block: int) -> Part:
-        return Part.of(f"contrast at block {block}, without its skips − intact twin",
+        return Part.of(f"fall of the CKA of block outputs across block {block}, without its skips − intact twin",
                        lambda a, b: split_contrast(a, block) - split_contrast(b, block), (changed[block], intact),
                        "above", CLEAR_SPLIT, "The parts of the paper's maps differ at a glance.",
                        control=(untrained_changed[block], untrained))  # fmt: skip
 
-    numbers = (f"block {b}: {split_contrast(m, b):z.2f} without, {split_contrast(intact, b):z.2f} intact"
+    numbers = (f"block {b}: {split_contrast(whole(m), b):z.2f} without, {split_contrast(whole(intact), b):z.2f} intact"
                for b, m in changed.items())  # fmt: skip
     return Claim(
         id="fig-8-split",
@@ -192,8 +177,8 @@ def split(
         section="6",
         paper="Trained without the skips of one block, a ViT falls into two parts that are hardly alike.",
         parts=tuple(map(part, changed)),
-        caveat="Contrast: mean CKA of block outputs on one side of the block, minus mean CKA across it. A block "
-        "without skips changes its input whatever it has learned: compare the untrained models.",
+        caveat="The fall is the mean CKA of block outputs on one side of the block, minus the mean CKA across it. A "
+        "block without skips changes its input whatever it has learned: compare the untrained models.",
         note="; ".join(numbers),
     )
 
@@ -220,5 +205,27 @@ def accuracy_loss(intact: float, without: Mapping[int, float], n_images: int, of
             for block in middle
         ),
         caveat="The interval is that of the images alone; another start may change accuracy by more.",
+        uncontrolled="Before training no model has any accuracy that it could lose.",
         note=f"intact {100 * intact:.1f} %; " + ", ".join(f"block {b} {100 * without[b]:.1f} %" for b in ordered),
     )  # fmt: skip
+
+
+def split_words(claims: Sequence[Claim]) -> str:
+    """What these models show in Fig 8, from `split_claim` and any `accuracy_loss`, in sentences."""
+    split, *accuracies = claims
+    if split.verdict == CANNOT:
+        return ""
+    most = max(split.parts, key=lambda part: part.estimate.value)
+    said = [f"The model divides most {_at(most)}, where CKA falls by {shown(most)} more than in the intact twin"
+            f"{effect_of_training(most)}."]  # fmt: skip
+    if len(split.parts) > 1:
+        said.append(cause({f"a split {_at(part)}": replace(split, parts=(part,)) for part in split.parts}))
+    for claim in accuracies:
+        changes = ", ".join(f"{part.words(-part.estimate.value)} {_at(part)}" for part in claim.parts)
+        said.append(f"On {claim.of}, accuracy differs from the twin's by {changes}.")
+    return " ".join(said)
+
+
+def _at(part: Part) -> str:
+    """'at block 4', from the statistic of a part."""
+    return f"at block {part.statistic.split('block ')[-1].split(',')[0]}"

@@ -77,7 +77,7 @@ VIEWS = {
     "fig-11-first-token": _view("probes", "the ViT-GAP's first token over depth", model=1, readout="first token",
                                 layer=2),
     "fig-12-": _view("similarity-by-data", "the diagonal, from the first block to the last", pair=0),
-    "fig-13-data": _view("probes", "ViT and CNN, each with all data and with little", readout="mean", shown=15,
+    "fig-13-data-": _view("probes", "ViT and CNN, each with all data and with little", readout="mean", shown=15,
                          layer=5),
     "fig-13-architecture-cls-token": _view("probes", "the ViT by its CLS token", readout="cls", model=0, layer=5),
     "fig-13-architecture-": _view("probes", "ViT, CNN and ViT-GAP by the mean of all places", readout="mean",

@@ -17,9 +17,9 @@ from typing import Any
 import yaml
 
 from vitcnn_utils.claims.cards import MIME, SCHEMA
-from vitcnn_utils.editions import fingerprint
+from vitcnn_utils.editions import fingerprint, stability
 from vitcnn_utils.editions.chapters import MAIN_EDITION, executed_folder, find_root, place_in_book, sources
-from vitcnn_utils.editions.ledger import claims_in, link_views, page_in_book
+from vitcnn_utils.editions.ledger import claims_in, complete_cards, page_in_book
 from vitcnn_utils.editions.parameters import edition_file, edition_title, editions, read_edition
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.files import alone
@@ -94,7 +94,8 @@ def _stage(root: Path, executed: list[Path], staging: Path) -> None:
         place = place_in_book(path)
         rows = claims_in(_read(path), path.parent.name, page_in_book(path))
         notebook, found = static.take_out(_for_page(_read(path)), place)
-        link_views(notebook, rows, {explorer.name for explorer in found})
+        stability.mark(rows, stability.read(root / "book"))
+        complete_cards(notebook, rows, {explorer.name for explorer in found})
         claims += rows
         explorers += found
         _write(staging / place, json.dumps(notebook, indent=1))

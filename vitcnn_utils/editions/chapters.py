@@ -3,6 +3,7 @@
     notebooks/editions/EDITION.yml    parameters: which models, which images
     _build/executed/EDITION/*.ipynb   `run_editions`: each carries the hash of all that it was made from
     _build/quick/EDITION/*.ipynb      the same on few images, which the book does not show
+    _build/stability/N/EDITION/*      the same on other images, see `stability`
 
 A notebook takes the place of the old one in one step when it is complete, so a run can be interrupted at any time.
 """
@@ -48,8 +49,8 @@ def sources(root: Path) -> list[Path]:
     return paths
 
 
-def executed_folder(root: Path, edition: str, quick: bool = False) -> Path:
-    return root / "_build" / ("quick" if quick else "executed") / edition
+def executed_folder(root: Path, edition: str, where: str = "executed") -> Path:
+    return root / "_build" / where / edition
 
 
 def run_editions(
@@ -60,6 +61,7 @@ def run_editions(
     quick: bool = False,
     root: Path | None = None,
     report: Callable[[str], None] = print,
+    where: str = "",
 ) -> list[Path]:
     """Execute the notebooks of editions of which anything that they use has changed; gives the paths of all of them.
 
@@ -70,16 +72,17 @@ def run_editions(
     overrides: values that replace the editions'.
     scheduler: address of a Dask scheduler; None starts one with one worker if there are several editions.
     quick: take few images, in any case run all, and report how long the whole would take.
+    where: the folder of _build for the notebooks; '' for executed, or quick.
     Raises VitcnnError, before anything is run, where an edition, notebook or parameter does not exist or another run is
     at work on an edition; and at the end, a line a failure, where notebooks failed. What these wrote so far is then
     kept in failed/NAME.ipynb beside the others, and all others have been run.
     """
-    root = root or find_root()
+    root, where = root or find_root(), where or ("quick" if quick else "executed")
     editions = list(dict.fromkeys(editions))
-    jobs = [job for edition in editions for job in _jobs(root, edition, notebooks, overrides or {}, quick)]
+    jobs = [job for edition in editions for job in _jobs(root, edition, notebooks, overrides or {}, quick, where)]
     with ExitStack() as locks:
         for edition in editions:
-            lock = executed_folder(root, edition, quick).with_name(f"{edition}.lock")
+            lock = executed_folder(root, edition, where).with_name(f"{edition}.lock")
             locks.enter_context(alone(lock, f"another `vitcnn run` is at work on edition {edition}"))
         due = [job for job in jobs if quick or not _is_done(job)]
         for job in jobs:
@@ -100,7 +103,9 @@ class _Job(NamedTuple):
     fraction: float | None
 
 
-def _jobs(root: Path, edition: str, notebooks: Sequence[str], overrides: dict[str, Any], quick: bool) -> list[_Job]:
+def _jobs(
+    root: Path, edition: str, notebooks: Sequence[str], overrides: dict[str, Any], quick: bool, where: str
+) -> list[_Job]:
     defaults = {source: default_parameters(source) for source in sources(root)}
     given = read_edition(root, edition) | overrides
     if problems := unfit(given, list(defaults)):
@@ -114,7 +119,7 @@ def _jobs(root: Path, edition: str, notebooks: Sequence[str], overrides: dict[st
     for source in _choose(list(defaults), notebooks):
         own = {name: value for name, value in parameters.items() if name in defaults[source]}
         task = Task(edition, source.name, source.read_text(encoding="utf-8"), own, str(Path.cwd()), package)
-        target = executed_folder(root, edition, quick) / source.name
+        target = executed_folder(root, edition, where) / source.name
         jobs.append(_Job(f"{edition}: {source.stem}", task, target, fraction))
     return jobs
 

@@ -28,10 +28,11 @@ def claims_in(notebook: dict[str, Any], edition: str, page: str) -> list[Row]:
     return [{"edition": edition, "page": f"{page}#claim-{claim['id']}", **claim} for claim in found]
 
 
-def link_views(notebook: dict[str, Any], rows: Sequence[Row], explorers: Collection[str]) -> None:
-    """Link each claim of a page to the explorer that shows it: in its card, and as `see` and `look` of its row.
+def complete_cards(notebook: dict[str, Any], rows: Sequence[Row], explorers: Collection[str]) -> None:
+    """Write into the card of each claim of a page how its verdict changes, and link it to the explorer that shows it.
 
-    explorers: the names of those on the page; a claim whose explorer is not among them gets no link.
+    The link is also put into the claim's row, as `see` and `look`. explorers: the names of those on the page; a claim
+    whose explorer is not among them gets no link.
     """
     links = {}
     for row in rows:
@@ -39,10 +40,18 @@ def link_views(notebook: dict[str, Any], rows: Sequence[Row], explorers: Collect
         if view and view.explorer in explorers:
             row |= {"see": row["page"].partition("#")[0] + view.address, "look": view.look}
             links[html.escape(row["id"])] = f'<p class="see">{_see(view.address, view.look)}</p>'
+        if "changes" in row:
+            card = html.escape(row["id"])
+            links[card] = f'<p class="changes">{_changes(row)}</p>{links.get(card, "")}'
     for output in (output for cell in notebook["cells"] for output in cell.get("outputs", [])):
         if "text/html" in output.get("data", {}):
             shown = "".join(output["data"]["text/html"])
             output["data"]["text/html"] = re.sub("<!--see (.*?)-->", lambda mark: links.get(mark[1], ""), shown)
+
+
+def _changes(row: Row) -> str:
+    said = "; ".join(f"{name}: {verdict}" for name, verdict in row["changes"].items())
+    return f"<strong>Changes from run to run.</strong> {html.escape(said)}"
 
 
 def _see(address: str, look: str) -> str:
@@ -54,11 +63,14 @@ def page_in_book(executed: Path) -> str:
     return place_in_book(executed).removesuffix(".ipynb") + ".html"
 
 
-def edition_claims(edition: str, root: Path | None = None) -> dict[str, Any]:
-    """All claims of an edition as plain data: schema, edition, claims; VitcnnError where it has not been run."""
+def edition_claims(edition: str, root: Path | None = None, where: str = "executed") -> dict[str, Any]:
+    """All claims of an edition as plain data: schema, edition, claims; VitcnnError where it has not been run.
+
+    where: see `run_editions`.
+    """
     root = root or find_root()
     read_edition(root, edition)  # an unknown edition ends here
-    paths = [executed_folder(root, edition) / source.name for source in sources(root)]
+    paths = [executed_folder(root, edition, where) / source.name for source in sources(root)]
     if missing := [path.stem for path in paths if not path.exists()]:
         raise VitcnnError(
             f"edition {edition} has not been run whole ({', '.join(missing)}): run `vitcnn run {edition}`"
@@ -109,11 +121,12 @@ def _row(row: Row, with_edition: bool) -> str:
     edition = f'<span class="edition">{html.escape(row["edition"])}</span> ' if with_edition else ""
     numbers = "; ".join(f"{part['statistic']} {_number(part)}" for part in row["parts"]) or row["reason"]
     see = f' <small class="see">{_see(row["see"], row["look"])}</small>' if "see" in row else ""
+    changes = f'<small class="changes">{_changes(row)}</small>' if "changes" in row else ""
     verdict, figure, page = (html.escape(row[name], quote=True) for name in ("verdict", "figure", "page"))
     return (
         f'<tr data-verdict="{verdict}" data-figure="{figure}"><th scope="row">{_shape(row["verdict"])} {verdict}</th>'
         f'<td>{figure}</td><td>{edition}<a href="{page}">{html.escape(row["paper"])}</a>{of}{see}</td>'
-        f"<td>{html.escape(numbers)}</td></tr>"
+        f"<td>{html.escape(numbers)} {changes}</td></tr>"
     )
 
 

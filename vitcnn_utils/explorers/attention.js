@@ -15,7 +15,6 @@ function render({ model, el }) {
   const placeless = P > 1 ? `${prefix[0]} and ${P - 1} more token${P > 2 ? "s" : ""}` : prefix[0];
   const chart = headChart(model, values);
   let view = null;
-  let lastPatch = P + Math.floor(rows / 2) * columns + Math.floor(columns / 2); // to come back to after CLS
 
   const place = (token) => (token < P ? null : [Math.floor((token - P) / columns), (token - P) % columns]);
   const word = (token) => (token < P ? prefix[token] : `token (${place(token).join(", ")})`);
@@ -29,8 +28,7 @@ function render({ model, el }) {
   });
   const readout = h("p", { class: "vx-readout" });
   const bar = colorBar(table, { label: "% of the attention", low: 0, high: 1 });
-  const query = queries(model, { prefix, table, patch: () => lastPatch,
-    chips: (i) => [view.onPrefix(i) / view.most, `gets ${percent(view.onPrefix(i))}`] });
+  const query = tokenChoice(model, { label: "Query", most: P, grid: [rows, columns], table });
   const images = tiles(model, { name: "image", label: "Picture", texts: pictures });
   const small = tiles(model, { name: "head", label: "Head: what the same query looks at", texts: heads.map((head) => `head ${head}`) });
   const facts = h("tbody", {});
@@ -61,13 +59,12 @@ function render({ model, el }) {
   function update(state) {
     view = see(state);
     const chosen = place(state.token);
-    if (chosen) lastPatch = state.token;
     paintPicture(picture.pixels, images.canvases[state.image], { show: state.view, rows, columns, table, share: view.shown(state.head) });
     frame(picture.marks, rows, columns, chosen ? [{ row: chosen[0], column: chosen[1] }] : []);
     small.canvases.forEach((canvas, i) => paintSmall(canvas, { rows, columns, table, share: view.shown(i), chosen }));
     small.say((i) => `${fixed(values.distance.at(state.model, state.block, i), 1)} px`);
     bar.set(0, 100 * view.most);
-    query.paint(state);
+    query.paint(state.token, P, (i) => [view.onPrefix(i) / view.most, `${prefix[i]} gets ${percent(view.onPrefix(i))}`]);
     facts.replaceChildren(...factRows());
     chart.draw(state);
     return sentence(state);
@@ -96,7 +93,7 @@ function render({ model, el }) {
   return mount({
     model, el,
     controls: [
-      models.length > 1 && choice(model, { name: "model", label: "Trained on", options: [[0, "all data"], [1, "little data"]] }),
+      choice(model, { name: "model", label: "Trained on", words: ["all data", "little data"] }),
       slider(model, { name: "block", label: "Block", text: (i) => String(blocks[i]) }),
       choice(model, { name: "view", label: "Show" }),
       choice(model, { name: "scale", label: "Colours", words: SCALES }),
@@ -104,7 +101,7 @@ function render({ model, el }) {
     pickers: [images, picture, small, chart],
     body: [
       h("div", {}, images.element, h("p", { class: "vx-head" }, "Choose the query: the patch that looks"), picture.element,
-        P ? query.element : null, bar.element, readout),
+        query.element, bar.element, readout),
       h("div", {}, small.element,
         h("table", { class: "vx-facts" }, h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col" }, "this query"),
           h("th", { scope: "col" }, `head, ${over}`))), facts),
@@ -133,34 +130,7 @@ function tiles(model, { name, label, texts }) {
     sync: (state) => inputs.forEach((input, i) => { input.checked = state[name] === i; }) };
 }
 
-// Is the query a patch, or a token without a place in the picture? Of each of these, what it gets from the query: chips(i) is
-// the share of the scale that its colour shows, and the words.
-function queries(model, { prefix, table, chips, patch }) {
-  const group = freshId();
-  const inputs = ["a patch", ...prefix].map((_, i) => h("input", { type: "radio", name: group, id: freshId(),
-    onchange: () => change(model, { token: i ? i - 1 : patch() }) }));
-  const colors = prefix.map(() => h("i", { class: "vx-chip" }));
-  const words = prefix.map(() => h("span", {}));
-  const labels = inputs.map((input, i) => h("label", { for: input.id }, ...(i ? [prefix[i - 1], " ", colors[i - 1], words[i - 1]] : ["a patch"])));
-  const element = h("fieldset", { class: "vx-control vx-choice vx-query" }, h("legend", {}, "Query"),
-    h("span", {}, ...inputs.flatMap((input, i) => [input, labels[i]])));
-  const paint = (state) => {
-    inputs[state.token < prefix.length ? state.token + 1 : 0].checked = true;
-    prefix.forEach((_, i) => {
-      const [share, text] = chips(i);
-      colors[i].style.background = css(table, share);
-      words[i].textContent = text;
-    });
-  };
-  return { element, paint };
-}
-
 // --- painting -----------------------------------------------------------------------------------------------------
-
-const css = (table, share) => {
-  const color = 3 * Math.min(Math.max(Math.floor(share * 256), 0), 255);
-  return `rgb(${table[color]},${table[color + 1]},${table[color + 2]})`;
-};
 
 function paintPixels(canvas, { shape: [, height, width], codes }, i) {
   Object.assign(canvas, { width, height });
@@ -226,9 +196,8 @@ function headChart(model, values) {
   const order = Array.from({ length: M }, (_, m) => blocks.map((_, b) =>
     heads.map((_, i) => i).sort((i, j) => values.distance.at(m, b, i) - values.distance.at(m, b, j))));
   const top = 1.08 * Math.max(uniform, ...values.distance.codes);
-  const box = { width: 340, height: 210, left: 44, right: 8, top: 8, bottom: 36, x0: -0.5, x1: L - 0.5, y0: 0, y1: top };
-  const px = (x) => box.left + ((x + 0.5) / L) * (box.width - box.left - box.right);
-  const py = (y) => box.height - box.bottom - (y / top) * (box.height - box.top - box.bottom);
+  const box = { width: 340, height: 210, left: 44, right: 8, top: 8, bottom: 36, x: [-0.5, L - 0.5], y: [0, top] };
+  const { px, py } = scales(box, box);
   const shift = (rank) => (0.8 * (rank - (H - 1) / 2)) / H;
   const readout = h("p", { class: "vx-readout" });
   let m = 0;
@@ -274,7 +243,7 @@ function headChart(model, values) {
     const every = Math.ceil(L / 12);
     lines.replaceChildren(
       ...axes({ ...box, px, py, xLabel: "block", yLabel: "mean distance (px)", xTicks: blocks.flatMap((block, b) => (b % every ? [] : [[b, String(block)]])) }),
-      ...line({ points: [[box.x0, uniform], [box.x1, uniform]], color: GREY, thin: true, dash: DASHED }, px, py),
+      ...line({ points: box.x.map((x) => [x, uniform]), color: GREY, thin: true, dash: DASHED }, px, py),
       ...blocks.flatMap((_, b) => headsOf(b, b === state.block)));
   }
 

@@ -1,14 +1,15 @@
 """The explorer of Figures 3 and 4: where a head looks, query by query, and how far it looks among all heads."""
 
 import gzip
+from bisect import bisect_left
+from typing import Unpack
 
 import numpy as np
-import traitlets
 import xarray as xr
 from PIL import Image
 
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.explorers.base import Explorer, Quantized, Still, quantize
+from vitcnn_utils.explorers.base import Explorer, Page, Quantized, number, quantize, word
 from vitcnn_utils.images import Images
 from vitcnn_utils.measures.attention import attention_maps, head_distances, query_distance
 from vitcnn_utils.models.facts import Model
@@ -22,17 +23,17 @@ _PICTURE_ROOM = 160_000  # bytes of all pictures
 
 
 class AttentionExplorer(Explorer):
-    """See `explore_attention`. Its state: model, picture, head and query, what is shown, and how colours run."""
+    """See `explore_attention`."""
 
     kind, title = "attention", "Where does a head look?"
 
-    model = traitlets.Int(0).tag(sync=True, state=True)  # 0; 1: the one trained on little data
-    image = traitlets.Int(0).tag(sync=True, state=True)
-    block = traitlets.Int(0).tag(sync=True, state=True)  # counted among the blocks that were measured
-    head = traitlets.Int(0).tag(sync=True, state=True)
-    token = traitlets.Int(0).tag(sync=True, state=True)  # the query: prefix tokens first, then patches row by row
-    view = traitlets.Unicode("overlay").tag(sync=True, state=True)  # 'overlay', 'attention' or 'picture'
-    scale = traitlets.Unicode("same").tag(sync=True, state=True)  # of colours: the 'same' for all heads, 'own'
+    model = number()  # 0; 1: the one trained on little data
+    image = number()
+    block = number()  # counted among the blocks that were measured
+    head = number()
+    token = number()  # the query: prefix tokens first, then patches row by row
+    view = word("overlay", "attention", "picture")
+    scale = word("same", "own")  # of the colours: one for all heads, or each its own
 
 
 def explore_attention(
@@ -40,16 +41,14 @@ def explore_attention(
     images: Images,
     small_data: Model | Measured | None = None,
     n_images: int = 4,
-    name: str | None = None,
-    still: Still | None = None,
+    **page: Unpack[Page],
 ) -> AttentionExplorer:
     """Where each head looks from each token of a picture, beside how far all heads look (Figs 3 and 4).
 
     vit: a model, whose heads' distances are then measured on all `images` and whose attention on the first `n_images`;
     or both already measured: `(head_distances(model, images), attention_maps(model, images[:4]))`. Some blocks only:
     `isel(block=[0, 1, -2, -1])` of both, those of the paper's figures.
-    small_data: the like of a model trained on less data, of the same shape. name: tells apart two of these on one page.
-    still: the figure of the same arrays, shown where no script runs.
+    small_data: the same for a model of the same shape, trained on less data. page: see `explorers.base.Page`.
 
     An image takes blocks x heads x T^2 bytes for each model before compression: 1/4 MiB for `zoo/vit-cls`, which fits
     the book's budget of 1 MB with four images; 5.4 MiB for ViT-B/16 at 224 pixels, which does not with any.
@@ -67,11 +66,10 @@ def explore_attention(
     nearest = np.unravel_index(heads["distance"][0].argmin(), (L, H))
     return AttentionExplorer(
         {"pixels": pictures, **stored, **heads},
-        {"model": len(models), "image": n, "block": L, "head": H, "token": T,
-         "view": ["overlay", "attention", "picture"], "scale": ["same", "own"]},
+        {"model": len(models), "image": n, "block": L, "head": H, "token": T},
         # The head that looks nearest, from the middle of the picture.
         {"block": nearest[0], "head": nearest[1], "token": len(prefix) + rows // 2 * columns + columns // 2},
-        name, still, models=[str(one.attrs["model"]) for one, _ in models], blocks=distances["block"].values.tolist(),
+        page, models=[str(one.attrs["model"]) for one, _ in models], blocks=distances["block"].values.tolist(),
         heads=distances["head"].values.tolist(), grid=[rows, columns], prefix=list(prefix),
         pictures=[f"image {i}{_class_of(images, i)}" for i in range(n)],
         n_images=distances.attrs["n_images"], uniform=distances.attrs["uniform_distance"],
@@ -122,11 +120,12 @@ def _stored(maps: list[xr.DataArray], room: int) -> dict[str, Quantized]:
 
 def _as_fine_as_fits(relative: np.ndarray, room: int) -> Quantized:
     """Values from 0 to 1 in as many steps as fit `room` bytes after gzip, and no fewer than the last of _STEPS."""
-    for steps in _STEPS:
-        codes = np.rint(relative * steps).astype(np.uint8)
-        if _zipped(codes) <= room:
-            break
-    return Quantized(codes, 0.0, 1 / steps)
+
+    def codes(steps: int) -> np.ndarray:
+        return np.rint(relative * steps).astype(np.uint8)
+
+    steps = _STEPS[bisect_left(_STEPS[:-1], True, key=lambda steps: _zipped(codes(steps)) <= room)]
+    return Quantized(codes(steps), 0.0, 1 / steps)
 
 
 def _zipped(codes: np.ndarray) -> int:

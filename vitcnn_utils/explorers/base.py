@@ -5,11 +5,11 @@ import gzip
 import html
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypedDict
 
 import anywidget
 import numpy as np
@@ -84,11 +84,17 @@ def pack(arrays: Mapping[str, np.ndarray | Quantized]) -> tuple[dict[str, dict[s
 
 
 def measured(
-    given: Mapping[str, Any], images: Images | None, measure: Callable[[Model, Images], Any], most: int | None = None
+    given: Mapping[str, Any],
+    images: Images | None,
+    measure: Callable[[Model, Images], Any],
+    fits: Callable[[Any], bool],
+    form: str,
+    most: int | None = None,
 ) -> dict[str, Any]:
     """Arrays by label: those that were given, and those of models, measured on `images`.
 
-    Raises VitcnnError where nothing is given, more than `most`, or a model without images.
+    fits: whether an array is of the form that the explorer shows; form: how an error calls it. VitcnnError where one is
+    not, where nothing or more than `most` are given, and for a model without images.
     """
     if not given:
         raise VitcnnError("there is nothing to explore: give at least one labelled model or array")
@@ -100,8 +106,15 @@ def measured(
             if images is None:
                 raise VitcnnError(f"{label!r} is a model, and models need images to be measured on: give images")
             one = measure(one, images)
+        if not fits(one):
+            raise VitcnnError(f"{label!r} is not {form}, nor a model: give one of these")
         arrays[str(label)] = one
     return arrays
+
+
+def numbered(arrays: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The arrays of several models as one mapping: 'map' of the first is 'map0'."""
+    return {f"{name}{i}": array for i, one in enumerate(arrays) for name, array in one.items()}
 
 
 def stops(depths: Sequence[Sequence[float]]) -> list[float]:
@@ -118,16 +131,33 @@ def stops(depths: Sequence[Sequence[float]]) -> list[float]:
     return list(of_layers.values())
 
 
-def depths_of(arrays: Any) -> list[float]:
-    """The coordinate `depth`, as exact as an explorer shows it."""
-    return [round(float(depth), 4) for depth in np.atleast_1d(arrays["depth"].values)]
+def depths_of(arrays: Any, name: str = "depth") -> list[float]:
+    """A coordinate of depths, as exact as an explorer shows it."""
+    return [round(float(depth), 4) for depth in arrays[name].values]
+
+
+def number() -> traitlets.Int:
+    """A trait of the state: a whole number from 0; how many there are stands in `choices`."""
+    return traitlets.Int(0).tag(sync=True, state=True)
+
+
+def word(*words: str) -> traitlets.Unicode:
+    """A trait of the state: one of these words, unless `choices` has others; the first one at the start."""
+    return traitlets.Unicode(words[0]).tag(sync=True, state=True, words=words)
+
+
+class Page(TypedDict, total=False):
+    """What every explorer takes besides its arrays."""
+
+    name: str  # letters, digits, '-' and '_': tells apart several explorers of a kind on one page
+    still: Still | None  # the figure of the same arrays, shown where no script runs
 
 
 class Explorer(anywidget.AnyWidget):
     """An interactive view of measured arrays: an ipywidget in a notebook, and without a kernel in the static book.
 
-    A subclass names its script (`kind`), what it asks (`title`) and its state: traits tagged `sync=True, state=True`,
-    whole numbers and words. The script, `kind.js`, follows kit.js.
+    A subclass names its script (`kind`), what it asks (`title`) and its state, traits made by `number` and `word`. The
+    script, `kind.js`, follows kit.js.
     """
 
     kind: ClassVar[str]
@@ -136,7 +166,7 @@ class Explorer(anywidget.AnyWidget):
 
     # Which of the traits are the reader's choices: they stand in the page's address.
     state_names = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    name = traitlets.Unicode().tag(sync=True)  # tells apart several explorers on a page
+    name = traitlets.Unicode().tag(sync=True)
     header = traitlets.Dict().tag(sync=True)  # all that the script needs besides the arrays
     data = traitlets.Bytes().tag(sync=True)
 
@@ -151,28 +181,27 @@ class Explorer(anywidget.AnyWidget):
         arrays: Mapping[str, np.ndarray | Quantized],
         choices: Mapping[str, int | Sequence[str]],
         start: Mapping[str, int | str],
-        name: str | None = None,
-        still: Still | None = None,
+        page: Page,
         **facts: Any,
     ) -> None:
         """Pack what the script needs.
 
-        arrays: for `pack`. choices: what each trait of the state may be, a count n for 0 to n - 1, or words.
-        start: the state at first. name: see the trait; None: the kind. still: what is seen where no script runs.
-        facts: whatever else the script needs, for JSON.
+        arrays: for `pack`. choices: what traits of the state may be, a count n for 0 to n - 1, or words. start: the
+        state at first, where it is not 0 or the first word. facts: whatever else the script needs, for JSON.
         """
-        name = self.kind if name is None else name
+        name = page.get("name", self.kind)
         if not re.fullmatch(r"[\w-]+", name, re.ASCII):
             raise VitcnnError(f"name={name!r}: name an explorer by letters, digits, '-' and '_'")
         places, data = pack(arrays)
-        names = [key for key, trait in self.traits(sync=True).items() if trait.metadata.get("state")]
-        initial = {key: start.get(key, getattr(self, key)) for key in names}
-        header = {"arrays": places, "colors": _colors(self.color_map), "title": self.title, "choices": choices,
-                  "start": initial, **facts}  # fmt: skip
-        self._still = still
-        super().__init__(state_names=names, name=name, header=_as_json(header), data=data, **_as_json(initial))
+        states = {key: trait for key, trait in self.traits(sync=True).items() if trait.metadata.get("state")}
+        words = {key: trait.metadata["words"] for key, trait in states.items() if "words" in trait.metadata}
+        initial = {key: start.get(key, getattr(self, key)) for key in states}
+        header = {"arrays": places, "colors": _colors(self.color_map), "title": self.title,
+                  "choices": {**words, **choices}, "start": initial, **facts}  # fmt: skip
+        self._still = page.get("still")
+        super().__init__(state_names=[*states], name=name, header=_as_json(header), data=data, **_as_json(initial))
         # From now on a value that is not allowed is refused, in Python and from the page.
-        self._register_validator(type(self)._check, tuple(names))
+        self._register_validator(type(self)._check, tuple(states))
 
     def _check(self, proposal: Any) -> Any:
         name, value = proposal["trait"].name, proposal["value"]
@@ -224,7 +253,7 @@ class Explorer(anywidget.AnyWidget):
 
 
 def _has_front_end() -> bool:
-    """False in a script, and where papermill or nbconvert runs the notebook: they say that nobody can be asked."""
+    """False in a script, and where papermill or nbconvert runs the notebook: there, input cannot be asked for."""
     shell = get_ipython()
     request = shell.get_parent() if hasattr(shell, "get_parent") else {"content": {"allow_stdin": False}}
     return request.get("content", {}).get("allow_stdin", True)

@@ -49,8 +49,8 @@ function extent(numbers) {
 
 const cellsOf = (rows, columns, value) => Array.from({ length: rows * columns }, (_, i) => value(Math.floor(i / columns), i % columns));
 
-// Where the middle of cell `index` of `cells` lies in a row of `others` cells over the same image.
-const cellAt = (index, cells, others) => Math.floor(((2 * index + 1) * others) / (2 * cells));
+// On which cell of another grid over the same image the middle of a cell lies: [row, column] of [rows, columns].
+const placeOn = (place, grid, other) => place.map((index, axis) => Math.floor(((2 * index + 1) * other[axis]) / (2 * grid[axis])));
 
 // Which of numbers is nearest to a value, the first of equals.
 const nearest = (numbers, value) => numbers.reduce((best, one, i) => (Math.abs(one - value) < Math.abs(numbers[best] - value) ? i : best), 0);
@@ -188,30 +188,56 @@ function depthSlider(model) {
   return slider(model, { name: "layer", label: "Depth", text: (i) => fixed(stops[i]) });
 }
 
-// One of a few: options are [value, text]; buttons up to four of them, else a list. words: what the values of a choice of
-// words are called, if not by themselves. Null where there is nothing to choose.
-function choice(model, { name, label, words, options }) {
-  options ??= model.get("header").choices[name].map((value) => [value, words?.[value] ?? value]);
-  if (options.length < 2) return null;
-  const cast = typeof options[0][0] === "number" ? Number : String;
-  return options.length > 4 ? list(model, name, label, options, cast) : buttons(model, name, label, options, cast);
+// One of a few: buttons up to four of them, else a list. words: what the values of a choice of words are called, if not by
+// themselves; of a choice of numbers, what each is called. Null where there is nothing to choose.
+function choice(model, { name, label, words }) {
+  const choices = model.get("header").choices[name];
+  const values = Array.isArray(choices) ? choices : Array.from({ length: choices }, (_, i) => i);
+  const texts = values.map((value) => words?.[value] ?? value);
+  if (values.length < 2) return null;
+  const set = (i) => change(model, { [name]: values[i] });
+  const { element, check } = values.length > 4 ? list(label, texts, set) : buttons(label, texts.map((text) => [text]), set);
+  return { element, sync: (state) => check(values.indexOf(state[name])) };
 }
 
-function list(model, name, label, options, cast) {
+function list(label, texts, set) {
   const id = freshId();
-  const select = h("select", { id, onchange: () => change(model, { [name]: cast(select.value) }) },
-    ...options.map(([value, text]) => h("option", { value }, text)));
-  const element = h("div", { class: "vx-control" }, h("label", { for: id }, label), select);
-  return { element, sync: (state) => { select.value = state[name]; } };
+  const select = h("select", { id, onchange: () => set(select.selectedIndex) }, ...texts.map((text) => h("option", {}, text)));
+  const check = (i) => { select.selectedIndex = i; };
+  return { element: h("div", { class: "vx-control" }, h("label", { for: id }, label), select), check };
 }
 
-function buttons(model, name, label, options, cast) {
+// contents: the children of each button.
+function buttons(label, contents, set, classes = "") {
   const group = freshId();
-  const inputs = options.map(([value]) => h("input", { type: "radio", name: group, value, id: freshId(),
-    onchange: (event) => change(model, { [name]: cast(event.target.value) }) }));
-  const element = h("fieldset", { class: "vx-control vx-choice" }, h("legend", {}, label),
-    h("span", {}, ...inputs.flatMap((input, i) => [input, h("label", { for: input.id }, options[i][1])])));
-  return { element, sync: (state) => { for (const input of inputs) input.checked = cast(input.value) === state[name]; } };
+  const inputs = contents.map((_, i) => h("input", { type: "radio", name: group, id: freshId(), onchange: () => set(i) }));
+  const element = h("fieldset", { class: `vx-control vx-choice ${classes}` }, h("legend", {}, label),
+    h("span", {}, ...inputs.flatMap((input, i) => [input, h("label", { for: input.id }, ...contents[i])])));
+  return { element, inputs, check: (i) => { inputs[i].checked = true; } };
+}
+
+// Is the chosen token a patch, or one of those without a place in the image, `most` at most? At first, the patch in the middle
+// of the grid. paint(token, count, describe): count: how many have no place; describe(i): how far along the colours each is,
+// and what is said of it.
+function tokenChoice(model, { label, most, grid: [rows, columns], table }) {
+  const colors = Array.from({ length: most }, () => h("i", { class: "vx-chip" }));
+  const words = colors.map(() => h("span", {}));
+  let count = most, patch = Math.floor(rows / 2) * columns + Math.floor(columns / 2);
+  const { element, inputs, check } = buttons(label, [["a patch"], ...colors.map((color, i) => [color, words[i]])],
+    (i) => change(model, { token: i ? i - 1 : count + patch }), "vx-query");
+  const paint = (token, now, describe) => {
+    count = now;
+    if (token >= count) patch = token - count; // to come back to
+    element.hidden = count === 0;
+    check(token < count ? token + 1 : 0);
+    colors.forEach((color, i) => {
+      for (const one of [inputs[i + 1], inputs[i + 1].nextElementSibling]) one.hidden = i >= count;
+      const [share, text] = i < count ? describe(i) : [0, ""];
+      color.style.background = css(table, share);
+      words[i].textContent = text;
+    });
+  };
+  return { element, paint };
 }
 
 // A picture of rows x columns cells in which one is chosen by click, touch or arrow keys. `pixels`: the canvas; `marks`: an
@@ -326,6 +352,8 @@ function shade(value, low, high, table) {
   return table.subarray(color, color + 3);
 }
 
+const css = (table, share) => `rgb(${shade(share, 0, 1, table).join()})`;
+
 // A frame around one cell, light with a dark edge, so that it is seen on every colour. For `marks` of a picker.
 function frame(marks, rows, columns, cells, upward = false) {
   marks.setAttribute("viewBox", `0 0 ${columns} ${rows}`);
@@ -349,27 +377,33 @@ function colorBar(table, { label, low, high, digits = 1 }) {
   return { element: h("div", { class: "vx-bar" }, ends[0], canvas, ends[1], name), set };
 }
 
-// Lines over x. series: {label, points: [[x, y], …], color, thin, dash, dots, hollow (which dots are), band: [[x, low, high], …]}.
-// marks: x where a thin upright line stands.
-// xTicks, yTicks: [[x, text], …] in place of even ones. Redrawn whole: {element, draw(series, marks, options)}.
-function plot({ label, xLabel, yLabel, x, y, height = 200, xTicks }) {
-  const width = 340, left = 44, right = 8, top = 8, bottom = 36;
-  const element = h("figure", { class: "vx-plot", role: "img", "aria-label": label });
-  const draw = (series, marks = [], range = {}) => {
-    const [x0, x1] = range.x ?? x, [y0, y1] = range.y ?? y;
-    const px = (value) => left + ((value - x0) / (x1 - x0 || 1)) * (width - left - right);
-    const py = (value) => height - bottom - ((value - y0) / (y1 - y0 || 1)) * (height - top - bottom);
-    const chart = svg("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" },
-      ...axes({ x0, x1, y0, y1, px, py, width, height, left, right, bottom, top, xLabel: range.xLabel ?? xLabel, yLabel: range.yLabel ?? yLabel,
-        xTicks: range.xTicks ?? xTicks, yTicks: range.yTicks }),
-      ...marks.map((value) => svg("line", { class: "vx-mark", x1: px(value), x2: px(value), y1: top, y2: height - bottom })),
+// Lines over x. draw(series, marks, options) draws all anew. series: {label, points: [[x, y], …], color, thin, dash, dots,
+// hollow (which dots are), band: [[x, low, high], …]}; marks: x where a thin upright line stands; options take the place of
+// those given here: head, xLabel, yLabel, the ends x and y, and xTicks and yTicks, [[x, text], …] in place of even ones.
+function plot({ label, height = 200, ...given }) {
+  const box = { width: 340, height, left: 44, right: 8, top: 8, bottom: 36 };
+  const head = h("p", { class: "vx-head" });
+  const figure = h("figure", { class: "vx-plot", role: "img", "aria-label": label });
+  const draw = (series, marks = [], options = {}) => {
+    const now = { ...given, ...options };
+    const { px, py } = scales(box, now);
+    const chart = svg("svg", { viewBox: `0 0 ${box.width} ${height}`, "aria-hidden": "true" },
+      ...axes({ ...box, ...now, px, py }),
+      ...marks.map((value) => svg("line", { class: "vx-mark", x1: px(value), x2: px(value), y1: box.top, y2: height - box.bottom })),
       ...series.flatMap((one) => line(one, px, py)));
     const legend = series.filter((one) => one.label).map((one) => h("span", {},
       svg("svg", { viewBox: "0 0 24 6", "aria-hidden": "true" },
         svg("path", { d: "M0 3H24", stroke: one.color, "stroke-width": 3, "stroke-dasharray": one.dash })), one.label));
-    element.replaceChildren(chart, h("figcaption", {}, ...legend));
+    head.textContent = now.head;
+    figure.replaceChildren(chart, h("figcaption", {}, ...legend));
   };
-  return { element, draw };
+  return { element: h("div", {}, head, figure), draw };
+}
+
+// Where a value lies in a box of pixels whose inner edges are the ends x and y.
+function scales({ width, height, left, right, top, bottom }, { x: [x0, x1], y: [y0, y1] }) {
+  return { px: (value) => left + ((value - x0) / (x1 - x0 || 1)) * (width - left - right),
+    py: (value) => height - bottom - ((value - y0) / (y1 - y0 || 1)) * (height - top - bottom) };
 }
 
 function line({ points, color, thin, dash, dots, hollow, band = [] }, px, py) {
@@ -386,14 +420,14 @@ function line({ points, color, thin, dash, dots, hollow, band = [] }, px, py) {
   return [edge.length ? area : null, path, ...circles].filter(Boolean);
 }
 
-function axes({ x0, x1, y0, y1, px, py, width, height, left, right, bottom, top, xLabel, yLabel, xTicks, yTicks }) {
+function axes({ x, y, px, py, width, height, left, right, bottom, top, xLabel, yLabel, xTicks, yTicks }) {
   const base = height - bottom;
   const text = (words, options) => svg("text", options, words);
-  const even = (a, b) => ticks(a, b).map((value) => [value, String(value)]);
+  const even = (ends) => ticks(...ends).map((value) => [value, String(value)]);
   return [
     svg("path", { class: "vx-axis", fill: "none", d: `M${left} ${top}V${base}H${width - right}` }),
-    ...(xTicks ?? even(x0, x1)).map(([value, words]) => text(words, { x: px(value), y: base + 14, "text-anchor": "middle" })),
-    ...(yTicks ?? even(y0, y1)).map(([value, words]) => text(words, { x: left - 5, y: py(value) + 4, "text-anchor": "end" })),
+    ...(xTicks ?? even(x)).map(([value, words]) => text(words, { x: px(value), y: base + 14, "text-anchor": "middle" })),
+    ...(yTicks ?? even(y)).map(([value, words]) => text(words, { x: left - 5, y: py(value) + 4, "text-anchor": "end" })),
     text(xLabel, { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }),
     text(yLabel, { transform: `translate(11 ${(top + base) / 2}) rotate(-90)`, "text-anchor": "middle" }),
   ];

@@ -23,18 +23,20 @@ function render({ model, el }) {
   const maps = labels.map((label, i) => gridMap(table, {
     label: `Token of ${label}, on its map of CKA with each patch`, bar: "CKA", digits: 2,
     get: () => view[i].at,
-    set: (row, column) => change(model, { row: cellAt(row, grids[i][0], finest[0]), column: cellAt(column, grids[i][1], finest[1]) }),
+    set: (...at) => {
+      const [row, column] = placeOn(at, grids[i], finest);
+      change(model, { row, column });
+    },
     text: () => `token (${view[i].at.join(", ")}) ${view[i].found}`,
     say: (row, column) => `patch (${row}, ${column}): CKA ${fixed(of("map", i).at(view[i].layer, ...view[i].at, row, column), 3)}`,
     rest: () => view[i].numbers,
   }));
-  const lines = plot({ label: "How well tokens localise, by depth", xLabel: "depth of the layer, 0 to 1", yLabel: "", x: [0, 1], y: [0, 1] });
-  const lineName = h("p", { class: "vx-head" });
+  const lines = plot({ label: "How well tokens localise, by depth", xLabel: "depth of the layer, 0 to 1", x: [0, 1] });
 
   // What the state means for one model.
   function see(state, i) {
     const layer = nearest(depths[i], stops[state.layer]);
-    const at = [0, 1].map((axis) => cellAt([state.row, state.column][axis], finest[axis], grids[i][axis]));
+    const at = placeOn([state.row, state.column], finest, grids[i]);
     const [own, others] = ["own", "others"].map((key) => of(key, i).at(layer, ...at));
     const peak = [0, 1].map((axis) => of("peak", i).at(layer, ...at, axis));
     const numbers = `contrast ${fixed(own - others, 3)}: own patch ${fixed(own, 3)}, others ${fixed(others, 3)}`;
@@ -71,8 +73,8 @@ function render({ model, el }) {
       return [{ label, ...looks[i], points }, { color, dots: true, points: [points[view[i].layer]] },
         ...(curve === "found" ? [{ color, thin: true, dash: DASHED, points: [[0, chance], [1, chance]] }] : [])];
     });
-    lineName.textContent = `${CURVES[curve]}${curve === "found" ? " (thin: chance)" : ""}`;
-    lines.draw(series, [stops[layer]], { y: ranges[curve], yLabel: curve === "found" ? "share of tokens" : "CKA, own − others" });
+    lines.draw(series, [stops[layer]], { head: `${CURVES[curve]}${curve === "found" ? " (thin: chance)" : ""}`, y: ranges[curve],
+      yLabel: curve === "found" ? "share of tokens" : "CKA, own − others" });
   }
 
   return mount({
@@ -84,7 +86,7 @@ function render({ model, el }) {
     ],
     body: [
       h("div", { class: "vx-maps" }, ...maps.map((map) => map.element)),
-      h("div", {}, lineName, lines.element),
+      lines.element,
     ],
     update,
     notes: "Each model shows its layer nearest to the chosen depth. Choose a token by click or arrow keys on any map. Frame: its own patch; ring: the patch "

@@ -1,62 +1,51 @@
 """The explorer of Figures 9 and 10: does a token still know its place?"""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
-import traitlets
 import xarray as xr
 
-from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.explorers.base import Explorer, Still, depths_of, measured, quantize, stops
+from vitcnn_utils.explorers.base import Explorer, Page, depths_of, measured, number, numbered, quantize, stops, word
 from vitcnn_utils.images import Images
-from vitcnn_utils.measures.localization import DIMS, contrast, layer_patch_similarity, localization_rate
+from vitcnn_utils.measures.intervals import whole
+from vitcnn_utils.measures.localization import DIMS, best_patch, contrast, layer_patch_similarity, localization_rate
 from vitcnn_utils.models.facts import Model
-
-_PIXELS = "pixels"  # the layer of a map that has none: the input itself
-_NONE = 255
 
 
 class LocalizationExplorer(Explorer):
-    """See `explore_localization`. Its state: a stop in depth, a token, what the lines are, and how colours run."""
+    """See `explore_localization`."""
 
     kind, title, color_map = "localization", "Does a token still know its place?", "magma"
 
-    layer = traitlets.Int(0).tag(sync=True, state=True)  # which of header['stops']: by depth, over all models
-    row = traitlets.Int(0).tag(sync=True, state=True)  # of the token, from the top of the finest grid
-    column = traitlets.Int(0).tag(sync=True, state=True)
-    curve = traitlets.Unicode("token").tag(sync=True, state=True)  # 'token', 'mean' or 'found': see localization.js
-    scale = traitlets.Unicode("own").tag(sync=True, state=True)  # of colours: each map its 'own', or 'common' to all
+    layer = number()  # which of header['stops']: by depth, over all models
+    row = number()  # of the token, from the top of the finest grid
+    column = number()
+    curve = word("token", "mean", "found")  # what the lines are: see localization.js
+    scale = word("own", "common")  # of the colours: each map its own, or one for all
 
 
 def explore_localization(
-    models: Mapping[str, xr.DataArray | Model],
-    images: Images | None = None,
-    name: str | None = None,
-    still: Still | None = None,
+    models: Mapping[str, xr.DataArray | Model], images: Images | None = None, **page: Unpack[Page]
 ) -> LocalizationExplorer:
     """CKA of one token, chosen on the grid, with every patch of the input, by depth, for one to four models.
 
     models: by label, `layer_patch_similarity` results (their grids may differ), or models, which are then measured on
     `images` (square, of a size that all the models take): the blocks of the last block's grid. A map without layers, as
-    `patch_patch_similarity`, the baseline, stands at depth 0 beside the rest. name: tells apart two of these on one
-    page. still: the figure of the same arrays, shown where no script runs.
+    `patch_patch_similarity`, the baseline, stands at depth 0 beside the rest. page: see `explorers.base.Page`.
     """
-    similarities = measured(models, images, _of_last_grid, most=4)
-    for label, one in similarities.items():
-        if one.dims[-4:] != DIMS:
-            raise VitcnnError(f"{label!r} is {one.dims}, not a `layer_patch_similarity`")
-    layered = [_with_layer(one) for one in similarities.values()]
+    form = "what `layer_patch_similarity` returns"
+    similarities = measured(models, images, _of_last_grid, lambda one: one.dims[-4:] == DIMS, form, most=4)
+    layered = [_with_layer(whole(one)) for one in similarities.values()]
     arrays = [_arrays(one) for one in layered]
     depths, grids = [depths_of(one) for one in layered], [one.shape[1:3] for one in layered]
     slider, (rows, columns) = stops(depths), np.max(grids, axis=0)
     return LocalizationExplorer(
-        {f"{key}{i}": array for i, one in enumerate(arrays) for key, array in one.items()},
-        {"layer": len(slider), "row": rows, "column": columns, "curve": ["token", "mean", "found"],
-         "scale": ["own", "common"]},
+        numbered(arrays),
+        {"layer": len(slider), "row": rows, "column": columns},
         {"layer": len(slider) - 1, "row": rows // 2, "column": columns // 3},
-        name, still, labels=list(similarities), layers=[one["layer"].values.tolist() for one in layered],
-        depths=depths, stops=slider, grids=grids, error=max(one["map"].error for one in arrays),
+        page, labels=list(similarities), layers=[one["layer"].values.tolist() for one in layered], depths=depths,
+        stops=slider, grids=grids, error=max(one["map"].error for one in arrays),
     )  # fmt: skip
 
 
@@ -70,34 +59,23 @@ def _with_layer(similarity: xr.DataArray) -> xr.DataArray:
     """(layer, row, col, patch_row, patch_col), also where one layer was taken out of it, or the input was measured."""
     if "layer" in similarity.dims:
         return similarity
-    coords = {"layer": _PIXELS, "depth": 0.0} | dict(similarity.coords)
-    one = similarity.assign_coords(coords).expand_dims("layer")
+    of_input = {"layer": "pixels", "depth": 0.0}
+    one = similarity.assign_coords(of_input | dict(similarity.coords)).expand_dims("layer")
     return one.assign_coords(depth=("layer", np.atleast_1d(one["depth"].values)))
 
 
 def _arrays(similarity: xr.DataArray) -> dict[str, Any]:
-    """own, others: CKA with the own and mean CKA with the other patches, (layer, row, col); mean, found, chance:
-    their mean difference, the share of tokens most like their own patch, and that share by chance, (layer,).
+    """own, others: CKA with the own and mean CKA with the other patches, (layer, row, col); peak: the most similar
+    patch, (layer, row, col, 2), 255 for none; mean, found, chance: the mean difference, the share of tokens most like
+    their own patch, and that share by chance, (layer,).
     """
     summary, rate = contrast(similarity), localization_rate(similarity).sel(region="all")
     return {
         "map": quantize(similarity.values),
         "own": quantize(summary["own"].values, bits=16),
         "others": quantize(summary["others"].values, bits=16),
-        "peak": _peak(similarity.values),
+        "peak": best_patch(similarity).fillna(255).values.astype(np.uint8),
         "mean": summary["difference"].mean(["row", "col"]).values,
         "found": rate["top1"].values,
         "chance": np.broadcast_to(rate["chance_top1"].values, similarity.shape[:1]),
     }
-
-
-def _peak(values: np.ndarray) -> np.ndarray:
-    """The most similar patch of each token, the nearest one among equals: (layer, row, col, 2), uint8, 255 for none."""
-    layers, rows, columns = values.shape[:3]
-    row, column, patch_row, patch_column = np.indices((rows, columns, rows, columns))
-    distance = np.maximum(abs(row - patch_row), abs(column - patch_column))
-    known = np.where(np.isnan(values), -np.inf, values)
-    highest = known.max(axis=(-2, -1), keepdims=True)
-    nearest = np.where(known == highest, distance, rows + columns).reshape(layers, rows, columns, -1).argmin(axis=-1)
-    peak = np.stack(np.divmod(nearest, columns), axis=-1)
-    return np.where(np.isfinite(highest[..., 0]), peak, _NONE).astype(np.uint8)

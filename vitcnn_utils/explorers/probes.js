@@ -24,12 +24,13 @@ function render({ model, el }) {
     y: [0, Math.min(100, 10 * Math.ceil(10 * highest + 1e-9))], height: 220 };
   const models = plot({ label: "Probe accuracy by depth, one line a model", ...axis });
   const beside = plot({ label: "Probe accuracy by depth of one model, one line a read-out", ...axis });
-  const [modelsName, besideName] = Array.from({ length: 2 }, () => h("p", { class: "vx-head" }));
   const map = gridMap(colors(model), {
     label: "Token, on the map of accuracy by token", bar: "accuracy, %", times: 100,
     get: () => view.at,
-    set: (row, column) => change(model, { row: cellAt(row, grids[view.model][0], finest[0]),
-      column: cellAt(column, grids[view.model][1], finest[1]) }),
+    set: (...at) => {
+      const [row, column] = placeOn(at, grids[view.model], finest);
+      change(model, { row, column });
+    },
     text: () => tokenInWords(...view.at), say: (row, column) => tokenInWords(row, column), rest: () => tokenInWords(...view.at),
   });
 
@@ -46,7 +47,7 @@ function render({ model, el }) {
     + percent(view.model, "chosen", view.layers[view.model], [row, column]);
 
   function update(state) {
-    const places = grids.map(([rows, columns]) => [cellAt(state.row, finest[0], rows), cellAt(state.column, finest[1], columns)]);
+    const places = grids.map((grid) => placeOn([state.row, state.column], finest, grid));
     const place = state.readout === "chosen" ? ` (${state.row}, ${state.column}) of ${finest.join(" × ")}` : "";
     view = { ...state, places, at: places[state.model], layers: depths.map((own) => nearest(own, stops[state.layer])),
       title: capital(READOUTS[state.readout]) + place };
@@ -66,14 +67,12 @@ function render({ model, el }) {
 
   function drawModels() {
     const found = labels.flatMap((_, i) => (view.shown >> i) & 1 && has(i, view.readout) ? curve(i, view.readout, { label: labels[i], ...looks[i] }) : []);
-    modelsName.textContent = view.title;
-    models.draw([...found, byChance], [stops[view.layer]]);
+    models.draw([...found, byChance], [stops[view.layer]], { head: view.title });
   }
   function drawBeside() {
     const i = view.model;
     const found = readouts[i].flatMap((name) => curve(i, name, { label: READOUTS[name], thin: name !== view.readout, color: LINES[order.indexOf(name)] }));
-    besideName.textContent = `${labels[i]}: all read-outs`;
-    beside.draw([...found, byChance], [stops[view.layer]]);
+    beside.draw([...found, byChance], [stops[view.layer]], { head: `${labels[i]}: all read-outs` });
   }
   function drawMap() {
     const i = view.model, layer = view.layers[i], [rows, columns] = grids[i];
@@ -108,12 +107,12 @@ function render({ model, el }) {
       depthSlider(model),
       choice(model, { name: "readout", label: "Read-out", words: READOUTS }),
       labels.length > 1 && checks(model, "shown", "Lines", labels),
-      hasPanel && choice(model, { name: "model", label: "Model beside", options: labels.map((label, i) => [i, label]) }),
+      hasPanel && choice(model, { name: "model", label: "Model beside", words: labels }),
       hasMaps && choice(model, { name: "scale", label: "Map's colours", words: SCALES }),
     ],
     body: [
-      h("div", {}, modelsName, models.element),
-      hasPanel && h("div", {}, besideName, beside.element),
+      models.element,
+      hasPanel && beside.element,
       hasMaps && map.element,
     ],
     update,

@@ -13,9 +13,9 @@ function render({ model, el }) {
   const maps = labels.map(() => ({ pixels: h("canvas", { "aria-hidden": "true" }),
     marks: svg("svg", { "aria-hidden": "true" }), head: h("p", { class: "vx-head" }) }));
   const bar = colorBar(table, { label: "", low: 0, high: 1, digits: 3 });
-  const profiles = plot({ label: "How the fields fall off with the distance from their centre", xLabel: "distance from the centre (px)",
+  const profiles = plot({ head: "From the centre outwards", label: "How the fields fall off with the distance from their centre", xLabel: "distance from the centre (px)",
     yLabel: "share of the largest", x: [0, Math.max(...labels.map((_, i) => farthest(i)))] });
-  const radii = plot({ label: "The radius with half the field, by depth", xLabel: "depth of the layer, 0 to 1", yLabel: "px",
+  const radii = plot({ head: "Radius with half of the field", label: "The radius with half the field, by depth", xLabel: "depth of the layer, 0 to 1", yLabel: "px",
     x: [0, 1], y: [0, 1.05 * Math.max(...uniform)] });
 
   // From a centre to the corner farthest from it, in px.
@@ -98,8 +98,8 @@ function render({ model, el }) {
       h("div", { class: "vx-maps" }, ...maps.map(({ pixels, marks, head }) =>
         h("div", {}, head, h("div", { class: "vx-field" }, pixels, marks)))),
       h("div", { class: "vx-wide" }, bar.element),
-      h("div", {}, h("p", { class: "vx-head" }, "From the centre outwards"), profiles.element),
-      h("div", {}, h("p", { class: "vx-head" }, "Radius with half of the field"), radii.element),
+      profiles.element,
+      radii.element,
     ],
     update,
     notes: "Each model shows its layer nearest to the chosen depth; blocks count from 0. Each map is the whole image; the circle, and the upright line in its "

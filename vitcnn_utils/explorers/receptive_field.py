@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from functools import partial
 from math import ceil
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
-import traitlets
 import xarray as xr
 
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.explorers.base import Explorer, Quantized, Still, depths_of, measured, quantize, stops
+from vitcnn_utils.explorers.base import Explorer, Page, Quantized, depths_of, measured, number, quantize, stops, word
 from vitcnn_utils.images import Images
 from vitcnn_utils.measures.receptive_field import effective_receptive_fields, radius_of_mass
 from vitcnn_utils.models.facts import Model
@@ -20,13 +19,13 @@ _BYTES = 800_000  # of all maps together, a byte for each of their cells
 
 
 class ReceptiveFieldExplorer(Explorer):
-    """See `explore_receptive_field`. Its state: a stop in depth, which side of the addition, and how colours run."""
+    """See `explore_receptive_field`."""
 
     kind, title, color_map = "receptive_field", "How much of the image does one place depend on?", "inferno"
 
-    layer = traitlets.Int(0).tag(sync=True, state=True)  # which of header['stops']: by depth, over all models
-    addition = traitlets.Unicode("after").tag(sync=True, state=True)  # 'after' the residual addition, or 'before'
-    scale = traitlets.Unicode("log").tag(sync=True, state=True)  # of the colours and the profile: 'log' or 'linear'
+    layer = number()  # which of header['stops']: by depth, over all models
+    addition = word("after")  # or 'before': which side of the residual addition
+    scale = word("log", "linear")  # of the colours and the profile
 
 
 def explore_receptive_field(
@@ -34,56 +33,48 @@ def explore_receptive_field(
     images: Images | None = None,
     before: Mapping[str, xr.DataArray] | None = None,
     channels: int | None = 8,
-    name: str | None = None,
-    still: Still | None = None,
+    **page: Unpack[Page],
 ) -> ReceptiveFieldExplorer:
     """Effective receptive fields of one to four models side by side, by depth (Figs 6 and C.4).
 
     fields: by label, `effective_receptive_fields` after the residual addition; or models, which are then measured on
     `images`, after and before it, by `channels` channels an image (see there; None is exact and slow).
     before: by the same labels, the fields before the addition; None: only those after it are shown.
-    name: tells apart two of these on one page. still: the figure of the same arrays, shown where no script runs.
+    page: see `explorers.base.Page`.
     """
-    measure = partial(effective_receptive_fields, channels=channels)
-    after = measured(fields, images, measure, most=4)
     models = [label for label, one in fields.items() if isinstance(one, Model)]
     if models and (len(models) < len(fields) or before is not None):
         raise VitcnnError("give models and images, or arrays that are already measured, not both")
-    if models:
-        before = measured(fields, images, partial(measure, before_addition=True))
-    sides = {"after": list(after.values())}
-    if before is not None:
-        before = {str(label): field for label, field in before.items()}
-        if set(before) != set(after):
-            raise VitcnnError(f"fields and before must have the same labels, not {[*after]} and {[*before]}")
-        sides["before"] = [before[label] for label in after]
-    for side in sides.values():
-        for label, field in zip(after, side, strict=True):
-            _require_field(label, field)
-    layers = {side: [_layers(field) for field in of_side] for side, of_side in sides.items()}
+    sides = {}
+    for side, given in {"after": fields, "before": fields if models else before}.items():
+        if given is not None:
+            measure = partial(effective_receptive_fields, channels=channels, before_addition=side == "before")
+            form = "what `effective_receptive_fields` returns"
+            sides[side] = measured(given, images, measure, _is_field, form, most=4)
+    after = sides["after"]
+    if any(set(side) != set(after) for side in sides.values()):
+        raise VitcnnError(f"fields and before must have the same labels, not {[*after]} and {[*sides['before']]}")
+    layers = {side: [_layers(of_side[label]) for label in after] for side, of_side in sides.items()}
     slider = stops([one["depths"] for of_side in layers.values() for one in of_side])
-    maps = sum(field.sizes["layer"] for side in sides.values() for field in side)
-    sizes = [(field.sizes["y"], field.sizes["x"]) for field in sides["after"]]
+    maps = sum(field.sizes["layer"] for side in sides.values() for field in side.values())
+    sizes = [(field.sizes["y"], field.sizes["x"]) for field in after.values()]
     cells = [ceil(max(size) / (_BYTES / maps) ** 0.5) for size in sizes]
     arrays = {
-        f"{key}_{side}{i}": array for side, of_side in sides.items() for i, field in enumerate(of_side)
-        for key, array in _arrays(field.transpose("layer", "y", "x"), cells[i]).items()
+        f"{key}_{side}{i}": array for side, of_side in sides.items() for i, label in enumerate(after)
+        for key, array in _arrays(of_side[label].transpose("layer", "y", "x"), cells[i]).items()
     }  # fmt: skip
     return ReceptiveFieldExplorer(
         arrays,
-        {"layer": len(slider), "addition": list(sides), "scale": ["log", "linear"]},
+        {"layer": len(slider), "addition": list(sides)},
         {"layer": _start(slider, layers["after"][0])},
-        name, still, labels=list(after), stops=slider, layers=layers, sizes=sizes, cells=cells, darkest=_DARKEST,
-        uniform=[float(radius_of_mass(xr.ones_like(field[-1:]), 0.5)[0]) for field in sides["after"]],
+        page, labels=list(after), stops=slider, layers=layers, sizes=sizes, cells=cells, darkest=_DARKEST,
+        uniform=[float(radius_of_mass(xr.ones_like(field[-1:]), 0.5)[0]) for field in after.values()],
         error=10 ** max(one.error for one in arrays.values() if isinstance(one, Quantized)) - 1,
     )  # fmt: skip
 
 
-def _require_field(label: str, field: Any) -> None:
-    if not isinstance(field, xr.DataArray) or set(field.dims) != {"layer", "y", "x"} or "centre_y" not in field.coords:
-        raise VitcnnError(
-            f"{label!r} is not a receptive field: give what `effective_receptive_fields` returns, or a model"
-        )
+def _is_field(field: Any) -> bool:
+    return isinstance(field, xr.DataArray) and {*field.dims} == {"layer", "y", "x"} and "centre_y" in field.coords
 
 
 def _arrays(field: xr.DataArray, cell: int) -> dict[str, np.ndarray | Quantized]:

@@ -51,7 +51,7 @@
     return { ...traits, data: new DataView(buffer, start) };
   }
 
-  // --- the model: as much of anywidget's as a page without a kernel can have --------------------------------------
+  // --- the model: anywidget's, as far as a page without a kernel can have it --------------------------------------
 
   // ?explorer=NAME&key=value&…#explore-NAME: which explorer the reader last used, and how.
   const asked = new URLSearchParams(location.search);
@@ -77,7 +77,7 @@
       address.hash = `explore-${values.name}`;
       return address.href;
     };
-    // A page on the disk is nobody else's: there, give the address that it has on the web, where it says so.
+    // Others cannot open a page of this disk: give the address that it has on the web, if it names one.
     const published = location.protocol === "file:" && document.querySelector("link[rel=canonical]")?.href;
     const link = () => stateAt(published || location.href);
     const write = () => {
@@ -115,7 +115,7 @@
       await script.render({ model: createModel(traits), el: element });
       fallback.remove();
     } catch (error) {
-      // Better the picture than an empty box.
+      // The picture stays.
       console.error(error);
       element.remove();
       const line = document.createElement("p");

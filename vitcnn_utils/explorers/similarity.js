@@ -19,9 +19,9 @@ function render({ model, el }) {
   });
   const readout = h("p", { class: "vx-readout" });
   const profile = plot({ label: "CKA of the chosen row's layer with every layer of the other axis",
-    xLabel: "", yLabel: "CKA", x: [0, 1], y: [0, 1] });
+    yLabel: "CKA", y: [0, 1] });
   const bar = colorBar(table, { label: "CKA", low: 0, high: 1, digits: 0 });
-  const [yName, xName, profileName] = Array.from({ length: 3 }, () => h("p", { class: "vx-head" }));
+  const [yName, xName] = ["p", "p"].map((tag) => h(tag, { class: "vx-head" }));
 
   function update(state) {
     view = see(state);
@@ -31,7 +31,6 @@ function render({ model, el }) {
     map.sync(state);
     yName.textContent = `↑ ${view.a.model}`;
     xName.textContent = `${view.b.model} →`;
-    profileName.textContent = `The row of ${view.a.names[view.row]}`;
     drawProfile();
     return view.sentence;
   }
@@ -59,7 +58,7 @@ function render({ model, el }) {
     const curve = (i, look) => ({ label: a.names[i], points: columns.map((layer) => [place(layer), values.at(i, layer)]), ...look });
     const series = [curve(row, { color: LINES[0] })];
     if (over !== null && rows[over] !== row) series.push(curve(rows[over], { color: GREY, thin: true }));
-    profile.draw(series, [place(column)], {
+    profile.draw(series, [place(column)], { head: `The row of ${a.names[row]}`,
       x: byDepth ? [0, 1] : [0, b.names.length - 1], xLabel: `${byDepth ? "depth" : "layer"} in ${b.model}` });
   }
 
@@ -74,13 +73,13 @@ function render({ model, el }) {
   return mount({
     model, el,
     controls: [
-      choice(model, { name: "pair", label: "Map", options: titles.map((title, i) => [i, title]) }),
+      choice(model, { name: "pair", label: "Map", words: titles }),
       choice(model, { name: "layers", label: "Layers" }),
       choice(model, { name: "axes", label: "Axes" }),
     ],
     body: [
       h("div", {}, yName, map.element, xName, bar.element),
-      h("div", {}, profileName, profile.element, readout),
+      h("div", {}, profile.element, readout),
     ],
     update,
     notes: `Choose a cell by click or arrow keys; point at another row to compare. Layers count from 0. Values within ${fixed(error, 3)} of the measured ones.`,

@@ -25,30 +25,15 @@ function render({ model, el }) {
     set: (row, column) => change(model, { branch: kinds[row], block: column }),
     text: () => `block ${view.blocks[view.block]}, ${BRANCHES[kinds[view.branch]]}`,
   });
-  const swatches = Array.from({ length: Math.max(...prefix.map((names) => names.length)) }, (_, i) => swatch(i));
+  const tokens = tokenChoice(model, { label: "Token", most: Math.max(...prefix.map((names) => names.length)), grid: grids[0], table });
   const numbers = h("div", { class: "vx-ticks", "aria-hidden": "true" });
-  const lines = plot({ label: "The ratio by block", xLabel: "block", yLabel: QUANTITY });
-  const linesHead = h("p", { class: "vx-head" });
+  const lines = plot({ label: "The ratio by block", xLabel: units.length ? "block or unit" : "block", yLabel: QUANTITY });
   const inWords = (token) => `${view.word(token)}: ${fixed(view.value(token))}`;
 
   // The same colours for all blocks: the extremes of the spatial tokens.
   function spatialExtent(key, i, branch) {
     const ratio = values[`${key}${i}`], count = prefix[i].length, [B, , T] = ratio.shape;
     return extent(cellsOf(B, T - count, (block, token) => ratio.at(block, branch, count + token)));
-  }
-
-  // A token without a place in the image.
-  function swatch(i) {
-    const color = h("canvas", { "aria-hidden": "true" });
-    const text = h("span", {});
-    const element = h("button", { type: "button", class: "vx-button vx-swatch", onclick: () => change(model, { token: i }) }, color, text);
-    const paint = () => {
-      element.hidden = i >= view.prefix;
-      element.setAttribute("aria-pressed", view.token === i);
-      heat(color, { rows: 1, columns: 1, value: () => view.value(i), low: view.limits[0], high: view.limits[1], table });
-      text.textContent = `${view.word(i)} ${fixed(view.value(i))}`;
-    };
-    return { element, paint };
   }
 
   function see(state) {
@@ -76,7 +61,7 @@ function render({ model, el }) {
     map.head.textContent = `${labels[view.i]}: ${BRANCHES[state.branch]} of block ${view.blocks[view.block]}`;
     paintOverview();
     overview.sync(state);
-    for (const one of swatches) one.paint();
+    tokens.paint(view.token, view.prefix, (i) => [(view.value(i) - low) / (high - low || 1), `${view.word(i)} ${fixed(view.value(i))}`]);
     drawLines(state);
     return sentence(state);
   }
@@ -122,22 +107,21 @@ function render({ model, el }) {
     const all = drawn.flatMap((one) => one.points);
     const top = Math.max(0, ...all.map(([, y]) => y).filter(Number.isFinite));
     lines.draw(drawn, [view.blocks[view.block]], { x: [0, Math.max(...all.map(([x]) => x))], y: [0, 1.05 * top || 1],
-      xLabel: units.length ? "block or unit" : "block" });
-    linesHead.textContent = `${BRANCHES[state.branch]}, by block`;
+      head: `${BRANCHES[state.branch]}, by block` });
   }
 
   return mount({
     model, el,
     controls: [
-      choice(model, { name: "model", label: "Model", options: labels.map((label, i) => [i, label]) }),
+      choice(model, { name: "model", label: "Model", words: labels }),
       slider(model, { name: "block", label: "Block" }),
       choice(model, { name: "branch", label: "Branch", words: BRANCHES }),
       choice(model, { name: "average", label: "Average", words: averages }),
     ],
     body: [
       h("div", { class: "vx-wide" }, h("p", { class: "vx-head" }, `All blocks: ${BRANCHES[kinds[0]]} above, ${BRANCHES[kinds[1]]} below`), overview.element, numbers),
-      h("div", {}, map.element, h("div", { class: "vx-swatches" }, ...swatches.map((one) => one.element))),
-      h("div", {}, linesHead, lines.element),
+      h("div", {}, map.element, tokens.element),
+      lines.element,
     ],
     update,
     notes: "Bright: the skip carries the token; dark: the branch remakes it. Each branch has its own colours, the same in all blocks. "

@@ -109,7 +109,7 @@ def head_distances(model: Model, images: "Images", batch_size: int | None = None
     """How far each head looks (Figs 3 and 4), over (block, head), as the mean over all spatial queries and images.
 
     distance, distance_renormalized: pixels, see `query_distance`.
-    distance_by_image: `distance` of each image, (sample, block, head), float32, for `intervals`.
+    distance_by_image, distance_renormalized_by_image: of each image, (sample, block, head), float32, for `intervals`.
     prefix_mass: share of the spatial queries' attention that goes to prefix tokens.
     entropy: that of the spatial queries' attention, as a share of log T; 1 for uniform attention. A head that is far
     because it is uniform has a high entropy, one that looks at a far place a low one.
@@ -131,15 +131,19 @@ def head_distances(model: Model, images: "Images", batch_size: int | None = None
     for values in each_batch(model, images, batch_size, numbers):
         for layer, of_layer in zip(layers, values, strict=True):
             _finite(of_layer, layer, model)
-        by_image.append(values[:, 0].transpose(0, 1).numpy().copy())
+        by_image.append(values[:, :2].permute(1, 2, 0, 3).numpy().copy())  # (2, B, L, H)
         total = total + values.double().sum(2).numpy()
     means = total.swapaxes(0, 1) / len(images)
     units = {"distance": "px", "distance_renormalized": "px", "prefix_mass": "share of attention",
              "entropy": "share of log T"}  # fmt: skip
     over = ("block", "head")
-    data = {name: (over, value, {"units": unit}) for (name, unit), value in zip(units.items(), means, strict=True)}
+    data: dict[str, tuple] = {
+        name: (over, value, {"units": unit}) for (name, unit), value in zip(units.items(), means, strict=True)
+    }
+    for name, values in zip(units, np.concatenate(by_image, axis=1), strict=False):
+        data[f"{name}_by_image"] = (("sample", *over), values, {"units": "px"})
     return xr.Dataset(
-        {**data, "distance_by_image": (("sample", *over), np.concatenate(by_image), {"units": "px"})},
+        data,
         coords={"block": [x.block for x in layers], "head": np.arange(means.shape[-1]),
                 "layer": ("block", [x.name for x in layers]), "depth": ("block", [x.depth for x in layers])},
         attrs={**provenance.of(model, images), "grid": model.grid, "patch_size": model.patch_size,
@@ -152,22 +156,24 @@ def head_subset_similarity(
     cnn: Model,
     images: "Images",
     block: int = 0,
-    size: int = 4,
+    sizes: Sequence[int] = (4,),
     cnn_layers: Sequence[Layer] | None = None,
     batch_size: int = 256,
     seed: int = 0,
     left_out: bool = False,
-) -> xr.Dataset:
+) -> dict[int, xr.Dataset]:
     """CKA between groups of a block's heads, from the most local to the most global, and layers of a CNN (Fig 5).
 
-    Heads are sorted by mean distance; a group is `size` neighbours in that order (a sliding window, as all groups must
+    Heads are sorted by mean distance; a group is so many neighbours in that order (a sliding window, as all groups must
     have the same number of heads to be compared). Its features are the outputs A_h V_h of its heads, before the output
     projection, side by side. The paper states neither; these choices are ours.
 
+    sizes: how many heads a group has; one pass through both models does for all.
     cnn_layers: None for the first five units, those of the paper's figure.
-    Returns over (subset, layer): cka, of all tokens flattened; cka_pooled, of the mean over tokens, a control: what is
-    left of the similarity where no place is told from another. Coordinates: distance (subset), the mean over its heads,
-    px; heads (subset, member); depth (layer). Minibatches, `seed` and `left_out` as in `cka.layer_similarity`.
+    Returns for each size, over (subset, layer): cka, of all tokens flattened; cka_pooled, of the mean over tokens, a
+    control: what is left of the similarity where no place is told from another. Coordinates: distance (subset), the
+    mean over its heads, px; heads (subset, member); depth (layer). Minibatches, `seed` and `left_out` as in
+    `cka.layer_similarity`.
     """
     vit.require("attention", "the similarity of head subsets")
     layer = _layer_of(vit, block)
@@ -175,8 +181,8 @@ def head_subset_similarity(
     if not cnn_layers:
         raise VitcnnError(f"{cnn.name} has no residual units: name its layers with cnn_layers")
     H = of_first(vit, images, lambda x: _heads(vit, x, layer)[1].shape[1])
-    if not 1 <= size <= H:
-        raise VitcnnError(f"{vit.name} has {H} heads a block: give a size from 1 to {H}, not {size}")
+    if wrong := [size for size in sizes if not 1 <= size <= H]:
+        raise VitcnnError(f"{vit.name} has {H} heads a block: give sizes from 1 to {H}, not {wrong[0]}")
     vit_pace = Pace.of(None, vit, lambda: _heads(vit, prepared(vit, images, slice(1)), layer))
     cnn_pace = whole_pace(cnn, images, cnn_layers, batch_size)
 
@@ -194,16 +200,20 @@ def head_subset_similarity(
             batches[name].append((hsic(heads, heads), hsic(heads, stacked)))
         distances.append(distance.double().numpy())
     per_head = np.concatenate(distances).mean(0)
-    members = np.lib.stride_tricks.sliding_window_view(np.argsort(per_head), size)  # (subset, member)
-    similarity = {
-        name: labelled_cka([_of_subsets(*pair, members) for pair in pairs], ("subset", "layer"), left_out)
-        for name, pairs in batches.items()
-    }
-    return xr.Dataset(similarity).assign_coords(
-        distance=("subset", per_head[members].mean(1), {"units": "px"}), heads=(("subset", "member"), members),
-        layer=[x.name for x in cnn_layers], depth=("layer", [x.depth for x in cnn_layers]),
-    ).assign_attrs({**provenance.of(vit, images, seed, cnn=cnn), "units": "1", "block": block, "size": size,
-                    "batch_size": batch_size})  # fmt: skip
+    attrs = {**provenance.of(vit, images, seed, cnn=cnn), "units": "1", "block": block, "batch_size": batch_size}
+    over_layer = {"layer": [x.name for x in cnn_layers], "depth": ("layer", [x.depth for x in cnn_layers])}
+
+    def of_size(size: int) -> xr.Dataset:
+        members = np.lib.stride_tricks.sliding_window_view(np.argsort(per_head), size)  # (subset, member)
+        similarity = {
+            name: labelled_cka([_of_subsets(*pair, members) for pair in pairs], ("subset", "layer"), left_out)
+            for name, pairs in batches.items()
+        }
+        over_subset = {"distance": ("subset", per_head[members].mean(1), {"units": "px"}),
+                       "heads": (("subset", "member"), members)}  # fmt: skip
+        return xr.Dataset(similarity, {**over_layer, **over_subset}, {**attrs, "size": size})
+
+    return {size: of_size(size) for size in sizes}
 
 
 def _head_grams(model: Model, pixels: Tensor, layer: Layer, pace: Pace) -> tuple[dict[str, Tensor], Tensor]:
@@ -353,13 +363,16 @@ def _weights(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None
 
 
 def rank_correlations(distance: xr.DataArray, cka: xr.DataArray) -> xr.DataArray:
-    """Spearman's rank correlation of distance (subset) and CKA (subset, layer): (layer). Ties are not averaged."""
+    """Spearman's rank correlation of distance (subset) and CKA (subset, layer): (layer); NaN where a CKA is.
+
+    Ties are not averaged.
+    """
 
     def ranks(values: xr.DataArray) -> xr.DataArray:
         order = values.argsort(values.get_axis_num("subset")).argsort(values.get_axis_num("subset"))
         return order.drop_vars("distance", errors="ignore")
 
-    return xr.corr(ranks(distance), ranks(cka), "subset")
+    return xr.corr(ranks(distance), ranks(cka), "subset").where(cka.notnull().all("subset"))
 
 
 # Summaries of what `head_distances` gives

@@ -9,7 +9,7 @@ The biased one, which many libraries take, reads near 1 for any two layers with 
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any, Literal, NamedTuple
 
@@ -84,27 +84,36 @@ def layer_similarity(
     """
     layers_a = a.layers if layers_a is None else layers_a
     layers_b = b.layers if layers_b is None else layers_b
-    _check_tokens(a, b, tokens)
-    run_a = list(dict.fromkeys([*layers_a, *layers_b])) if a is b else layers_a
-    pace_a = whole_pace(a, images, run_a, batch_size)
-    pace_b = pace_a if a is b else whole_pace(b, images, layers_b, batch_size)
-    batches = []
-    for pixels in minibatches(images, batch_size, seed, f"CKA, {a.name} and {b.name}"):
-        grams_a = _layer_grams(a, pixels, run_a, tokens, clip_norms, pace_a)
-        grams_b = grams_a if a is b else _layer_grams(b, pixels, layers_b, tokens, clip_norms, pace_b)
-        stacked_a = torch.stack([grams_a[layer.name] for layer in layers_a])
-        stacked_b = torch.stack([grams_b[layer.name] for layer in layers_b])
-        batches.append(hsic(stacked_a, stacked_b))
-    attrs = {
-        "measure": "unbiased minibatch linear CKA", "units": "1",
-        **provenance.of(a, images, seed, model_b=b), "batch_size": batch_size, "tokens": tokens,
-        "clip_norms": int(clip_norms),
-    }  # fmt: skip
-    return (
-        labelled_cka(batches, ("layer_a", "layer_b"), left_out)
-        .assign_coords(_layer_coords(layers_a, "a") | _layer_coords(layers_b, "b"))
-        .assign_attrs(attrs)
+    grams = _grams_of_both(a, b, images, layers_a, layers_b, batch_size, tokens, clip_norms, seed)
+    attrs = _attrs(a, b, images, batch_size, tokens, clip_norms, seed)
+    return _map([hsic(*both) for both in grams], layers_a, layers_b, left_out, attrs)
+
+
+def layer_similarities(
+    a: Model,
+    b: Model,
+    images: Images,
+    batch_size: int = 256,
+    tokens: Tokens = "all",
+    clip_norms: bool = False,
+    seed: int = 0,
+    left_out: bool = False,
+) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
+    """The maps of all layers of `a` with each other, of `b` with each other, and of `a` with `b` (Figs 1 and 2).
+
+    Each is as `layer_similarity` gives it, and the images go through each model once for all three.
+    """
+    how = batch_size, tokens, clip_norms, seed
+    pairs = (a, a), (b, b), (a, b)
+    batches: list[list[Hsic]] = [[], [], []]
+    for x, y in _grams_of_both(a, b, images, a.layers, b.layers, *how):
+        for found, both in zip(batches, ((x, x), (y, y), (x, y)), strict=True):
+            found.append(hsic(*both))
+    within_a, within_b, across = (
+        _map(found, one.layers, other.layers, left_out, _attrs(one, other, images, *how))
+        for found, (one, other) in zip(batches, pairs, strict=True)
     )
+    return within_a, within_b, across
 
 
 # From features to CKA
@@ -233,6 +242,44 @@ def labelled_cka(batches: Sequence[Hsic], dims: tuple[str, str], left_out: bool)
 
 
 # From a model to Gram matrices
+
+
+def _grams_of_both(
+    a: Model, b: Model, images: Images, layers_a: Sequence[Layer], layers_b: Sequence[Layer], batch_size: int,
+    tokens: Tokens, clip_norms: bool, seed: int,
+) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
+    """For each minibatch the centred Grams of the layers of `a` and of `b`, stacked; if they are one, it runs once."""
+    _check_tokens(a, b, tokens)
+    run_a = list(dict.fromkeys([*layers_a, *layers_b])) if a is b else layers_a
+    pace_a = whole_pace(a, images, run_a, batch_size)
+    pace_b = pace_a if a is b else whole_pace(b, images, layers_b, batch_size)
+    for pixels in minibatches(images, batch_size, seed, f"CKA, {a.name} and {b.name}"):
+        grams_a = _layer_grams(a, pixels, run_a, tokens, clip_norms, pace_a)
+        grams_b = grams_a if a is b else _layer_grams(b, pixels, layers_b, tokens, clip_norms, pace_b)
+        yield (
+            torch.stack([grams_a[layer.name] for layer in layers_a]),
+            torch.stack([grams_b[layer.name] for layer in layers_b]),
+        )
+
+
+def _attrs(
+    a: Model, b: Model, images: Images, batch_size: int, tokens: Tokens, clip_norms: bool, seed: int
+) -> dict[str, Any]:
+    return {
+        "measure": "unbiased minibatch linear CKA", "units": "1",
+        **provenance.of(a, images, seed, model_b=b), "batch_size": batch_size, "tokens": tokens,
+        "clip_norms": int(clip_norms),
+    }  # fmt: skip
+
+
+def _map(
+    batches: Sequence[Hsic], layers_a: Sequence[Layer], layers_b: Sequence[Layer], left_out: bool, attrs: dict[str, Any]
+) -> xr.DataArray:
+    return (
+        labelled_cka(batches, ("layer_a", "layer_b"), left_out)
+        .assign_coords(_layer_coords(layers_a, "a") | _layer_coords(layers_b, "b"))
+        .assign_attrs(attrs)
+    )
 
 
 def _layer_grams(
@@ -467,15 +514,18 @@ def same_blocks(similarities: Mapping[str, xr.DataArray]) -> xr.DataArray:
 
     similarities: label -> `cka.layer_similarity` of the block outputs of a model (layer_a) with those of the reference
     (layer_b): as many blocks, in the same order. Labels are parts of the data, smallest first, `CEILING` and `FLOOR`.
+    With `left_out`, which all must have or none, that is the first dimension of the result.
+    attrs name every model and its weights.
     """
-    first = next(iter(similarities.values()))
-    values = np.stack([np.diagonal(similarity.values) for similarity in similarities.values()])
-    blocks = np.arange(values.shape[1])
-    coords = {
-        "model": list(similarities), "block": blocks, "depth": ("block", blocks / max(len(blocks) - 1, 1)),
-    }  # fmt: skip
-    attrs = first.attrs | {"reference": first.attrs["model_b"]}
-    return xr.DataArray(values, dims=("model", "block"), coords=coords, name="cka", attrs=attrs)
+    maps = list(similarities.values())
+    values = np.stack([np.diagonal(similarity.values, axis1=-2, axis2=-1) for similarity in maps], axis=-2)
+    blocks = np.arange(values.shape[-1])
+    depth = blocks / max(len(blocks) - 1, 1)
+    coords: dict[Any, Any] = {name: maps[0][name] for name in maps[0].dims[:-2]}
+    coords |= {"model": list(similarities), "block": blocks, "depth": ("block", depth)}
+    every = {name: ", ".join(str(similarity.attrs[name]) for similarity in maps) for name in ("model", "weights")}
+    attrs = maps[0].attrs | every | {"reference": maps[0].attrs["model_b"]}
+    return xr.DataArray(values, coords, (*maps[0].dims[:-2], "model", "block"), name="cka", attrs=attrs)
 
 
 def subsets(curves: xr.DataArray) -> list[str]:

@@ -1,4 +1,5 @@
-"""95 % intervals: over images by the bootstrap, over groups of images or minibatches of CKA by the jackknife."""
+"""95 % intervals: over images by the bootstrap, over groups of images or minibatches of CKA by the jackknife, and over
+draws of shots and test images together."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,7 +10,7 @@ from scipy.stats import norm, t
 
 from vitcnn_utils.errors import VitcnnError
 
-Measured = TypeVar("Measured", xr.DataArray, xr.Dataset)
+Measured = TypeVar("Measured", xr.DataArray, xr.Dataset, xr.DataArray | xr.Dataset)
 
 AT_ONCE = 1 << 23
 """How many numbers the means of some resamples may be at a time (64 MiB)."""
@@ -69,6 +70,35 @@ def jackknife(statistic: Callable[..., xr.DataArray | float], *arrays: xr.DataAr
     return (every + half * xr.DataArray([-1, 1], {"bound": ["low", "high"]}, "bound")).transpose("bound", ...)
 
 
+def draws_and_images(statistic: Callable[..., xr.DataArray | float], *probes: xr.Dataset) -> xr.DataArray:
+    """The 95 % interval of a statistic of probes, from how it varies over draws of the shots and over test images.
+
+    probes: over draw, two or more, and, for the test images, over left_out, as `left_out(layer_probes(…))`; all of the
+    same draws and images. statistic: of data sets with all draws or one, as for `jackknife`.
+    Returns 'low' and 'high' along `bound`. The variances over draws and over images are added, with degrees of freedom
+    by Welch (1947); what is peculiar to a draw and an image counts in both, so the interval is a little wide.
+    """
+    every = [whole(one) for one in probes]
+    draws = probes[0].sizes["draw"]
+    by_draw = [xr.DataArray(statistic(*(one.isel(draw=[i]) for one in every))) for i in range(draws)]
+    spreads = [(xr.concat(by_draw, "draw").var("draw", ddof=1) / draws, draws - 1)]
+    parts = max(one.sizes.get("left_out", 0) for one in probes) - 1
+    if parts > 0:
+        low, high = jackknife(statistic, *probes)
+        spreads.append((((high - low) / 2 / t.ppf(0.975, parts - 1)) ** 2, parts - 1))
+    variance = xr.concat([variance for variance, _ in spreads], "spread")
+    total, counts = variance.sum("spread"), xr.DataArray([count for _, count in spreads], dims="spread")
+    freedom = total**2 / (variance**2 / counts).sum("spread").where(total > 0, 1)
+    half = total.copy(data=t.ppf(0.975, freedom.where(total > 0, 1)) * np.sqrt(total))
+    bound = xr.DataArray([-1, 1], {"bound": ["low", "high"]}, "bound")
+    return (xr.DataArray(statistic(*every)) + half * bound).transpose("bound", ...)
+
+
+def whole(measured: Measured) -> Measured:
+    """That of all images, where it is also given with some left out."""
+    return measured.isel(left_out=0, drop=True) if "left_out" in measured.dims else measured
+
+
 def left_out(measured: Measured, groups: int = 20) -> Measured:
     """Means over images without each of some groups of images, along `left_out`, for `jackknife`; -1 is that of all.
 
@@ -83,5 +113,8 @@ def left_out(measured: Measured, groups: int = 20) -> Measured:
     if groups < 2:
         raise VitcnnError("a jackknife over images needs two images or more")
     group = np.arange(measured.sizes["sample"]) * groups // measured.sizes["sample"]
-    means = [measured.isel(sample=group != i).mean("sample", dtype=np.float64, skipna=False) for i in range(-1, groups)]
-    return xr.concat(means, xr.Variable("left_out", np.arange(-1, groups))).assign_attrs(measured.attrs)
+    without = [
+        measured.isel(sample=group != i).mean("sample", dtype=np.float64, skipna=False).astype(measured.dtype)
+        for i in range(-1, groups)
+    ]
+    return xr.concat(without, xr.Variable("left_out", np.arange(-1, groups))).assign_attrs(measured.attrs)

@@ -71,10 +71,13 @@ def layer_patch_similarity(
     return by_layer.transpose(..., "layer", *DIMS).assign_coords(coords).assign_attrs(attrs)
 
 
-def patch_patch_similarity(images: Images, grid: Grid, batch_size: int = 512, seed: int = 0) -> xr.DataArray:
+def patch_patch_similarity(
+    images: Images, grid: Grid, batch_size: int = 512, seed: int = 0, left_out: bool = False
+) -> xr.DataArray:
     """The baseline of `token_patch_similarity`: how alike the patches themselves are, (row, col, patch_row, patch_col).
 
-    A model whose tokens are its patches would give this. grid: rows and columns of cells.
+    A model whose tokens are its patches would give this. grid: rows and columns of cells. left_out: as in
+    `layer_patch_similarity`.
     """
     batches = []
     for pixels in minibatches(images, batch_size, seed, "patch x patch CKA"):
@@ -82,7 +85,7 @@ def patch_patch_similarity(images: Images, grid: Grid, batch_size: int = 512, se
         batches.append(hsic(grams, grams))
     attrs = {"measure": "unbiased minibatch linear CKA, patch and patch of raw pixels", "units": "1",
              **provenance.of(None, images, seed), "batch_size": batch_size}  # fmt: skip
-    return _on_grid(batches, grid, left_out=False).assign_attrs(attrs)
+    return _on_grid(batches, grid, left_out).assign_attrs(attrs)
 
 
 def _on_grid(batches: Sequence[Hsic], grid: Grid, left_out: bool) -> xr.DataArray:
@@ -128,6 +131,13 @@ def localization_rate(similarity: xr.DataArray) -> xr.Dataset:
     by_region = [by_token.where(c).mean(TOKEN).assign(tokens=c.sum(TOKEN)) for c in counted]
     region = xr.Variable("region", list(regions))
     return xr.concat(by_region, "region").assign_coords(region=region).assign_attrs(similarity.attrs)
+
+
+def best_patch(similarity: xr.DataArray) -> xr.DataArray:
+    """Row and column of the patch most like each token, the nearest of equals: (..., row, col, axis); NaN: none."""
+    distance = _chebyshev(similarity).where(similarity == similarity.max(PATCH), np.inf)
+    place = xr.concat(distance.argmin(PATCH).values(), "axis")
+    return place.where(similarity.notnull().any(PATCH)).transpose(..., *TOKEN, "axis")
 
 
 def contrast(similarity: xr.DataArray) -> xr.Dataset:

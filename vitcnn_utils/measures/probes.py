@@ -53,6 +53,7 @@ def layer_probes(
 
     Returns, from 0 to 1, chance in attrs:
         accuracy (layer, readout, draw); of 'token', the mean over tokens
+        accuracy_by_image (layer, readout, draw, sample): the same of each test image, for intervals
         token_accuracy (layer, row, col, draw), where 'token' is among the read-outs
         strength (layer, readout, draw): the chosen one, in units of the number of features
 
@@ -66,14 +67,13 @@ def layer_probes(
     readouts = readouts_of(model, readouts)
     labels, split = class_numbers(images), split_images(images, shots, draws, seed)
     reader = _Reader.of(model, images)
-    # Of each layer and read-out, over tokens: accuracy (2, strength, draw, P) on the validation and on the test images.
-    found: dict[tuple[str, str], list[np.ndarray]] = {}
+    found: dict[tuple[str, str], list[Scores]] = {}
     budget = room(torch.device("cpu")) / 2  # the model and what solves the probes need memory too
     for group in _groups(reader.shapes(layers, readouts), len(images), budget):
         solved = (_probe(x, labels, split, model) for x in _features(reader, layers, group, batch_size))
-        for piece, accuracies in zip(group, solved, strict=True):
-            found.setdefault((piece.layer, piece.readout), []).append(accuracies)
-    by_cell = [[np.concatenate(found[layer.name, r], axis=-1) for r in readouts] for layer in layers]
+        for piece, scores in zip(group, solved, strict=True):
+            found.setdefault((piece.layer, piece.readout), []).append(scores)
+    by_cell = [[Scores.of_all(found[layer.name, r]) for r in readouts] for layer in layers]
     attrs = {
         "measure": f"test accuracy of {shots}-shot linear probes", "units": "1", "chance": 1 / (labels.max() + 1),
         **provenance.of(model, images, seed), "n_validation": len(split.validation), "n_test": len(split.test),
@@ -82,35 +82,56 @@ def layer_probes(
     return _label(by_cell, layers, readouts, reader.grid).assign_attrs(attrs)
 
 
+class Scores(NamedTuple):
+    """How P probes do with each strength: accuracy on the validation and the test images, (2, strength, draw, P), and
+    how many of the probes are right on each test image, (strength, draw, image).
+    """
+
+    accuracy: np.ndarray
+    by_image: np.ndarray
+
+    @classmethod
+    def of_all(cls, pieces: "Sequence[Scores]") -> "Scores":
+        return cls(np.concatenate([p.accuracy for p in pieces], axis=-1), np.sum([p.by_image for p in pieces], axis=0))
+
+    def chosen(self) -> "Chosen":
+        """Of each draw, with the strength that is best on the validation images, on average over P.
+
+        Among equals it is the strongest, which generalizes best.
+        """
+        means = self.accuracy[0].mean(-1)
+        best, draws = len(STRENGTHS) - 1 - means[::-1].argmax(0), np.arange(means.shape[1])
+        by_image = self.by_image[best, draws] / self.accuracy.shape[-1]
+        return Chosen(np.array(STRENGTHS)[best], self.accuracy[1][best, draws], by_image)
+
+
+class Chosen(NamedTuple):
+    """Of each draw the strength, (draw,), and with it the test accuracy, (draw, P) and (draw, image)."""
+
+    strength: np.ndarray
+    by_token: np.ndarray
+    by_image: np.ndarray
+
+
 def _label(
-    by_cell: list[list[np.ndarray]], layers: Sequence[Layer], readouts: Sequence[Readout], grid: tuple[int, int]
+    by_cell: list[list[Scores]], layers: Sequence[Layer], readouts: Sequence[Readout], grid: tuple[int, int]
 ) -> xr.Dataset:
-    """What `layer_probes` returns; by_cell: of each layer and read-out, (2, strength, draw, P)."""
-    chosen = [[_choose(*accuracies) for accuracies in of_layer] for of_layer in by_cell]
+    """What `layer_probes` returns; by_cell: of each layer and read-out."""
+    chosen = [[scores.chosen() for scores in of_layer] for of_layer in by_cell]
     cube = ("layer", "readout", "draw")
     data: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
-        "accuracy": (cube, np.array([[test.mean(-1) for _, test in of_layer] for of_layer in chosen])),
-        "strength": (cube, np.array([[strength for strength, _ in of_layer] for of_layer in chosen])),
+        "accuracy": (cube, np.array([[one.by_token.mean(-1) for one in of_layer] for of_layer in chosen])),
+        "accuracy_by_image": ((*cube, "sample"), np.array([[one.by_image for one in of] for of in chosen])),
+        "strength": (cube, np.array([[one.strength for one in of_layer] for of_layer in chosen])),
     }
     if "token" in readouts:
-        by_token = np.stack([of_layer[readouts.index("token")][1].T.reshape(*grid, -1) for of_layer in chosen])
+        by_token = np.stack([of_layer[readouts.index("token")].by_token.T.reshape(*grid, -1) for of_layer in chosen])
         data["token_accuracy"] = (("layer", "row", "col", "draw"), by_token)
     coords = {
         "layer": [x.name for x in layers], "depth": ("layer", [x.depth for x in layers]), "readout": list(readouts),
         "draw": np.arange(data["accuracy"][1].shape[-1]),
     }  # fmt: skip
     return xr.Dataset(data, coords)
-
-
-def _choose(validation: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of (strength, draw, P) accuracies: each draw's strength, (draw,), and the test accuracies with it, (draw, P).
-
-    It is the one that is best on the validation images, on average over P; among equals the strongest, which
-    generalizes best.
-    """
-    means = validation.mean(-1)
-    best = len(STRENGTHS) - 1 - means[::-1].argmax(0)
-    return np.array(STRENGTHS)[best], test[best, np.arange(test.shape[1])]
 
 
 # Ridge regression
@@ -156,51 +177,45 @@ class Ridge:
         return projected @ (self.coefficients / (self.eigenvalues[..., None] + strength)) + self.intercept
 
 
-def _probe(x: Tensor, labels: np.ndarray, split: "Split", model: Model) -> np.ndarray:
-    """Accuracies on the validation and on the test images with each strength: (2, strength, draw, P); x: (N, P, D).
-
-    As many of the P probes at once as fit in memory.
-    """
+def _probe(x: Tensor, labels: np.ndarray, split: "Split", model: Model) -> Scores:
+    """Of P probes on x, (N, P, D), as many at once as fit in memory."""
     device = _device(model)
     target = torch.from_numpy(labels).to(device)
     # The features, as they are, standardised and projected, and the predictions.
     needed = 4 * max(len(split.test), len(split.draws[0])) * (4 * x.shape[-1] + 2 * int(target.max() + 1))
     pace = Pace(max(1, room(device) // needed), f"linear probes on {model.name}")
 
-    def solve(part: slice) -> np.ndarray:
+    def solve(part: slice) -> Scores:
         def of(index: np.ndarray) -> Tensor:
             return x[torch.from_numpy(index), part].to(device).transpose(0, 1)  # (P, m, D)
 
-        draws = [_solve(of, target, train, split) for train in split.draws]
-        return np.stack(draws, axis=2)
+        accuracy, by_image = zip(*(_solve(of, target, train, split) for train in split.draws), strict=True)
+        return Scores(np.stack(accuracy, axis=2), np.stack(by_image, axis=1))
 
-    return np.concatenate(list(pace.over(x.shape[1], solve)), axis=-1)
+    return Scores.of_all(list(pace.over(x.shape[1], solve)))
 
 
-def _solve(
-    of: Callable[[np.ndarray], Tensor], target: Tensor, train: np.ndarray, split: "Split"
-) -> list[list[np.ndarray]]:
-    """Of one draw, on the validation and on the test images, with each strength, each probe's accuracy: (P,)."""
+def _solve(of: Callable[[np.ndarray], Tensor], target: Tensor, train: np.ndarray, split: "Split") -> Scores:
+    """Of one draw, without the dimension `draw`."""
     x = of(train)
     ridge = Ridge.fit(x, F.one_hot(target[train]).to(x.dtype) * 2 - 1)
-    found = []
+    accuracy = []
     for index in (split.validation, split.test):
         projected = ridge.project(of(index))
         predictions = (ridge.predict(projected, s * x.shape[-1]) for s in STRENGTHS)
-        found.append([_accuracy(prediction, target[index]) for prediction in predictions])
-    return found
-
-
-def _accuracy(prediction: Tensor, target: Tensor) -> np.ndarray:
-    """(P, m, C) and (m,) to (P,)."""
-    return (prediction.argmax(dim=-1) == target).double().mean(dim=1).cpu().numpy()
+        right = [prediction.argmax(dim=-1) == target[index] for prediction in predictions]  # (P, m) each
+        accuracy.append([one.double().mean(dim=1).cpu().numpy() for one in right])
+    return Scores(np.array(accuracy), np.array([one.float().sum(dim=0).cpu().numpy() for one in right]))
 
 
 # Images and labels
 
 
 class Split(NamedTuple):
-    """Which images are for what, by index: of each draw, (shots * classes,), for validation and for the test."""
+    """Which images are for what, by index: of each draw, (shots * classes,), for validation and for the test.
+
+    Test images take turns by class, so that groups of them, as a jackknife leaves out, hold all classes alike.
+    """
 
     draws: list[np.ndarray]
     validation: np.ndarray
@@ -239,7 +254,7 @@ def split_images(images: Images, shots: int, draws: int, seed: int) -> Split:
     rng = np.random.default_rng(seed)
     by_class = np.stack([rng.permutation(np.flatnonzero(labels == c))[:size] for c in range(len(counts))])
     drawn = [rng.permuted(by_class[:, :pool], axis=1)[:, :shots].ravel() for _ in range(draws)]
-    return Split(drawn, by_class[:, pool : pool + validation].ravel(), by_class[:, pool + validation :].ravel())
+    return Split(drawn, by_class[:, pool : pool + validation].ravel(), by_class[:, pool + validation :].T.ravel())
 
 
 # From a model to features
@@ -378,6 +393,11 @@ def curve(probes: xr.Dataset, readout: str = "mean") -> xr.DataArray:
     return 100 * probes["accuracy"].sel(readout=readout, drop=True)
 
 
+def last(probes: xr.Dataset, readout: str) -> float:
+    """Mean accuracy in the last layer."""
+    return float(curve(probes.isel(layer=-1), readout).mean())
+
+
 def at_depth(probes: xr.Dataset, depth: float, readout: str = "mean") -> float:
     """Mean accuracy at a depth (0 to 1), between layers by linear interpolation."""
     mean = curve(probes, readout).mean("draw")
@@ -386,5 +406,6 @@ def at_depth(probes: xr.Dataset, depth: float, readout: str = "mean") -> float:
 
 def average(probes: xr.Dataset, readout: str = "mean") -> float:
     """Mean accuracy over depth: the area under the curve, of the depths that are probed."""
-    depths = np.linspace(float(probes.depth[0]), float(probes.depth[-1]), 101)
-    return float(np.mean([at_depth(probes, depth, readout) for depth in depths]))
+    mean = curve(probes, readout).mean("draw")
+    depths = np.linspace(float(mean.depth[0]), float(mean.depth[-1]), 101)
+    return float(np.interp(depths, mean.depth, mean).mean())

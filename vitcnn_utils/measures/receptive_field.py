@@ -218,7 +218,9 @@ def of_kind(fields: xr.DataArray, kind: str) -> xr.DataArray:
 
 
 def summarize(fields: xr.DataArray, side: float) -> xr.Dataset:
-    """The size of each receptive field, over layer; `fields` (layer, y, x) from `effective_receptive_fields`.
+    """The size of each receptive field, over (..., layer); `fields` (..., layer, y, x): `effective_receptive_fields`.
+
+    Fields with some images left out (`intervals.left_out`) give sizes with the same left out, for intervals.
 
     side: of the square around the centre, pixels; the patch size of the transformer, for all models of a comparison.
     radius_50, radius_90: of the discs around the centre that hold 50 and 90 % of the field, pixels.
@@ -255,23 +257,35 @@ def _overlap(middle: xr.DataArray, centre: xr.DataArray, side: float) -> xr.Data
 
 
 def radius_of_mass(fields: xr.DataArray, share: float) -> xr.DataArray:
-    """Radius in pixels of the smallest disc around the centre that holds `share` of each field: (layer,).
+    """Radius in pixels of the disc around the centre that holds `share` of each field: (..., layer).
 
-    Pixels count as a whole, at their middle; a field that is zero everywhere gives NaN.
+    Pixels lie at their middle; between two distances that occur, what a disc holds grows evenly, so that the radius
+    follows every change of the field. A field that is zero everywhere gives NaN.
     """
     if not 0 < share <= 1:
         raise VitcnnError(f"share={share} of a receptive field: give more than 0 and at most 1")
-    distance = np.hypot(fields.y - fields.centre_y, fields.x - fields.centre_x)
-    far, mass = (a.transpose("layer", "y", "x").values.reshape(fields.sizes["layer"], -1) for a in (distance, fields))
-    order = np.argsort(far, axis=1, kind="stable")
-    far, mass = (np.take_along_axis(a, order, axis=1) for a in (far, mass))
-    held = np.cumsum(mass, axis=1)
-    total = held[:, -1:]
-    # The last pixel holds everything; rounding must not put the share out of reach.
-    first = np.argmax(held >= np.minimum(share * total, total), axis=1)
-    radius = np.where(total[:, 0] > 0, far[np.arange(len(far)), first], np.nan)
-    over_layer = {name: value for name, value in fields.coords.items() if value.dims == ("layer",)}
-    return xr.DataArray(radius, dims="layer", coords=over_layer, name="radius", attrs={"units": "px"})
+    fields = fields.transpose(..., "layer", "y", "x")
+    distance = np.hypot(fields.y - fields.centre_y, fields.x - fields.centre_x).transpose("layer", "y", "x")
+    radii = [_radius(far.ravel(), fields.isel(layer=i).values, share) for i, far in enumerate(distance.values)]
+    like = fields.isel(y=0, x=0, drop=True)
+    return xr.DataArray(np.stack(radii, axis=-1), like.coords, like.dims, "radius", {"units": "px"})
+
+
+def _radius(far: np.ndarray, fields: np.ndarray, share: float) -> np.ndarray:
+    """Of fields (..., y, x) whose pixels lie `far` (y * x,) from the centre: (...)."""
+    order = np.argsort(far, kind="stable")
+    distances, first = np.unique(far[order].round(9), return_index=True)
+    rings = np.add.reduceat(fields.reshape(*fields.shape[:-2], -1)[..., order], first, axis=-1, dtype=np.float64)
+    held = np.cumsum(rings, axis=-1)
+    total = held[..., -1:]
+    # The last ring holds everything; rounding must not put the share out of reach.
+    target = np.minimum(share * total, total)
+    ring = np.argmax(held >= target, axis=-1)[..., None]
+    mass, after = (np.take_along_axis(values, ring, axis=-1) for values in (rings, held))
+    width = np.diff(distances, prepend=0)[ring]
+    with np.errstate(invalid="ignore"):  # a field of zeros
+        radius = distances[ring] - width * (after - target) / mass
+    return np.where(total > 0, radius, np.nan)[..., 0]
 
 
 # Summaries of what `summarize` gives, over layers of one kind in order
@@ -298,6 +312,9 @@ def largest_growth(sizes: xr.Dataset, window: float = 0.25) -> tuple[float, floa
     return float(shares[largest]), float(starts[largest] + window / 2)
 
 
-def share_of_centre(sizes: xr.Dataset) -> float:
-    """Median over layers of the share of the field in the centre: a unit that opens a CNN's stage weighs no more."""
-    return float(sizes["centre_mass"].median())
+def centre_shift(after: xr.Dataset, before: xr.Dataset) -> float:
+    """How much larger the share of the field in the centre is after the addition: median over layers, in points.
+
+    Each layer is compared with itself. A median, as a unit that opens a stage of a CNN has a projected skip.
+    """
+    return 100 * float((after["centre_mass"] - before["centre_mass"]).median())

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from vitcnn_utils.measures.attention import rank_correlations
 from vitcnn_utils.measures.receptive_field import of_kind
 from vitcnn_utils.plots import style
-from vitcnn_utils.plots.style import Figure, colour_bar, figure, heat_map, legend_below, model_style, panels, styled
+from vitcnn_utils.plots.style import Figure, figure, heat_map, panels, styled
 from vitcnn_utils.provenance import line
 
 # Told apart by shape as well as by colour: the two lowest and the two highest blocks of a ViT; units of a CNN.
@@ -63,7 +63,7 @@ def _distances(
 ) -> Figure:
     drawing, axes = panels(1, len(shown), width=2.4 * len(shown), height=2.9, sharey=True)
     for ax, (title, distances) in zip(axes[0], shown.items(), strict=True):
-        ax.axhline(uniform, color=style.GREY, linestyle="--", linewidth=1.2, label="uniform")
+        style.level(ax, uniform, "uniform")
         ordinal = np.arange(distances.sizes["head"])
         # A line without a spread is matplotlib's: seaborn would want a long table for the same.
         for block, (colour, marker) in zip(_outer_blocks(distances), _BLOCK_STYLES, strict=False):
@@ -72,11 +72,11 @@ def _distances(
         ax.set(title=title, xlabel="head, sorted", xticks=ordinal[:: 1 + len(ordinal) // 9])
     highest = max(uniform, *(float(distances.max()) for distances in shown.values()))
     axes[0, 0].set(ylabel="mean attention distance (px)", ylim=(0, 1.08 * highest))
-    legend_below(drawing, axes, columns=5)
+    style.legend_below(drawing, axes, columns=5)
     alt = "Line plots of mean attention distance in pixels against heads sorted by distance. "
     for title, distances in shown.items():
         outer = distances.sel(block=_outer_blocks(distances))
-        ends = (f"block {int(row['block'])} from {float(row.min()):.1f} to {float(row.max()):.1f}" for row in outer)
+        ends = (f"block {int(row['block'])} {style.span(row, 1)}" for row in outer)
         alt += f"{title}: {', '.join(ends)}. "
     return figure(drawing, name, f"{alt}Uniform attention: {uniform:.1f}.", caption, made, key)
 
@@ -92,7 +92,7 @@ def all_head_distances(heads: xr.Dataset, untrained: xr.Dataset) -> Figure:
     """Beside Fig 3: the heads of all blocks, and what their distance leaves out (mass on prefix tokens, entropy)."""
     drawing, (axes,) = panels(1, 2, height=2.7, width_ratios=(3, 2))
     uniform = heads.attrs["uniform_distance"]
-    axes[0].axhline(uniform, color=style.GREY, linestyle="--", linewidth=1.2, label="uniform")
+    style.level(axes[0], uniform, "uniform")
     frames = {"a head": heads["distance"].to_dataframe(), "untrained": untrained["distance"].to_dataframe()}
     # Side by side and not jittered: the same picture in every run.
     sns.stripplot(
@@ -112,8 +112,7 @@ def all_head_distances(heads: xr.Dataset, untrained: xr.Dataset) -> Figure:
     mass, entropy = (heads[name].mean("head") for name in ("prefix_mass", "entropy"))
     alt = (
         "Left: a dot a head, mean attention distance against block, trained and untrained. Right: by block, the share "
-        f"of attention on prefix tokens, {float(mass.min()):.2f} to {float(mass.max()):.2f}, and the entropy, "
-        f"{float(entropy.min()):.2f} to {float(entropy.max()):.2f}."
+        f"of attention on prefix tokens, {style.span(mass)}, and the entropy, {style.span(entropy)}."
     )
     caption = (
         f"All blocks of {heads.attrs['model']}. Left: a dot a head, counted as in Figure 3 on the left. Right: the "
@@ -151,14 +150,13 @@ def head_subsets(trained: Mapping[int, xr.Dataset], untrained: Mapping[int, xr.D
         row[0].set_ylabel(f"CKA, groups of {size}")
     for ax in axes[-1]:
         ax.set_xlabel("mean distance of the group (px)")
-    legend_below(drawing, axes, columns=5)
+    style.legend_below(drawing, axes, columns=5)
     alt = "Line plots of CKA against the mean attention distance of groups of heads, a line for each CNN unit."
     for size, columns in rows.items():
         for title, cka in columns.items():
-            near, far = cka.isel(subset=0), cka.isel(subset=-1)
             alt += (
-                f" Groups of {size} heads, {title}: from {float(near['distance']):.1f} to {float(far['distance']):.1f} "
-                f"pixels CKA goes from {float(near.mean()):.2f} to {float(far.mean()):.2f} on average."
+                f" Groups of {size} heads, {title}: {style.from_to(cka['distance'], 1)} pixels CKA goes "
+                f"{style.from_to(cka.mean('layer'))} on average."
             )
     caption = (
         f"CKA of groups of heads of block {first.attrs['block']} of {first.attrs['model']} with the lower units of "
@@ -191,7 +189,7 @@ def receptive_fields(vit: xr.DataArray, cnn: xr.DataArray, side: float) -> Figur
             ax.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="white", linewidth=0.7))
             ax.set_title(layer_title(field), fontsize=9, loc="center")
         row[0].set_ylabel(name)
-    colour_bar(drawing, mesh, axes, "share of the largest value", shrink=0.8)
+    style.colour_bar(drawing, mesh, axes, "share of the largest value", shrink=0.8)
     names = "; ".join(f"{row}: {', '.join(map(layer_title, fields))}" for row, fields in rows.items())
     alt = f"Maps of effective receptive fields, bright at the centre of the image, from low to high layers. {names}."
     where = "what the branches add, before the addition" if before else "the residual stream after the addition"
@@ -240,13 +238,13 @@ def receptive_field_curves(sizes: Mapping[str, xr.Dataset], uniform: xr.Dataset)
     drawing, axes = panels(1, len(_CURVES), height=2.9)
     for ax, (key, label) in zip(axes[0], _CURVES.items(), strict=True):
         for name, data in sizes.items():
-            ax.plot(data["depth"], data[key], **model_style(name), label=name)
-        ax.axhline(float(uniform[key][0]), color=style.GREY, linestyle="--", linewidth=1.2, label="uniform field")
+            ax.plot(data["depth"], data[key], **style.model_style(name), label=name)
+        style.level(ax, float(uniform[key][0]), "uniform field")
         ax.set(xlabel="depth", xlim=(0, 1), ylim=(0, None))
         ax.set_title(label, fontsize=9)
-    legend_below(drawing, axes, columns=5)
+    style.legend_below(drawing, axes, columns=5)
     alt = "Line plots against depth, from 0 to 1. " + " ".join(
-        f"{label}, {name}: from {float(data[key][0]):.2f} to {float(data[key][-1]):.2f}."
+        f"{label}, {name}: {style.from_to(data[key])}."
         for key, label in _CURVES.items()
         for name, data in sizes.items()
     )
@@ -270,7 +268,7 @@ def centre_before_and_after(after: Mapping[str, xr.Dataset], before: Mapping[str
             ax.plot(blocks, data[name]["centre_mass"], color=colour, marker=marker, label=f"{label} the addition")
         ax.set(title=name, xlabel="block or unit", xticks=blocks[:: 1 + len(blocks) // 9], ylim=(0, 1))
     axes[0, 0].set_ylabel("share in one patch")
-    legend_below(drawing, axes)
+    style.legend_below(drawing, axes)
     alt = "Line plots of the centre's share against block. " + " ".join(
         f"{name}: before the addition {float(before[name]['centre_mass'].mean()):.2f} on average, after it "
         f"{float(after[name]['centre_mass'].mean()):.2f}."

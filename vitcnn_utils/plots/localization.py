@@ -8,19 +8,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from vitcnn_utils.measures.intervals import whole
 from vitcnn_utils.measures.localization import contrast, localization_rate
 from vitcnn_utils.plots import style
-from vitcnn_utils.plots.style import (
-    Figure,
-    colour_bar,
-    figure,
-    heat_map,
-    legend_below,
-    model_style,
-    panels,
-    probe_curve,
-    styled,
-)
+from vitcnn_utils.plots.style import Figure, figure, heat_map, panels, styled
 from vitcnn_utils.provenance import line
 
 # The paper's (0, 0), (2, 1) and (4, 4) of a 7 x 7 grid, as shares of the grid; its fourth, (4, 2), is moved to the
@@ -41,22 +32,23 @@ def token_maps(maps: Mapping[str, xr.DataArray], name: str, baseline: xr.DataArr
     """Figures 9 and 10: CKA of four tokens with every patch of the input, one row of maps for each of `maps`.
 
     maps: title of the row -> (row, col, patch_row, patch_col), as `token_patch_similarity` gives. The four tokens are
-    at the same places of the image in every row. The maps of a column are to be compared and share a colour scale;
-    baseline, the same of the raw patches, is a last row with a scale of its own. name: 'fig-9' or 'fig-10'.
+    at the same places of the image in every row. The maps of a column share a colour scale. baseline:
+    the same of the raw patches, a last row with a scale of its own. name: 'fig-9' or 'fig-10'.
     """
-    rows = {**maps} if baseline is None else {**maps, "raw patches": baseline}
+    maps = {title: whole(similarity) for title, similarity in maps.items()}
+    rows = maps if baseline is None else {**maps, "raw patches": whole(baseline)}
     drawing, axes = panels(len(rows), len(PLACES), height=0.7 + 1.6 * len(rows))
     for column, place in zip(axes.T, PLACES, strict=True):
         compared = [_at(similarity, place) for similarity in maps.values()]
         low, high = (limit(np.concatenate([m.ravel() for m in compared])) for limit in (np.nanmin, np.nanmax))
         for ax, values in zip(column, compared, strict=False):
             mesh = _token_map(ax, values, place, vmin=low, vmax=high)
-        colour_bar(drawing, mesh, list(column[: len(maps)]), location="bottom", aspect=14, shrink=0.8)
+        style.colour_bar(drawing, mesh, list(column[: len(maps)]), location="bottom", aspect=14, shrink=0.8)
     if baseline is not None:
-        shown = [_at(baseline, place) for place in PLACES]
+        shown = [_at(rows["raw patches"], place) for place in PLACES]
         for ax, place, values in zip(axes[-1], PLACES, shown, strict=True):
             mesh = _token_map(ax, values, place, vmin=np.nanmin(shown), vmax=1)
-        colour_bar(drawing, mesh, list(axes[-1]), location="bottom", aspect=40, shrink=0.5)
+        style.colour_bar(drawing, mesh, list(axes[-1]), location="bottom", aspect=40, shrink=0.5)
     for ax, title in zip(axes[:, 0], rows, strict=True):
         ax.set_ylabel(f"{title}\npatch row", fontsize=8.5)
         ax.set_xlabel("patch column", fontsize=8.5)
@@ -99,21 +91,21 @@ def by_layer(layers: Mapping[str, xr.DataArray], key: str = "layers") -> Figure:
     """
     drawing, (axes,) = panels(1, 2, height=3.0)
     ends = []
-    for name, similarity in layers.items():
+    for name, similarity in ((name, whole(maps)) for name, maps in layers.items()):
         rates = localization_rate(similarity).sel(region="all")
         excess = contrast(similarity)["difference"].mean(["row", "col"])
-        look = model_style(name)
+        look = style.model_style(name)
         for ax, values in zip(axes, (rates["top1"], excess), strict=True):
             ax.plot(similarity["depth"], values, **look, label=name)
-        axes[0].axhline(float(rates["chance_top1"][0]), color=look["color"], linewidth=0.6)
+        style.level(axes[0], float(rates["chance_top1"][0]), color=look["color"], linewidth=0.6)
         first, last = (float(rates["top1"][layer]) for layer in (0, -1))
         ends.append(f"{name} {first:.0%} in the first and {last:.0%} in the last block shown")
     axes[0].set(title="finds its own patch", ylabel="share of tokens", ylim=(0, 1.02))
     axes[1].set(title="stands out for its own patch", ylabel="CKA, own − others")
-    axes[1].axhline(0, color=style.GREY, linewidth=0.8)
+    style.level(axes[1], 0)
     for ax in axes:
         ax.set_xlabel("depth of the layer, 0 to 1")
-    legend_below(drawing, axes, columns=3)
+    style.legend_below(drawing, axes, columns=3)
     alt = (
         "Two line plots by depth: the share of tokens whose most similar patch is their own, and by how much the CKA "
         f"with the own patch exceeds that with others. Share: {'; '.join(ends)}."
@@ -127,7 +119,7 @@ def by_layer(layers: Mapping[str, xr.DataArray], key: str = "layers") -> Figure:
 
 # Figure 11: linear probes
 
-# What is probed of which model in the right panel; the colour says how it was trained, the line where it is probed.
+# The right panel: label -> model, read-out, marker and line. The colour shows the training, the line what is probed.
 _READOUTS = {
     "CLS; CLS token": ("ViT", "cls", "o-"),
     "CLS; mean of tokens, CLS left out": ("ViT", "mean", "s--"),
@@ -147,15 +139,15 @@ def probes(models: Mapping[str, xr.Dataset]) -> Figure:
     curves: dict[str, xr.DataArray] = {}
     for label, dataset in models.items():
         curves[label] = dataset["accuracy"].sel(readout="token")
-        probe_curve(axes[0], curves[label], label, **model_style(label))
+        style.probe_curve(axes[0], curves[label], label, **style.model_style(label))
     for label, (model, readout, look) in _READOUTS.items():
         if model in models:
             curves[label] = models[model]["accuracy"].sel(readout=readout)
-            colour = model_style(model)["color"]
-            probe_curve(axes[1], curves[label], label, color=colour, marker=look[0], linestyle=look[1:])
+            colour = style.model_style(model)["color"]
+            style.probe_curve(axes[1], curves[label], label, color=colour, marker=look[0], linestyle=look[1:])
     attrs = next(iter(models.values())).attrs
     for ax, title in zip(axes, ("single token or place", "trained with; probed at"), strict=True):
-        ax.axhline(100 * attrs["chance"], color=style.GREY, linewidth=0.8, linestyle=":")
+        style.level(ax, 100 * attrs["chance"], linestyle=":")
         ax.set(title=title, xlabel="depth of the layer, 0 to 1", ylabel="test accuracy, %", xlim=(0, 1.02))
         ax.set_ylim(bottom=0)
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8)
@@ -182,7 +174,7 @@ def token_accuracies(models: Mapping[str, xr.Dataset], layers: int) -> Figure:
         for ax, values in zip(row, accuracy, strict=True):
             mesh = heat_map(ax, values, cmap=style.SEQUENTIAL, square=True)
             ax.set_title(str(values["layer"].item()), fontsize=8.5)
-            colour_bar(drawing, mesh, ax, aspect=14, pad=0.03, shrink=1)
+            style.colour_bar(drawing, mesh, ax, aspect=14, pad=0.03, shrink=1)
         row[0].set_ylabel(name, fontsize=8.5)
         last = accuracy.isel(layer=-1)
         spans.append(f"{name} {float(last.min()):.0f} to {float(last.max()):.0f} %")

@@ -6,9 +6,10 @@ import xarray as xr
 from matplotlib.ticker import MaxNLocator
 
 from vitcnn_utils.measures.cka import CEILING, FLOOR, lower_third, subsets, upper_half
+from vitcnn_utils.measures.intervals import whole
 from vitcnn_utils.measures.probes import at_depth
 from vitcnn_utils.plots import style
-from vitcnn_utils.plots.style import Figure, figure, legend_below, model_style, panels, probe_curve, styled
+from vitcnn_utils.plots.style import Figure, figure, panels, styled
 from vitcnn_utils.provenance import line
 
 # Parts of the data are told apart by shape as well as by colour.
@@ -22,6 +23,7 @@ def similarity_by_data(series: Sequence[xr.DataArray]) -> Figure:
 
     series: of `same_blocks`, a panel each.
     """
+    series = [whole(curves) for curves in series]
     drawing, axes = panels(1, len(series), width=3.6 * len(series), height=3.2, sharey=True)
     for ax, curves in zip(axes[0], series, strict=True):
         for label, (colour, marker) in zip(subsets(curves), _PARTS, strict=False):
@@ -32,7 +34,7 @@ def similarity_by_data(series: Sequence[xr.DataArray]) -> Figure:
         ax.set(title=curves.attrs["reference"], xlabel="block")
         ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes[0, 0].set(ylabel="CKA with the model of all data", ylim=(0, 1.02))
-    legend_below(drawing, axes)
+    style.legend_below(drawing, axes)
     alt = "Line plots of CKA with the model trained on all data, against block number."
     for curves in series:
         means = zip(curves["model"].values, lower_third(curves).values, upper_half(curves).values, strict=True)
@@ -60,13 +62,13 @@ def probes_over_depth(models: Mapping[str, xr.Dataset], key: str = "") -> Figure
     attrs = next(iter(models.values())).attrs
     drawing, axes = panels(1, len(panels_of), width=3.6 * len(panels_of), height=3.6, sharey=True)
     for ax, (title, labels) in zip(axes[0], panels_of.items(), strict=True):
-        ax.axhline(100 * attrs["chance"], color=style.GREY, linewidth=0.8)
+        style.level(ax, 100 * attrs["chance"])
         for label in labels:
             accuracy = models[label]["accuracy"].sel(readout="mean", drop=True)
-            probe_curve(ax, accuracy, label, **model_style(label))
+            style.probe_curve(ax, accuracy, label, **style.model_style(label))
         ax.set(title=title, xlabel="depth", ylabel="probe accuracy (%)", xlim=(0, 1.03))
         ax.set_ylim(bottom=0)
-    legend_below(drawing, axes)
+    style.legend_below(drawing, axes)
     alt = f"Line plots of the accuracy of linear probes on {attrs['images']} in percent, against depth."
     for title, labels in panels_of.items():
         ends = (f"{m} {at_depth(models[m], 0.5):.0f} at depth ½ and {at_depth(models[m], 1):.0f} at the end"

@@ -1,6 +1,7 @@
 """Figures 7 and 8: how much of a representation the skip connections carry, and what training without them does."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -10,8 +11,8 @@ from matplotlib.ticker import MaxNLocator
 from vitcnn_utils.measures.cka import split_contrast
 from vitcnn_utils.measures.residual import by_part
 from vitcnn_utils.plots import style
-from vitcnn_utils.plots.structure import similarity_map
-from vitcnn_utils.plots.style import Figure, colour_bar, figure, heat_map, legend_below, panels, styled
+from vitcnn_utils.plots.structure import borders, similarity_map
+from vitcnn_utils.plots.style import Figure, figure, heat_map, panels, styled
 from vitcnn_utils.provenance import line
 
 BRANCHES = {"attention": "self-attention", "mlp": "MLP"}
@@ -35,24 +36,21 @@ def norm_ratios(vit: xr.Dataset, cnn: xr.Dataset, tokens: int = 9, key: str = ""
         ax.set_xticks(ticks + 0.5, ticks)
         ax.set_yticks(np.arange(shown.sizes["token"]) + 0.5, range(shown.sizes["token"]))
         ax.set(title=name, xlabel="block")
-        colour_bar(drawing, mesh, ax, aspect=22, pad=0.03, shrink=1)
+        style.colour_bar(drawing, mesh, ax, aspect=22, pad=0.03, shrink=1)
     has_cls = "CLS" in vit["part"]
     axes[0].set_ylabel("token (0 = CLS)" if has_cls else "token")
     _lines(axes[2], vit, cnn, "ratio")
     axes[2].set(title="‖z‖ / ‖f(z)‖ by block", ylim=(0, None))
-    legend_below(drawing, axes[2], columns=3)
+    style.legend_below(drawing, axes[2], columns=3)
     parts = by_part(vit)
     ends = "; ".join(
-        f"{BRANCHES[branch]} {part} from {values[0]:.1f} to {values[-1]:.1f}"
-        for branch in BRANCHES
+        f"{name} {part} {style.from_to(parts.sel(branch=branch, part=part), 1)}"
+        for branch, name in BRANCHES.items()
         for part in parts["part"].values
-        for values in [parts.sel(branch=branch, part=part).values]
     )
-    units = cnn["ratio"].values
     alt = (
         "Two heat maps of the ratio of skip norm to branch norm by token and block, for self-attention and MLP, and "
-        f"a line plot of the ratio by block. First to last block: {ends}. Units of the CNN: {np.nanmin(units):.1f} to "
-        f"{np.nanmax(units):.1f}."
+        f"a line plot of the ratio by block. First to last block: {ends}. CNN units {style.span(cnn['ratio'], 1)}."
     )
     caption = (
         "Norm of what the skip carries over norm of what the branch adds, ‖z‖ / ‖f(z)‖, mean over images. "
@@ -91,15 +89,16 @@ def token_grids(vit: xr.Dataset, grid: tuple[int, int]) -> Figure:
     drawing, axes = panels(len(BRANCHES), len(blocks), height=2.6)
     spans = []
     for row, (branch, name) in zip(axes, BRANCHES.items(), strict=True):
-        low, high = float(spatial.sel(branch=branch).min()), float(spatial.sel(branch=branch).max())
-        spans.append(f"from {low:.1f} to {high:.1f} ({name})")
+        of_branch = spatial.sel(branch=branch)
+        limits: dict[str, Any] = {"vmin": float(of_branch.min()), "vmax": float(of_branch.max())}
+        spans.append(f"{style.span(of_branch, 1)} ({name})")
         for ax, block in zip(row, blocks, strict=True):
-            values = spatial.sel(branch=branch, block=block).values.reshape(grid)
-            mesh = heat_map(ax, values, cmap=style.SEQUENTIAL, vmin=low, vmax=high, square=True)
+            values = of_branch.sel(block=block).values.reshape(grid)
+            mesh = heat_map(ax, values, cmap=style.SEQUENTIAL, square=True, **limits)
             if "CLS" in parts["part"]:
                 ax.set_xlabel(f"CLS {parts.sel(branch=branch, block=block, part='CLS'):.1f}", fontsize=7.5)
         row[0].set_ylabel(name)
-        colour_bar(drawing, mesh, list(row), aspect=12, pad=0.01, shrink=1)
+        style.colour_bar(drawing, mesh, list(row), aspect=12, pad=0.01, shrink=1)
     for ax, block in zip(axes[0], blocks, strict=True):
         ax.set_title(f"block {block}", fontsize=8.5)
     alt = (
@@ -123,12 +122,11 @@ def cosines(vit: xr.Dataset, cnn: xr.Dataset) -> Figure:
     for ax, (statistic, title) in zip(axes[0], titles.items(), strict=True):
         _lines(ax, vit, cnn, statistic)
         ax.set(title=title, ylabel="cosine")
-    legend_below(drawing, axes, columns=3)
+    style.legend_below(drawing, axes, columns=3)
     with_sum, with_branch = (by_part(vit, statistic) for statistic in titles)
     alt = (
-        "Two line plots by block. Cosine of the skip with the sum of skip and branch: in the ViT it lies between "
-        f"{float(with_sum.min()):.2f} and {float(with_sum.max()):.2f}. Cosine of the skip with the branch: between "
-        f"{float(with_branch.min()):.2f} and {float(with_branch.max()):.2f}."
+        "Two line plots by block. In the ViT, the cosine of the skip with the sum of skip and branch ranges "
+        f"{style.span(with_sum)}, that with the branch {style.span(with_branch)}."
     )
     caption = (
         "Mean cosine, over images, of what the skip carries with what goes on (left) and with what the branch adds "
@@ -154,15 +152,13 @@ def split_maps(
     for ax, (block, similarity) in zip(axes[1:], changed.items(), strict=True):
         mesh = similarity_map(ax, similarity, f"none in block {block}")
         inside = np.flatnonzero(similarity["block_a"].values == block)
-        for edge in (inside[0], inside[-1] + 1):
-            ax.axvline(edge, color=style.LIGHT, linewidth=0.8)
-            ax.axhline(edge, color=style.LIGHT, linewidth=0.8)
+        borders(ax, (inside[0], inside[-1] + 1))
         ax.set_ylabel("")
     axes[0].set_ylabel("layer, input to output")
     for ax in axes:
         ax.set_aspect("equal")
         ax.title.set_fontsize(8.5)
-    colour_bar(drawing, mesh, list(axes), "CKA", aspect=14, ticks=[0, 0.5, 1])
+    style.colour_bar(drawing, mesh, list(axes), "CKA", aspect=14, ticks=[0, 0.5, 1])
     contrasts = ", ".join(
         f"{split_contrast(m, block):.2f} for block {block} ({split_contrast(intact, block):.2f} with all skips)"
         for block, m in changed.items()

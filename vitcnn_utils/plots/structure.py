@@ -1,6 +1,6 @@
 """Figures 1 and 2: which layers resemble each other, within a model and between a ViT and a CNN."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,9 +8,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from vitcnn_utils.measures.cka import best_match, low_high, matched_depth
+from vitcnn_utils.measures.cka import best_match, low_high, matched_depth, stage_starts
 from vitcnn_utils.plots import style
-from vitcnn_utils.plots.style import Figure, colour_bar, figure, heat_map, panels, styled
+from vitcnn_utils.plots.style import Figure, figure, heat_map, panels, styled
 from vitcnn_utils.provenance import line
 
 _DEPTHS = {0.0: "0", 0.25: "¼", 0.5: "½", 0.75: "¾", 1.0: "1"}
@@ -29,10 +29,8 @@ def within_models(
     drawing, axes = panels(2, 2, width=7.2, height=6.4)
     for ax, similarity in zip(axes.flat, maps, strict=True):
         mesh = similarity_map(ax, similarity, similarity.attrs["model"])
-        for border in borders(similarity):
-            ax.axhline(border, color=style.LIGHT, linewidth=0.8)
-            ax.axvline(border, color=style.LIGHT, linewidth=0.8)
-    colour_bar(drawing, mesh, axes, "CKA")
+        borders(ax, np.searchsorted(similarity.depth_a, stage_starts(similarity)))
+    style.colour_bar(drawing, mesh, axes, "CKA")
     numbers = ", ".join(f"{s.attrs['model']} {low_high(s):.2f}" for s in maps)
     alt = (
         f"Four square heat maps of CKA between pairs of layers ({entries}), the ViT left and the CNN right, trained "
@@ -42,7 +40,7 @@ def within_models(
         f"CKA of every layer with every layer of the same model, {entries}: {maps[0].attrs['model']} and "
         f"{maps[1].attrs['model']}, above as trained, below before training (on {maps[2].attrs['n_images']:,} "
         "images). Layers are numbered from the input; above each map, their depth from 0 to 1."
-        + " Blue lines: where the maps of the CNN become smaller, a new stage." * any(len(borders(s)) for s in maps)
+        + " Blue lines: where the maps of the CNN become smaller, a new stage." * any(map(stage_starts, maps))
         + _note_on_constants(maps)
     )
     return figure(drawing, "fig-1", alt, caption, line(*maps), key)
@@ -61,7 +59,7 @@ def across_models(trained: xr.DataArray, untrained: xr.DataArray) -> Figure:
         ax.plot(np.arange(len(ridge)) + 0.5, ridge, "o", color="white", markersize=2, markeredgecolor="black",
                 markeredgewidth=0.3)  # fmt: skip
         ax.set(xlabel="CNN layer", ylabel="ViT layer")
-    colour_bar(drawing, mesh, axes[0], "CKA")
+    style.colour_bar(drawing, mesh, axes[0], "CKA")
     _draw_matches(axes[1, 0], matched_depth(trained), matched_depth(untrained))
     _draw_best(axes[1, 1], trained, untrained)
     vit, cnn = trained.attrs["model"], trained.attrs["model_b"]
@@ -120,10 +118,11 @@ def similarity_map(ax: Axes, similarity: xr.DataArray, title: str) -> Any:
     return mesh
 
 
-def borders(similarity: xr.DataArray) -> np.ndarray:
-    """Where on the axes of a model's map with itself a stage begins; none for a model without stages."""
-    stage = similarity["stage_a"].values
-    return np.flatnonzero((stage[1:] != stage[:-1]) & (stage[1:] >= 0) & (stage[:-1] >= 0)) + 1
+def borders(ax: Axes, layers: Iterable[int]) -> None:
+    """Lines on a model's map with itself, before each of these layers."""
+    for layer in layers:
+        ax.axhline(layer, color=style.LIGHT, linewidth=0.8)
+        ax.axvline(layer, color=style.LIGHT, linewidth=0.8)
 
 
 def _positions(depth: np.ndarray, wanted: Sequence[float] | np.ndarray) -> np.ndarray:

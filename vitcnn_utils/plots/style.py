@@ -19,7 +19,7 @@ BLUE, ORANGE, GREEN, PURPLE, RED, GREY = "#2f7fc1", "#d2691e", "#1d9a6c", "#a866
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, RED, GREY)
 LIGHT = "#35d0ff"
 """Lines and outlines on a heat map: stands out on every part of the colour maps."""
-# Perceptually even; 'magma' for similarity (0 dark, 1 light), 'viridis' for everything else.
+# Perceptually even: for similarity (0 dark, 1 light), and for everything else.
 SIMILARITY, SEQUENTIAL = "magma", "viridis"
 
 # One colour a model and one line a way of training, in the whole book; the explorers' kit.js has the same.
@@ -90,6 +90,22 @@ def probe_curve(axes: Axes, accuracy: xr.DataArray, label: str, **style: Any) ->
                  err_kws={"linewidth": 0}, ax=axes, **style)  # fmt: skip
 
 
+def level(axes: Axes, value: float, label: str = "", **style: Any) -> None:
+    """A thin grey line at one value, for what the curves are held against; dashed, and in the legend, with a label."""
+    look = {"linewidth": 1.2, "linestyle": "--", "label": label} if label else {"linewidth": 0.8}
+    axes.axhline(value, **{"color": GREY, **look, **style})
+
+
+def from_to(values: Any, digits: int = 2) -> str:
+    """The first and the last of values, in words for an alt text."""
+    return "from {:.{d}f} to {:.{d}f}".format(*np.ravel(values)[[0, -1]], d=digits)
+
+
+def span(values: Any, digits: int = 2) -> str:
+    """The lowest and the highest of values, in words for an alt text."""
+    return from_to([np.nanmin(values), np.nanmax(values)], digits)
+
+
 def legend_below(drawing: MplFigure, axes: Any, columns: int = 4) -> None:
     """One legend under all panels, each label once."""
     handles: dict[str, Any] = {}
@@ -125,7 +141,7 @@ class Figure:
 def figure(drawing: MplFigure, name: str, alt: str, caption: str, provenance: str, key: str = "") -> Figure:
     """A drawing made ready for the page.
 
-    name: the paper's figure that it stands for, as 'fig-3', or ''. alt: what is to be seen, for those who cannot.
+    name: the paper's figure that it stands for, as 'fig-3', or ''. alt: what it shows, for readers who cannot see it.
     provenance: what made it, from `provenance.line`. key: tells apart several drawings of the same figure on one page,
     of which the first, without a key, has the name as its id.
     """
@@ -150,8 +166,4 @@ def inline_svg(drawing: MplFigure, prefix: str, alt: str) -> str:
     width = round(drawing.get_figwidth() * 96)
     style = f"width:100%;max-width:{width}px;min-width:min({width}px,36rem);height:auto;display:block"
     attributes = f'role="img" aria-label="{html.escape(alt, quote=True)}" style="{style}"'
-    return re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"|<svg ', lambda m: _open(m, attributes), text, count=1)
-
-
-def _open(match: re.Match[str], attributes: str) -> str:
-    return f"<svg {attributes} {match.group(1) or ''}"
+    return re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', lambda m: f"<svg {attributes} {m[1]}", text, count=1)
