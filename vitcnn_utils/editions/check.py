@@ -62,7 +62,8 @@ def _models(parameters: dict[str, Any], problems: list[str], report: Callable[[s
         key = title(name)
         try:
             if key not in shapes:
-                shapes[key] = model = _shape(name, parameters)
+                shapes[key] = _shape(name, parameters)
+                found[parameter] = model = shapes[key]  # to be held against others, even if its weights are nowhere
                 sizes[key] = _bytes_to_fetch(name)
                 count = sum(weight.numel() for weight in model.module.parameters())
                 takes = f"{model.image_size[0]} x {model.image_size[1]} pixels" if model.grid else "any size"
