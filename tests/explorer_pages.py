@@ -57,7 +57,7 @@ def page(explorers: Sequence[Explorer], folder: Path, between: str = "") -> Path
     static_notebook, found = static.take_out(notebook(*explorers), "index.ipynb")
     static.write(found, folder / static.FOLDER)
     figures = [output["data"]["text/html"] for cell in static_notebook["cells"] for output in cell["outputs"]]
-    body = between.join(f'<div class="cell_output"><div class="text_html">{figure}</div></div>' for figure in figures)
+    body = "".join(f'<div class="cell_output"><div class="text_html">{one}</div></div>{between}' for one in figures)
     style = f"<style>{THEME}{BOOK_CSS.read_text(encoding='utf-8')}</style>"
     path = folder / "index.html"
     path.write_text(f"{HEAD}{style}</head><body><main><h1>Explorers</h1>{body}</main></body></html>", encoding="utf-8")

@@ -89,15 +89,24 @@ def fields(values: Any, depths: Any, kind: str | Sequence[str] = "attention") ->
     return xr.DataArray(values, coords | {name: ("layer", value) for name, value in over.items()}, ("layer", "y", "x"))
 
 
-def ratios(values: Any, prefix: int = 1, branches: Sequence[str] = ("attention", "mlp")) -> xr.Dataset:
-    """Skip ratios (block, branch, token); the median is twice the mean, the ratio of means half as large again."""
-    found = made.ratios(np.asarray(values, float), list(branches), prefix, [False] * len(values))
+def ratios(
+    values: Any, prefix: int = 1, branches: Sequence[str] = ("attention", "mlp"), columns: int | None = None
+) -> xr.Dataset:
+    """Skip ratios (block, branch, token); the median is twice the mean, the ratio of means half as large again.
+
+    columns: of the grid; None: it is square.
+    """
+    values = np.asarray(values, float)
+    found = made.ratios(values, list(branches), prefix, [False] * len(values))
+    S = values.shape[2] - prefix
+    columns = columns or int(S**0.5)
+    found.attrs["grid"] = (S // columns, columns)
     return found.assign(median=2 * found["ratio"], ratio_of_means=1.5 * found["ratio"])
 
 
-def counted(blocks: int = 2, tokens: int = 7, prefix: int = 1) -> xr.Dataset:
+def counted(blocks: int = 2, tokens: int = 7, prefix: int = 1, columns: int | None = None) -> xr.Dataset:
     """Ratios 0, 1, 2, … in the order of the array."""
-    return ratios(np.arange(blocks * 2 * tokens).reshape(blocks, 2, tokens), prefix)
+    return ratios(np.arange(blocks * 2 * tokens).reshape(blocks, 2, tokens), prefix, columns=columns)
 
 
 def units(*values: float) -> xr.Dataset:

@@ -3,6 +3,7 @@
 import json
 import re
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from vitcnn_utils.course import check, handout, slides
+from vitcnn_utils.claims.ledger import Claim, Part
+from vitcnn_utils.course import check, handout, slides, twins
 from vitcnn_utils.course.notebook import exercises
 from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.zoo.recipes import RECIPES
 
 COURSE = Path(__file__).parents[1] / "notebooks" / "course"
 
@@ -68,7 +71,7 @@ def test_cka_breaks(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.cka_breaks(round(biased, 2), round(unbiased, 2), 1, noise=(a, b))
     capsys.readouterr()
     wrong = [(unbiased, biased, 1), (1.0, unbiased, 1), (0.3, unbiased, 1), (biased, biased, 1), (biased, 0.5, 1),
-             (biased, unbiased, 0.2), ("much", unbiased, 1), (biased, ..., 1)]  # fmt: skip
+             (biased, unbiased, 0.2), (biased, unbiased, biased), ("much", unbiased, 1), (biased, ..., 1)]  # fmt: skip
     refused(capsys, wrong, lambda answer: check.cka_breaks(*answer, noise=(a, b)))
 
 
@@ -83,14 +86,14 @@ def test_most_local_head(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.most_local_head((2, 3), heads=of)
     assert check.most_local_head(np.unravel_index(distances.argmin(), distances.shape), heads=of)
     capsys.readouterr()
-    wrong = [11, 3, (5, 1), (3, 4), (3, 2), (2, 0), (9, 9), (0, 1), (4, 2), "blocks", ...]
+    wrong = [11, 3, (5, 1), (3, 4), (3, 2), (2, 0), (5, 9), (0, 1), (4, 2), "blocks", ...]
     refused(capsys, wrong, lambda answer: check.most_local_head(answer, heads=of))
 
 
 def test_what_a_distance_says(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.what_a_distance_says("c")
     capsys.readouterr()
-    refused(capsys, ["A", "B", "D", "F", ...], check.what_a_distance_says)
+    refused(capsys, ["A", "B", "D", "E", "F", ...], check.what_a_distance_says)
 
 
 def test_missing_skip(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,8 +114,8 @@ def test_missing_skip(capsys: pytest.CaptureFixture[str]) -> None:
 def test_places(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.places("b", (0, 0), grid=(8, 8))
     capsys.readouterr()
-    wrong = [("A", (0, 0)), ("C", (0, 0)), ("D", (0, 0)), ("B", (4, 4)), ("B", (7, 0)), ("B", (0, 1)), ("B", (3, 2)),
-             ("B", 0), ("B", ...)]  # fmt: skip
+    wrong = [("A", (0, 0)), ("C", (0, 0)), ("D", (0, 0)), ("B", (4, 4)), ("B", (7, 0)), ("B", (0, 1)), ("B", (1, 1)),
+             ("B", (3, 2)), ("B", "corner"), ("B", ...)]  # fmt: skip
     refused(capsys, wrong, lambda answer: check.places(*answer, grid=(8, 8)))
 
 
@@ -126,7 +129,7 @@ def test_token_or_mean(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.token_or_mean(30, 4, probes=both)
     assert check.token_or_mean(30.2, 3.9, probes=both)
     capsys.readouterr()
-    wrong = [(0.30, 0.04), (-30, -4), (4, 30), (45, 4), (70, 80), (12, 12), ("a", 4)]
+    wrong = [(0.30, 0.04), (-30, -4), (4, 30), (75, 100 * 0.04 / 0.76), (70, 80), (40, 76), (12, 12), ("a", 4)]
     refused(capsys, wrong, lambda answer: check.token_or_mean(*answer, probes=both))
 
 
@@ -137,23 +140,94 @@ def test_against_the_ceiling(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.against_the_ceiling(a / c, little=little, ceiling=ceiling)
     assert check.against_the_ceiling(list(np.round(a / c, 2)), little=little, ceiling=ceiling)
     capsys.readouterr()
-    wrong = [c - a, c / a, a, 100 * a / c, little.values, 0.5, (a / c)[:2], np.zeros(4), "all"]
+    whole, mean = little.values / ceiling.values, (a / c).mean()
+    wrong = [c - a, c / a, a, 100 * a / c, whole, mean, little.values, 0.5, (a / c)[:2], np.zeros(4), "all"]
     refused(capsys, wrong, lambda answer: check.against_the_ceiling(answer, little=little, ceiling=ceiling))
 
 
 def test_what_makes_heads_local(capsys: pytest.CaptureFixture[str]) -> None:
     random = np.random.default_rng(0)
-    of = {name: heads(random.uniform(10, 16, (5, 8))) for name in ("a", "b")}
-    for d in of.values():
-        d.distance.values[[0, 1, 2, 4], [3, 4, 5, 6]] = 6, 4, 3, 2
-    values = {name: d.distance.values for name, d in of.items()}
-    assert check.what_makes_heads_local({name: v[:2].min() for name, v in values.items()}, heads=of)
+    of = {name: heads(random.uniform(10, 16, (5, 8))) for name in "abcd"}
+    for d, nearest in zip(of.values(), (6.0, 4.0, 5.5, 7.0), strict=True):
+        d.distance.values[[0, 1, 4], [3, 4, 6]] = nearest + 1, nearest, 2
+    twins = {"data": ("a", "b"), "mix": ("a", "d"), "start": ("a", "c")}
+    right = {"data": -2, "mix": 1, "start": -0.5}
+    follows = {"data": "more local", "mix": "less local", "start": "cannot be told"}
+
+    def answer(given: tuple[Any, Any], chance: str = "start") -> bool:
+        return check.what_makes_heads_local(*given, twins=twins, heads=of, chance=chance)
+
+    assert answer((right, follows))
+    assert answer((right, dict.fromkeys(twins, "cannot be told")), chance="there is none")
     capsys.readouterr()
-    parts = [lambda v: v[:2].mean(), lambda v: v.min(), lambda v: v[0].min(), lambda v: v[:2].max(),
-             lambda v: v[1:3].min(), lambda v: 99.0]  # fmt: skip
-    wrong: list[Any] = [{name: part(v) for name, v in values.items()} for part in parts]
-    wrong += [[1, 2], {"a": 4, "b": ...}]
-    refused(capsys, wrong, lambda answer: check.what_makes_heads_local(answer, heads=of))
+
+    def shifts(part: Any) -> dict[str, float]:
+        values = {name: part(d.distance.values) for name, d in of.items()}
+        return {what: values[b] - values[a] for what, (a, b) in twins.items()}
+
+    parts = [lambda d: d[:2].mean(), lambda d: d.min(), lambda d: d[0].min(), lambda d: d[:2].max(),
+             lambda d: -d[:2].min(), lambda d: 99 * d.mean()]  # fmt: skip
+    of["b"].distance.values[0, 3] += 0.5  # so that block 0 alone says something else
+    wrong: list[Any] = [(shifts(part), follows) for part in parts]
+    wrong += [([1, 2], follows), (right, ["more local"]), ({**right, "data": ...}, follows)]
+    said = {"data": "no", "start": "more local", "mix": "more local"}
+    wrong += [(right, {**follows, what: other}) for what, other in said.items()]
+    refused(capsys, wrong, answer)
+    assert not answer((right, follows), chance="there is none")
+    assert "no pair that differs in its start alone" in capsys.readouterr().out
+
+
+def test_twins_differ_in_one_thing_and_answer_as_many_questions_as_there_are_models() -> None:
+    vit = {"family": "vit", "epochs": 2, "data_fraction": 1.0, "cutmix": 0.5, "mimetic": False, "seed": 1}
+    models = {"a": vit, "cnn": {**vit, "family": "resnet", "seed": 2}, "third": {**vit, "data_fraction": 0.3},
+              "tenth": {**vit, "data_fraction": 0.1}, "both": {**vit, "data_fraction": 0.03, "seed": 2},
+              "plain": {**vit, "cutmix": 0.0}, "longer": {**vit, "epochs": 9}}  # fmt: skip
+    assert twins.most_pairs(models) == {"less data": ("a", "tenth"), "without CutMix": ("a", "plain")}
+    models |= {"again": {**vit, "seed": 2}, "local": {**vit, "cutmix": 0.0, "mimetic": True}}
+    found = twins.most_pairs(models)
+    assert found["mimetic start"] == ("plain", "local") and found["another start"] == ("a", "again")
+    del models["a"], models["again"], models["plain"], models["tenth"], models["both"], models["local"]
+    assert twins.most_pairs(models) == {}
+
+
+def test_twins_say_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    recipes = {name: {"recipe": asdict(recipe)} for name, recipe in RECIPES.items()}
+    monkeypatch.setattr(twins.zoo, "card", recipes.get)
+    monkeypatch.setattr(twins.zoo, "names", lambda: list(recipes))
+    assert list(twins.pairs()) == list(twins.SETTINGS)
+    assert "missing" not in capsys.readouterr().out
+    monkeypatch.setattr(twins.zoo, "names", lambda: ["zoo/vit-cls", "zoo/vit-cls-data-10"])
+    assert list(twins.pairs()) == ["less data"]
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == 4 and "zoo/vit-cls-nocutmix" in out[1] and "no two models yet" in out[1]
+
+
+def test_own_claim(capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(0)
+    own, control = (
+        xr.Dataset({"near_by_image": (("sample", "head"), random.uniform(size=(8, 4)) + i)}).pipe(
+            lambda d: d.assign(near=d.near_by_image.mean("sample"))
+        )
+        for i in (0, 1)
+    )
+
+    def claim(**changed: Any) -> Claim:
+        one = {"words": "mean of near", "number": lambda d: float(d.near.mean()), "threshold": 0.9,
+               "why": "So the paper says.", "control": (control,), "paper": "Heads look near by.",
+               "caveat": "Where near is far."} | changed  # fmt: skip
+        part = Part.of(one["words"], one["number"], (own,), "below", one["threshold"], one["why"],
+                       control=one["control"])  # fmt: skip
+        return Claim("mine", "3", "5", one["paper"], (part,), one["caveat"])
+
+    example = claim(words="an example", paper="This is an example.")
+    assert check.own_claim(claim(), example=example)
+    assert check.own_claim(claim(threshold=-5), example=example), "a claim may fail"
+    capsys.readouterr()
+    value = claim().parts[0].estimate.value
+    wrong = [..., "Heads look near by.", claim(paper="Do heads look near by?"), example, claim(words="an example"),
+             claim(number=lambda d: 0.3), claim(control=None), claim(control=(own,)), claim(threshold=round(value, 4)),
+             claim(why="1"), claim(caveat="none")]  # fmt: skip
+    refused(capsys, wrong, lambda answer: check.own_claim(answer, example=example))
 
 
 def test_the_exercises_are_the_solutions_without_the_answers() -> None:
@@ -163,16 +237,20 @@ def test_the_exercises_are_the_solutions_without_the_answers() -> None:
     assert exercises(solutions) == students, "run python -m vitcnn_utils.course.notebook"
     code = "".join("".join(cell["source"]) for cell in students["cells"] if cell["cell_type"] == "code")
     assert "SOLUTION" not in code
-    assert code.count("= ...") + code.count("return ...") >= 9
+    assert code.count("= ...") + code.count("return ...") >= 10
 
 
-@pytest.mark.parametrize(("name", "mark"), [("solutions", "✓"), ("exercises", "✗")])
-def test_the_solutions_pass_every_check_and_the_empty_notebook_fails_each(
-    name: str, mark: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_empty_notebook_fails_every_check_and_the_solutions_pass_each(tmp_path: Path) -> None:
+    """In one run: all cells of the students' notebook, then the answered ones of the solutions."""
     from papermill import execute_notebook
 
-    source, target = COURSE / f"{name}.ipynb", tmp_path / "out.ipynb"
+    solutions, notebook = (
+        json.loads((COURSE / f"{name}.ipynb").read_text(encoding="utf-8")) for name in ("solutions", "exercises")
+    )
+    answered = [cell for cell in solutions["cells"] if "### BEGIN SOLUTION" in "".join(cell["source"])]
+    notebook["cells"] += [{**cell, "id": f"{cell['id']}-answered"} for cell in answered]
+    source, target = tmp_path / "both.ipynb", tmp_path / "out.ipynb"
+    source.write_text(json.dumps(notebook), encoding="utf-8")
     execute_notebook(source, target, progress_bar=False, kernel_name="python3", cwd=tmp_path)
     lines = [
         line
@@ -182,7 +260,8 @@ def test_the_solutions_pass_every_check_and_the_empty_notebook_fails_each(
         for line in "".join(output["text"]).splitlines()
         if line[:1] in ("✓", "✗")
     ]
-    assert [line[0] for line in lines] == [mark] * 9
+    assert [line[0] for line in lines] == ["✗"] * 10 + ["✓"] * 10, "\n".join(lines)
+    assert all("Not answered" in line or "three dots" in line for line in lines[:10])
 
 
 def test_slides_have_their_notes_and_their_explorers(tmp_path: Path) -> None:

@@ -96,6 +96,13 @@ def test_conda_environment_is_in_step() -> None:
     assert set(found[1].split(",")) == set(EXTRAS) - {"dev"}
 
 
+def test_binder_takes_the_locked_cpu_build_of_torch_and_what_notebooks_need() -> None:
+    lines = (ROOT / ".binder" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert [f"{name}=={version(name)}+cpu" for name in ("torch", "torchvision")] == lines[3:5]
+    assert lines[1].endswith("/whl/cpu") and lines[2] == "--constraint ../requirements.lock"
+    assert lines[5:] == [".[notebooks]"]
+
+
 def test_github_actions_are_pinned_by_commit() -> None:
     workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
     actions = re.findall(r"uses: (.+)", workflow)
@@ -108,7 +115,7 @@ def test_the_install_cell_of_notebooks_states_the_minimums() -> None:
     kept = {"torch", "torchvision", "numpy"}
     needed = {text for text in PROJECT["dependencies"] if Requirement(text).name not in kept}
     needed |= {text for text in EXTRAS["notebooks"] if Requirement(text).name in ("anywidget", "ipywidgets")}
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
+    for path in (ROOT / "notebooks").rglob("*.ipynb"):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         (cell,) = ["".join(c["source"]) for c in cells if "install" in c["metadata"].get("tags", [])]
         assert set(re.findall(r'"([\w\[\]-]+>=[\d.]+)"', cell)) == needed, path.name

@@ -195,7 +195,6 @@ FIELDS = {"ViT": fields(np.ones((2, 9, 9)), [0, 1]), "CNN": fields(np.ones((2, 9
         (lambda vit: explore_receptive_field({"ViT": vit, "CNN": FIELDS["CNN"]}, TWO), "not both"),
         (lambda vit: explore_receptive_field(FIELDS, before={"ViT": FIELDS["ViT"]}), "same labels"),
         (lambda vit: explore_receptive_field({"ViT": FIELDS["ViT"].values}), "'ViT' is not what `effective_receptive"),
-        (lambda vit: explore_skip_ratios({"ViT": counted()}), "6 spatial tokens: give grid"),
         (lambda vit: explore_skip_ratios({"CNN": units(3, 4)}), "at least one transformer"),
         (lambda vit: explore_skip_ratios({"ViT": counted()["ratio"]}), "'ViT' is not what `skip_ratios` returns"),
         (lambda vit: explore_attention(heads()[0], TWO), "give a model, or"),
@@ -306,7 +305,7 @@ def test_heads_of_models(vit: Model, noise: Images) -> None:
     little = described(small_vit(), "little data")
     with torch.no_grad():
         little.attentions[0].qkv.weight.neg_()
-    explorer = explore_attention(vit, noise, small_data=little, n_images=3)
+    explorer = explore_attention(vit, noise, other=little, n_images=3)
     for i, model in enumerate((vit, little)):
         shown = unpacked(explorer, "relative")[i] * unpacked(explorer, "peak")[i][..., None]
         np.testing.assert_allclose(shown, attention_maps(model, noise[:3]).values[..., 1:], atol=0.005)

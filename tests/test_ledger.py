@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import test_claims_localization as four
-import test_claims_scale as five
 import xarray as xr
 from claim_cases import CASES
 
@@ -163,7 +161,6 @@ def test_an_interval_of_shares_covers_the_truth_in_95_percent_of_runs() -> None:
 
 CLAIMS = [
     *(case.claim(case.good, {"untrained": case.bad, "second seed": case.good}) for case in CASES.values()),
-    *(make() for cases in (four.CASES, five.CASES) for make, _ in cases.values()),
 ]
 
 

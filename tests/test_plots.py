@@ -216,7 +216,7 @@ def test_the_centre_is_shown_before_and_after_by_block_from_0():
 
 # Figures 7 and 8
 
-RATIOS = vit_ratios(HIGH_THEN_LOW, LOW_THEN_HIGH)
+RATIOS = vit_ratios(HIGH_THEN_LOW, LOW_THEN_HIGH).assign_attrs(grid=(2, 2))
 UNITS = cnn_ratios([2.0] * 6, [False, False, True] * 2)
 
 
@@ -246,11 +246,11 @@ def test_figure_7_of_an_untrained_cnn_leaves_its_line_out():
 
 
 def test_token_grids_put_each_token_at_its_place():
-    figure = check(skips.token_grids(RATIOS, (2, 2)), "")
+    figure = check(skips.token_grids(RATIOS), "")
     np.testing.assert_array_equal(drawn(figure.drawing.axes[0]), np.full((2, 2), LOW_THEN_HIGH[0]))
     assert figure.drawing.axes[0].get_xlabel() == "CLS 8.0"
     assert "from 2.0 to 8.0 (MLP)" in figure.alt
-    deep = skips.token_grids(vit_ratios(np.arange(1.0, 25), np.arange(1.0, 25)), (2, 2))
+    deep = skips.token_grids(vit_ratios(np.arange(1.0, 25), np.arange(1.0, 25)).assign_attrs(grid=(2, 2)))
     assert [title for title in titles(deep) if title][::7] == ["block 0", "block 23"]
 
 

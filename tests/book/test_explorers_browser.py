@@ -284,7 +284,7 @@ def test_all_is_reached_by_keyboard_and_the_focus_is_seen(one: Explored) -> None
 @pytest.mark.parametrize("how", ["keyboard", "pointer", "touch"])
 def test_every_control_changes_picture_and_sentence(one: Explored, how: str) -> None:
     steps = [step for step in getattr(one, how) if step.control not in ("button: Copy link", "button: Reset")]
-    assert len(steps) >= 3
+    assert len(steps) >= 2
     for step in steps:
         assert step.after["state"] != step.before["state"], step.control
         assert step.after["painted"] != step.before["painted"], step.control

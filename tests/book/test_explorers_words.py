@@ -178,7 +178,7 @@ def similarity_cases() -> dict[str, Any]:
 
 def skip_ratios_cases() -> dict[str, Any]:
     cnn = units(3, np.inf, 4)
-    explorer = explorers.explore_skip_ratios({"ViT": counted(), "CNN": cnn}, grid=(2, 3))
+    explorer = explorers.explore_skip_ratios({"ViT": counted(columns=3), "CNN": cnn})
     values = np.ones((2, 2, 5))
     values[0, 0], values[1, 0, 2] = np.nan, np.inf  # an attention without a skip; a branch that gives 0
     holes = explorers.explore_skip_ratios({"ViT": ratios(values)})

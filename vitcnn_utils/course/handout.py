@@ -7,10 +7,11 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
+from vitcnn_utils.course import slides
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.files import replacing
 
@@ -23,13 +24,16 @@ Do vision transformers see like CNNs? - handout for a class
 4. Where they are there already: pip install --no-deps --no-index {wheel}
 5. Is this laptop ready? vitcnn handout --check    (one minute)
 6. Then: jupyter lab exercises.ipynb
-7. Solutions: solutions.ipynb, for teachers. The plan of the session: book/course/plan.html
+7. For teachers: solutions.ipynb, the plan (book/course/plan.html), the slides (book/slides.html, slides.pdf).
 8. The models (CIFAR-10, 32 x 32 pixels) lie in the package. Licence: MIT.
 """
 
 
-def make(root: Path, target: Path) -> Path:
-    """Write the handout, a zip, to `target`; VitcnnError where the book is not built yet."""
+def make(root: Path, target: Path, report: Callable[[str], None] = print) -> Path:
+    """Write the handout, a zip, to `target`; VitcnnError where the book is not built yet.
+
+    The slides are printed to it where there is a Chromium or Chrome.
+    """
     pages = root / "_build" / "html"
     if not (pages / "index.html").exists():
         raise VitcnnError("the book is not built yet: run `vitcnn run zoo && vitcnn book`")
@@ -40,6 +44,11 @@ def make(root: Path, target: Path) -> Path:
             handout.write(wheel, wheel.name)
             for name in ("exercises.ipynb", "solutions.ipynb"):
                 handout.write(root / "notebooks" / "course" / name, name)
+            if browser := slides.find_browser():
+                slides.print_pdf(pages / "slides.html", Path(aside) / "slides.pdf", browser)
+                handout.write(Path(aside) / "slides.pdf", "slides.pdf")
+            else:
+                report("slides.pdf is left out: there is no Chromium or Chrome to print it with")
             for path in sorted(pages.rglob("*")):
                 if path.is_file():
                     handout.write(path, Path("book") / path.relative_to(pages))

@@ -1,16 +1,30 @@
-"""The slides of the session: `book/course/slides.md` as one page of reveal.js, with the explorers live inside.
+"""The slides of the session: `book/course/slides.md` as a page of reveal.js with the explorers live inside, and as PDF.
 
 Slides are separated by a line `---`, notes of the speaker begin with `Note:`, and a line `{explorer} KIND` is replaced
 by that explorer. reveal.js comes from the package sphinx-revealjs, so the page asks no other host for anything.
 """
 
 import html
+import os
 import re
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
 from vitcnn_utils.errors import VitcnnError
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+_MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
+# Without these Chromium asks its maker's hosts for news; as root it has to do without its sandbox.
+BROWSER_ARGUMENTS = [
+    "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+if hasattr(os, "getuid") and os.getuid() == 0:
+    BROWSER_ARGUMENTS.append("--no-sandbox")
 
 _PARTS = ("dist/reset.css", "dist/reveal.css", "dist/theme/white.css", "dist/theme/black.css", "dist/reveal.js",
           "plugin/notes/notes.js")  # fmt: skip
@@ -48,6 +62,12 @@ _PAGE = """<!doctype html>
 .reveal .vx-static {{ max-height: 84vh; overflow: auto; }}
 .reveal section:has(.vx-static) {{ top: 1vh !important; }}
 .reveal section:has(.vx-static) h2 {{ font-size: 1em; margin: 0 0 0.3em; }}
+/* On paper the picture of an explorer has to fit, and its line says nothing. */
+.print-pdf .vx-static {{ overflow: hidden; }}
+.print-pdf .vx-fallback svg {{
+  width: auto !important; min-width: 0 !important; max-width: 100% !important; height: 80vh !important; margin: auto;
+}}
+.print-pdf .vx-fallback p {{ display: none; }}
 </style>
 </head>
 <body>
@@ -105,3 +125,20 @@ def write(source: Path, explorers: Mapping[str, str], folder: Path) -> None:
         # The themes ask for fonts that would weigh more than all the rest; the page names the system's.
         content = re.sub(r"@import url\([^)]*\);?", "", (reveal / part).read_text(encoding="utf-8"))
         (folder / "reveal" / Path(part).name).write_text(content, encoding="utf-8")
+
+
+def find_browser() -> str | None:
+    """The executable of the system's Chromium or Chrome."""
+    found = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    return found or (str(_MAC) if _MAC.exists() else None)
+
+
+def print_pdf(page: Path, target: Path, browser: str) -> None:
+    """Print slides.html, a page each; VitcnnError where the browser cannot."""
+    with tempfile.TemporaryDirectory() as profile:
+        command = [browser, "--headless", *BROWSER_ARGUMENTS, f"--user-data-dir={profile}", "--window-size=1280,720",
+                   "--virtual-time-budget=30000", "--no-pdf-header-footer", f"--print-to-pdf={target}",
+                   f"{page.absolute().as_uri()}?print-pdf"]  # fmt: skip
+        result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode or not target.exists():
+        raise VitcnnError(f"{browser} could not print the slides: {' '.join(result.stderr.split())[-300:]}")

@@ -93,7 +93,7 @@ function render({ model, el }) {
   return mount({
     model, el,
     controls: [
-      choice(model, { name: "model", label: "Trained on", words: ["all data", "little data"] }),
+      choice(model, { name: "model", label: "Model", words: models }),
       slider(model, { name: "block", label: "Block", text: (i) => String(blocks[i]) }),
       choice(model, { name: "view", label: "Show" }),
       choice(model, { name: "scale", label: "Colours", words: SCALES }),

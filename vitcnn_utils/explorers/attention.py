@@ -27,7 +27,7 @@ class AttentionExplorer(Explorer):
 
     kind, title = "attention", "Where does a head look?"
 
-    model = number()  # 0; 1: the one trained on little data
+    model = number()  # 0; 1: the other one
     image = number()
     block = number()  # counted among the blocks that were measured
     head = number()
@@ -39,7 +39,7 @@ class AttentionExplorer(Explorer):
 def explore_attention(
     vit: Model | Measured,
     images: Images,
-    small_data: Model | Measured | None = None,
+    other: Model | Measured | None = None,
     n_images: int = 4,
     **page: Unpack[Page],
 ) -> AttentionExplorer:
@@ -48,14 +48,14 @@ def explore_attention(
     vit: a model, whose heads' distances are then measured on all `images` and whose attention on the first `n_images`;
     or both already measured: `(head_distances(model, images), attention_maps(model, images[:4]))`. Some blocks only:
     `isel(block=[0, 1, -2, -1])` of both, those of the paper's figures.
-    small_data: the same for a model of the same shape, trained on less data. page: see `explorers.base.Page`.
+    other: the same for a model of the same shape that was trained in another way. page: see `explorers.base.Page`.
 
     An image takes blocks x heads x T^2 bytes for each model before compression: 1/4 MiB for `zoo/vit-cls`, which fits
     the book's budget of 1 MB with four images; 5.4 MiB for ViT-B/16 at 224 pixels, which does not with any.
     """
     if n_images < 1:
         raise VitcnnError(f"n_images={n_images}: an explorer needs at least one image")
-    models = [_measured(one, images, n_images) for one in (vit, small_data) if one is not None]
+    models = [_measured(one, images, n_images) for one in (vit, other) if one is not None]
     maps = [one for _, one in models]
     _require_alike(maps, images)
     distances, (rows, columns), prefix = models[0][0], maps[0].attrs["grid"], maps[0].attrs["prefix"]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, Unpack
 
-import numpy as np
 import xarray as xr
 
 from vitcnn_utils.errors import VitcnnError
@@ -26,16 +25,12 @@ class SkipRatiosExplorer(Explorer):
 
 
 def explore_skip_ratios(
-    ratios: Mapping[str, xr.Dataset | Model],
-    images: Images | None = None,
-    grid: tuple[int, int] | None = None,
-    **page: Unpack[Page],
+    ratios: Mapping[str, xr.Dataset | Model], images: Images | None = None, **page: Unpack[Page]
 ) -> SkipRatiosExplorer:
     """How much of each token comes through the skip, at its place in the image, by block and branch (Figs 7 and E.1).
 
     ratios: by label, `skip_ratios` results, or models, which are then measured on `images`. One of those with tokens
     (transformers) is shown at a time, at least one is needed; those without (CNNs) are lines beside it.
-    grid: rows and columns of the spatial tokens; None: those of the model, or of a result the square that they fill.
     page: see `explorers.base.Page`.
     """
     arrays = measured(ratios, images, skip_ratios, _fits, "what `skip_ratios` returns")
@@ -43,8 +38,7 @@ def explore_skip_ratios(
     units = {label: one for label, one in arrays.items() if label not in tokens}
     if not tokens:
         raise VitcnnError(f"none of {', '.join(arrays)} has tokens: give at least one transformer")
-    models = {str(label): one for label, one in ratios.items() if isinstance(one, Model)}
-    grids = [grid or (models[x].grid if x in models else None) or _square(x, one) for x, one in tokens.items()]
+    grids = [one.attrs["grid"] for one in tokens.values()]
     averages = [key for key in AVERAGES if all(key in one for one in arrays.values())]
     prefix = [one["part"].values[one["part"].values != "spatial"].tolist() for one in tokens.values()]
     rows, columns = grids[0]
@@ -68,11 +62,3 @@ def explore_skip_ratios(
 
 def _fits(ratios: Any) -> bool:
     return isinstance(ratios, xr.Dataset) and "ratio" in ratios and {*ratios.ratio.dims} == {"block", "branch", "token"}
-
-
-def _square(label: str, ratios: xr.Dataset) -> tuple[int, int]:
-    count = int(np.sum(ratios["part"].values == "spatial"))
-    side = int(count**0.5)
-    if side * side != count:
-        raise VitcnnError(f"{label!r} has {count} spatial tokens: give grid=(rows, columns) that they fill")
-    return side, side

@@ -32,7 +32,7 @@ def skip_ratios(model: Model, images: "Images", batch_size: int | None = None) -
     the like (see `Model.prefix_names`) or 'spatial'. The places of a CNN's map differ in number from stage to stage,
     and so do the tokens of a Swin: they are averaged, image by image, into one spatial token. A branch that gives
     exactly 0, as in a ResNet that starts training, has ratio infinity and no cosine_branch (NaN); one without a skip is
-    NaN in all. Coordinate projected (block): z is a projection.
+    NaN in all. Coordinate projected (block): z is a projection. Attribute grid: rows and columns of the spatial tokens.
 
     ratio_by_image: |z| / |f(z)| of each image, (sample, block, branch, token), float32, for the median and for
     `intervals`: 1.9 GB for 50,000 images and ViT-L/16.
@@ -66,7 +66,7 @@ def skip_ratios(model: Model, images: "Images", batch_size: int | None = None) -
     return _by_block(model, branches, {
         "ratio": ratio, "ratio_of_means": ratio_of_means, "median": median, "cosine_branch": cosine_branch,
         "cosine_sum": cosine_sum, "ratio_by_image": ratios,
-    }).assign_attrs(provenance.of(model, images))  # fmt: skip
+    }).assign_attrs(provenance.of(model, images) | ({"grid": model.grid} if model.grid else {}))  # fmt: skip
 
 
 def _compare(z: Tensor, f: Tensor, by_token: bool, name: str) -> Tensor:

@@ -78,11 +78,12 @@ def _lines(ax: Axes, vit: xr.Dataset, cnn: xr.Dataset, statistic: str) -> None:
 
 
 @styled
-def token_grids(vit: xr.Dataset, grid: tuple[int, int]) -> Figure:
+def token_grids(vit: xr.Dataset) -> Figure:
     """Norm ratios of all tokens at their places in the image, one map for each block and branch (compare E.1).
 
-    grid: (rows, columns) of the spatial tokens. Of more than eight blocks, eight are shown, evenly spaced.
+    Of more than eight blocks, eight are shown, evenly spaced.
     """
+    grid = vit.attrs["grid"]
     parts = by_part(vit)
     spatial = vit["ratio"].isel(token=(vit["part"] == "spatial").values)
     blocks = vit["block"].values[np.linspace(0, vit.sizes["block"] - 1, min(vit.sizes["block"], 8)).round().astype(int)]

@@ -1,0 +1,52 @@
+"""Pairs of zoo models that differ in one thing, by their cards: what a comparison of two models needs."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from itertools import permutations
+from typing import Any
+
+from vitcnn_utils import zoo
+from vitcnn_utils.zoo.recipes import RECIPES
+
+# question -> the one setting of the recipe that differs, and whether it is larger in the first model.
+SETTINGS = {
+    "less data": ("data_fraction", True),
+    "without CutMix": ("cutmix", True),
+    "mimetic start": ("mimetic", False),
+    "another start": ("seed", False),
+}
+
+Pairs = dict[str, tuple[str, str]]
+
+
+def pairs() -> Pairs:
+    """Of each question two ViTs that ship with weights, if there are such; prints a line for each question."""
+    found = most_pairs({name: zoo.card(name)["recipe"] for name in zoo.names()})
+    planned = most_pairs({name: asdict(recipe) for name, recipe in RECIPES.items()})
+    for question in SETTINGS:
+        missing = f"no two models yet that differ in this alone, as {' and '.join(planned[question])} will"
+        print(f"{question}: {' → '.join(found[question]) if question in found else missing}")
+    return found
+
+
+def most_pairs(recipes: Mapping[str, Mapping[str, Any]]) -> Pairs:
+    """Question -> two models, of those ViTs that are trained alike but for the settings and answer most questions."""
+    ours = {setting for setting, _ in SETTINGS.values()}
+    alike: dict[str, list[str]] = {}
+    for name, recipe in recipes.items():
+        if recipe["family"] != "resnet":
+            rest = sorted((key, value) for key, value in recipe.items() if key not in ours)
+            alike.setdefault(str(rest), []).append(name)
+    return max((dict(_pairs({name: recipes[name] for name in names})) for names in alike.values()), key=len)
+
+
+def _pairs(recipes: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, tuple[str, str]]]:
+    for question, (setting, descending) in SETTINGS.items():
+        steps = {
+            (a, b): (recipes[b].get(setting) or 0) - (recipes[a].get(setting) or 0)
+            for a, b in permutations(recipes, 2)
+            if {k for k in recipes[a].keys() | recipes[b].keys() if recipes[a].get(k) != recipes[b].get(k)} == {setting}
+        }
+        ordered = {pair: abs(step) for pair, step in steps.items() if (step < 0) == descending}
+        if ordered:
+            yield question, max(ordered, key=lambda pair: ordered[pair])
