@@ -1,4 +1,4 @@
-"""The claims of chapters 1 to 3, each with arrays that satisfy it, that break it, and that lack what it needs."""
+"""The claims of chapters 1 to 5, each with arrays that satisfy it, that break it, and that lack what it needs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,11 +6,23 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from made import HIGH_THEN_LOW, LOW_THEN_HIGH, cnn_ratios, divided, subsets_of, vit_ratios
-from similarity_maps import PAPER, by_distance, constant, grid, ridge, similarity, staged
+from made import (
+    HIGH_THEN_LOW,
+    LOW_THEN_HIGH,
+    cnn_ratios,
+    divided,
+    elsewhere,
+    layers,
+    probe_curves,
+    subsets_of,
+    token_map,
+    vit_ratios,
+)  # fmt: skip
+from similarity_maps import PAPER, by_distance, constant, curves, grid, probes, ridge, similarity, staged
 
-from vitcnn_utils.claims import locality, skips, structure
+from vitcnn_utils.claims import locality, localization, scale, skips, structure
 from vitcnn_utils.claims.ledger import Claim
+from vitcnn_utils.measures.cka import CEILING, FLOOR
 
 Arrays = tuple[Any, ...]
 Controls = Mapping[str, Arrays]
@@ -182,6 +194,115 @@ def loss(arrays: Arrays, _: Controls) -> Claim:
     return skips.accuracy_loss(intact, {1: 0.99, 4: middle, 6: 0.99}, count, "test images")
 
 
+# Chapter 4: maps of tokens and patches, probes
+
+OWN, ELSEWHERE = token_map(), elsewhere()
+SMALL = token_map(grid=2)  # all of it is border
+LEANING, LEANING_OUT = token_map(border=0.2), token_map(border=-0.05)
+
+
+def partly(right: int) -> xr.DataArray:
+    """The first rows of tokens are most like their own patch, all others like the first patch."""
+    values = elsewhere()
+    values[:right] = OWN[:right]
+    return values
+
+
+def stage(*right: int) -> xr.DataArray:
+    return layers(*map(partly, right))
+
+
+def seconds(controls: Controls) -> dict[str, Any]:
+    """The first array of each training besides the untrained model."""
+    return {name: found[0] for name, found in controls.items() if name != "untrained"}
+
+
+def above_cnn(arrays: Arrays, controls: Controls) -> Claim:
+    cnn = {"CNN, last unit": arrays[1], "CNN, stage before": OWN}
+    return localization.vit_over_cnn(arrays[0], cnn, controls["untrained"][1], maps(controls, 0))
+
+
+def readouts(arrays: Arrays, controls: Controls) -> Claim:
+    untrained = tuple(of_layers.isel(layer=-1) for of_layers in controls["untrained"])
+    again = {name: of_layers.isel(layer=-1) for name, of_layers in seconds(controls).items()}
+    return localization.readout_matters(*arrays, untrained, again)
+
+
+def tokens(*ends: float) -> Arrays:
+    """Probes of one token of the ViT, the ViT-GAP and the CNN, by their accuracy in the last layer."""
+    return tuple(probe_curves(token=[0.1, end]) for end in ends)
+
+
+def single(arrays: Arrays, controls: Controls) -> Claim:
+    untrained = dict(zip(("ViT", "ViT-GAP", "CNN"), controls["untrained"], strict=True))
+    cls, *others = arrays
+    return localization.single_tokens(cls, dict(zip(("ViT-GAP", "CNN"), others, strict=True)), untrained,
+                                      seconds(controls))  # fmt: skip
+
+
+def native(arrays: Arrays, controls: Controls) -> Claim:
+    return localization.native_readouts(*arrays, controls["untrained"], seconds(controls))
+
+
+def read(cls: float, gap: float) -> Arrays:
+    return probe_curves(cls=[0.1, cls]), probe_curves(mean=[0.1, gap])
+
+
+def one_token(single: float, pooled: float) -> Arrays:
+    return (probe_curves(token=[0.1, single], mean=[0.1, pooled]),)
+
+
+def depths(*mean: float, cls: Any = (0.2, 0.4, 0.5, 0.7)) -> Arrays:
+    return (probe_curves(cls=cls, mean=mean),)
+
+
+def first(*curve: float) -> Arrays:
+    return (probe_curves(mean=[0.3, 0.4, 0.6], first_token=curve),)
+
+
+# Chapter 5: curves over blocks of models trained on parts of the data, probes over depth
+
+SERIES = {"3 %": (1.0, 0.8), "10 %": (1.0, 0.9), "30 %": (1.0, 0.95), CEILING: (0.97, 0.97), FLOOR: (0.4, 0.4)}
+SAME = dict.fromkeys(("3 %", "10 %", "30 %"), (0.5, 0.5))
+
+
+def with_floor(of_series: xr.DataArray, untrained: xr.DataArray) -> xr.DataArray:
+    """A series in which the model of the least data of another stands for the untrained one."""
+    others = of_series.drop_sel(model=FLOOR)
+    floor = untrained.isel(model=[0]).assign_coords(model=[FLOOR]).broadcast_like(others.isel(model=0, drop=True))
+    return xr.concat([others, floor], "model", combine_attrs="override")
+
+
+def by_data(arrays: Arrays, controls: Controls) -> list[Claim]:
+    return scale.series_claims(with_floor(arrays[0], controls["untrained"][0]))
+
+
+def size(arrays: Arrays, controls: Controls) -> Claim:
+    large, small = map(with_floor, arrays, controls["untrained"])
+    return scale.size_claim(large, small, equally_long=not np.isnan(arrays[0]).any())
+
+
+def sizes(large: float, small: float) -> Arrays:
+    return tuple(curves({"3 %": (1.0, end), FLOOR: (0.4, 0.1)}) for end in (large, small))
+
+
+def data(arrays: Arrays, controls: Controls) -> Claim:
+    labels = ("ViT", "ViT, small data", "ViT, second seed")
+    return scale.data_claims(dict(zip(labels, (*arrays, controls["untrained"][1]), strict=True)), {})[0]
+
+
+def architecture(arrays: Arrays, controls: Controls) -> Claim:
+    of = dict(zip(("ViT", "CNN"), arrays, strict=True))
+    of |= dict(zip(("ViT, untrained", "CNN, untrained"), controls["untrained"], strict=True))
+    again = dict(zip(("ViT, second seed",), seconds(controls).values(), strict=False))
+    return scale.architecture_claims(of | again)[0]
+
+
+def pair(a: float, b: float) -> Arrays:
+    """Probes of two models by their accuracy in the last layer."""
+    return probes(0.2, a), probes(0.2, b)
+
+
 CASES = {
     "fig-1-low-high": Case(number(within, 0), VIT_LIKE, ALIKE, (unknown(*VIT_LIKE),), second=True),
     "fig-1-uniform": Case(number(within, 1), VIT_LIKE, ALIKE, (unknown(*VIT_LIKE),), second=True),
@@ -231,4 +352,38 @@ CASES = {
                         (unknown(divided(0.2), divided(0.8)),),
                         also_bad=((divided(0.2), divided(0.3)),)),  # divided, but the intact model is as well
     "fig-8-accuracy-10000": Case(loss, (0.80, 0.75, 10_000), (0.80, 0.85, 10_000), close=(0.80, 0.795, 10_000)),
+    "fig-9-interior-last": Case(lambda a, c: localization.interior_tokens(*a, maps(c, 0)), (OWN,), (ELSEWHERE,),
+                                ((SMALL,),), second=True),
+    "fig-9-border": Case(lambda a, c: localization.border_tokens(*a, maps(c, 0)), (LEANING, OWN), (LEANING_OUT, OWN),
+                         ((SMALL, SMALL),), second=True,
+                         also_bad=((LEANING, token_map(border=0.3)), (LEANING_OUT, token_map(border=-0.09)))),
+    "fig-9-vit-above-cnn": Case(above_cnn, (OWN, ELSEWHERE), (ELSEWHERE, OWN), (unknown(OWN, OWN),), second=True,
+                                also_bad=((OWN, token_map(grid=4)),)),  # equally well
+    "fig-d3-last-stage": Case(lambda a, c: localization.last_stage(*a, *c["untrained"]), (OWN, stage(4, 3, 2)),
+                              (OWN, stage(2, 3, 4)), ((OWN, stage(3)),),
+                              also_bad=((OWN, stage(4, 4, 4)), (partly(3), stage(4, 3, 2)))),
+    "fig-10-readout": Case(readouts, (stage(5, 5), stage(5, 1)), (stage(5, 1), stage(1, 5)),
+                           (unknown(stage(5, 5), stage(5, 1)),), second=True),
+    "fig-11-single-tokens": Case(single, tokens(0.2, 0.5, 0.6), tokens(0.4, 0.5, 0.6), (tokens(0.2, np.nan, 0.6),),
+                                 also_bad=(tokens(0.2, 0.5, 0.25),), second=True),
+    "fig-11-one-token": Case(lambda a, c: localization.one_token_is_all(*a, c["untrained"][0]), one_token(0.5, 0.51),
+                             one_token(0.5, 0.6), (one_token(0.5, np.nan),), also_bad=(one_token(0.5, 0.4),)),
+    "fig-11-native": Case(native, read(0.5, 0.51), read(0.3, 0.6), (read(0.5, np.nan),), second=True),
+    "fig-11-plateau": Case(lambda a, c: localization.pooled_plateau(*a, maps(c, 0)), depths(0.2, 0.4, 0.5, 0.52),
+                           depths(0.2, 0.4, 0.5, 0.8), (depths(0.2, 0.4, np.nan, np.nan),), second=True,
+                           also_bad=(depths(0.2, 0.3, 0.3, 0.3),)),  # never kept up
+    "fig-11-first-token": Case(lambda a, c: localization.first_token_catches_up(*a, c["untrained"][0]),
+                               first(0.1, 0.2, 0.59), first(0.1, 0.2, 0.3), (first(*[np.nan] * 3),),
+                               also_bad=(first(0.29, 0.39, 0.59),)),  # never behind
+    "fig-12-low": Case(number(by_data, 0), (curves(SERIES),), (curves(SERIES | SAME),),
+                       ((curves(SERIES | {"3 %": (np.nan, 1.0)}),),)),
+    "fig-12-high": Case(number(by_data, 1), (curves(SERIES),), (curves(SERIES | SAME),),
+                        ((curves(SERIES | {"3 %": (np.nan, np.nan)}),),),
+                        also_bad=((curves(SERIES | dict.fromkeys(SAME, (0.9, 0.3))),),)),  # more data leave the fall
+    "fig-12-more-data": Case(number(by_data, 2), (curves(SERIES),), (curves(SERIES | {"10 %": (1.0, 0.7)}),),
+                             ((curves(SERIES | {"30 %": (np.nan, np.nan)}),),)),
+    "fig-12-size": Case(size, sizes(0.2, 0.8), sizes(0.8, 0.2), (unknown(*sizes(0.2, 0.8)),)),
+    "fig-13-data-vit": Case(data, pair(0.8, 0.3), pair(0.3, 0.8), (pair(np.nan, 0.3),), also_bad=(pair(0.3, 0.3),)),
+    "fig-13-architecture-patch-means": Case(architecture, pair(0.6, 0.3), pair(0.2, 0.5), (pair(np.nan, 0.3),),
+                                            also_bad=(pair(0.5, 0.5),), second=True),
 }  # fmt: skip

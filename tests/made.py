@@ -1,13 +1,10 @@
 """Arrays as the measures give them, made so that their answer is known."""
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import pytest
 import xarray as xr
 
-from vitcnn_utils.claims.ledger import VERDICTS, Claim
 from vitcnn_utils.measures.localization import DIMS
 from vitcnn_utils.measures.residual import AVERAGES
 
@@ -87,12 +84,6 @@ def layers(*maps: xr.DataArray) -> xr.DataArray:
     )
 
 
-def unsteady(of_all: xr.DataArray, *without: xr.DataArray) -> xr.DataArray:
-    """An array of all images, and what it is without each part of them: (left_out, …)."""
-    parts = xr.Variable("left_out", np.arange(-1, len(without)))
-    return xr.concat([of_all, *without], parts, combine_attrs="override")
-
-
 def scattered(probes: xr.Dataset, by: float = 0.1, readout: str = "") -> xr.Dataset:
     """Probes whose accuracy, of all read-outs or one, is `by` higher or lower by draw, on average the same."""
     draws = by * np.resize([1, -1], probes.sizes["draw"])
@@ -100,19 +91,6 @@ def scattered(probes: xr.Dataset, by: float = 0.1, readout: str = "") -> xr.Data
     if readout:
         change = change * (probes["readout"] == readout)
     return probes.assign(accuracy=probes["accuracy"] + change)
-
-
-Cases = Mapping[str, tuple[Callable[..., Claim], Mapping[str, Mapping[str, Any] | str]]]
-"""By claim: how to make it, and by verdict the arrays that give it, where they differ from those of `HOLDS`; or, as
-text, why no arrays can.
-"""
-
-
-def verdicts(cases: Cases) -> list[Any]:
-    """Parameters of a test: each claim with each verdict."""
-    return [pytest.param(make, given[verdict], verdict, id=f"{name}: {verdict}")
-            for name, (make, given) in cases.items() for verdict in VERDICTS
-            if not isinstance(given[verdict], str)]  # fmt: skip
 
 
 def elsewhere() -> xr.DataArray:

@@ -1,8 +1,9 @@
-"""Notebooks run with models other than the zoo's, as `vitcnn run` runs them: those with parts that may be missing."""
+"""The chapters with models other than the zoo's, and without those that may be missing."""
 
 import json
 import re
-import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import hub_cache
 import pytest
 import timm
 import yaml
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
 from vitcnn_utils import zoo
-from vitcnn_utils.editions import chapters
+from vitcnn_utils.editions.parameters import default_parameters
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 SMALL = {
@@ -28,33 +31,50 @@ LIKE_PAPER = {
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout with the real notebooks, and a hub's cache with small models."""
-    folder = tmp_path_factory.mktemp("checkout")
-    (folder / "book").mkdir()
-    shutil.copytree(FOLDER, folder / "notebooks")
-    (folder / "requirements.lock").touch()
-    hub_cache.fill(folder / "hub")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hub's cache with small models."""
+    folder = tmp_path_factory.mktemp("hub")
+    hub_cache.fill(folder)
     return folder
 
 
-@pytest.fixture(autouse=True)
-def offline(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HOME", str(root / "hub"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+@pytest.fixture
+def run(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, Any], str], str]]:
+    """Runs a chapter with an edition's values in this process, offline; gives the texts and HTML of its outputs.
 
+    A kernel for each, as `vitcnn run` starts, would load all libraries anew.
+    """
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # which a shell replaces
+    shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+    formatter = shell.display_formatter
+    said: list[str] = []
 
-def run(root: Path, edition: str, values: dict[str, Any], notebooks: list[str]) -> dict[str, str]:
-    """What the pages of an edition say, by notebook: texts and HTML of all outputs."""
-    (root / "notebooks" / "editions" / f"{edition}.yml").write_text(yaml.safe_dump(values))
-    paths = chapters.run_editions([edition], notebooks, root=root, report=lambda line: None)
-    return {path.stem: said(path) for path in paths}
+    def record(value: Any, *arguments: Any, **options: Any) -> Any:
+        data, metadata = type(formatter).format(formatter, value, *arguments, **options)
+        said.extend(data.get(kind, "") for kind in ("text/markdown", "text/html"))
+        return data, metadata
 
+    monkeypatch.setattr(formatter, "format", record)
 
-def said(executed: Path) -> str:
-    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
-    outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
-    return "\n".join("".join(data.get(kind, "")) for data in outputs for kind in ("text/markdown", "text/html"))
+    def run_chapter(values: dict[str, Any], number: str) -> str:
+        path = next(FOLDER.glob(f"{number}_*.ipynb"))
+        given = {name: values[name] for name in default_parameters(path) if name in values}
+        shell.reset()
+        said.clear()
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            tags = cell["metadata"].get("tags", [])
+            if cell["cell_type"] != "code" or "install" in tags:
+                continue
+            shell.run_cell("".join(cell["source"]), store_history=True).raise_error()
+            if "parameters" in tags:  # as papermill puts them
+                lines = [f"{name} = {value!r}\n" for name, value in given.items()]
+                shell.run_cell("# Parameters\n" + "".join(lines), store_history=True).raise_error()
+        return "\n".join(said)
+
+    yield run_chapter
+    InteractiveShell.clear_instance()
 
 
 def paper() -> dict[str, Any]:
@@ -66,13 +86,17 @@ def stand_ins(page: str) -> list[str]:
     return re.findall(r"<strong>([^<]+)</strong> shows [^\n]+: models of the zoo", page)
 
 
-def test_the_papers_edition_runs_with_small_models_in_the_place_of_its_own(root: Path) -> None:
-    pages = run(root, "like-paper", paper() | SMALL | LIKE_PAPER, ["3", "4", "5"])
-    assert "Figure 8" in stand_ins(pages["3_skip_connections"])
-    assert set(stand_ins(pages["5_scale"])) == {"Figure 12"}
-    assert "20 images of cifar10" in pages["3_skip_connections"]
-    assert stand_ins(pages["4_localization"]) == []  # it has its own pair
-    assert "<code>hf-hub:small/vit-cls</code>, ViT-GAP <code>hf-hub:small/vit-gap</code>" in pages["4_localization"]
+pytestmark = pytest.mark.filterwarnings("default")  # a kernel would only print them
+
+
+def test_the_papers_edition_runs_with_small_models_in_the_place_of_its_own(run: Any) -> None:
+    values = paper() | SMALL | LIKE_PAPER
+    skips = run(values, "3")
+    assert stand_ins(skips) == ["Figure 8"] and "20 images of cifar10" in skips
+    pair = run(values, "4")
+    assert stand_ins(pair) == []  # it has its own pair
+    assert "<code>hf-hub:small/vit-cls</code>, ViT-GAP <code>hf-hub:small/vit-gap</code>" in pair
+    assert set(stand_ins(run(values, "5"))) == {"Figure 12"}
 
 
 def test_the_papers_edition_names_what_there_is() -> None:
@@ -85,22 +109,21 @@ def test_the_papers_edition_names_what_there_is() -> None:
     assert set(series) <= set(zoo.names())
 
 
-def test_a_vit_and_a_cnn_are_enough(root: Path) -> None:
+def test_a_vit_and_a_cnn_are_enough(run: Any, home: Path) -> None:
     # As in: papermill … -p vit deit3_small_patch16_224.fb_in1k -p cnn convnext_tiny.fb_in1k
     # The ViT with weights in a file, as after fine-tuning it.
-    weights = next((root / "hub").glob("hub/models--small--vit/snapshots/*/model.safetensors"))
+    weights = next(home.glob("hub/models--small--vit/snapshots/*/model.safetensors"))
     ours = {"name": "hf-hub:small/vit", "weights": str(weights)}
     values = {"vit": ours, "cnn": "hf-hub:small/convnext", **SMALL}
-    pages = run(root, "two", values, ["2", "4"])
-    assert stand_ins(pages["2_local_and_global"]) == ["Figure 4", "The next figure"]
-    assert stand_ins(pages["4_localization"]) == ["Figure 10"]
+    assert stand_ins(run(values, "2")) == ["Figure 4", "The next figure"]
+    assert stand_ins(run(values, "4")) == ["Figure 10"]
 
 
-def test_what_there_is_not_is_left_out(root: Path) -> None:
+def test_what_there_is_not_is_left_out(run: Any) -> None:
     without = dict.fromkeys(("vit_small_data", "cnn_small_data", "vit_seed_2", "vit_gap"))
     without |= {"small_series": {}, "data_series": {}, "noskip": []}
     values = {"vit": "hf-hub:small/vit", "cnn": "hf-hub:small/cnn", **SMALL, **without}
-    pages = run(root, "least", values, ["3", "5"])
-    assert "<strong>Figure 8</strong> is left out" in pages["3_skip_connections"]
-    assert "<strong>Figure 12</strong> is left out" in pages["5_scale"]
-    assert not any(stand_ins(page) for page in pages.values())
+    pages = {figure: run(values, chapter) for figure, chapter in (("Figure 8", "3"), ("Figure 12", "5"))}
+    for figure, page in pages.items():
+        assert f"<strong>{figure}</strong> is left out" in page
+        assert stand_ins(page) == []

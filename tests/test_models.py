@@ -24,7 +24,6 @@ from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.measures import attention, cka, localization, probes, receptive_field, residual
 from vitcnn_utils.models.load import load_model
 from vitcnn_utils.models.trace import Tap
-from vitcnn_utils.run import each_batch
 from vitcnn_utils.zoo.architectures import SkiplessBlock
 
 
@@ -184,17 +183,6 @@ def test_only_what_is_overwritten_is_copied(resnet, vit):
     assert overwritten == {layer.name for layer in resnet.layers if layer.kind == "norm"}
     assert not overwritten & units
     assert not any(vit._overwritten[layer.tap] for layer in vit.layers)
-
-
-def test_activations_come_batch_by_batch(vit):
-    images = noise_images(5)
-    layers = [vit.layers[0], vit.blocks[1]]
-    batches = list(each_batch(vit, images, 2, lambda x: vit.record(x, layers)))
-    assert [len(batch["stem"]) for batch in batches] == [2, 2, 1]
-    whole = vit.record(vit.prepare(torch.from_numpy(images.pixels)), layers)
-    for name in ("stem", "blocks.1"):
-        torch.testing.assert_close(torch.cat([batch[name] for batch in batches]), whole[name])
-        assert not whole[name].requires_grad
 
 
 def test_layers_of_another_model(vit, noise):

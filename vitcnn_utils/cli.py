@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except ModuleNotFoundError as error:
         return _fail(f"this needs {error.name}: in a clone of the repository, pip install -e '.[notebooks,book]'")
-    except BrokenPipeError:  # whoever reads has seen enough, such as `head`
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -35,15 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(f"{error.filename or 'disk'}: {error.strerror}: mend this, and the same command goes on")
     except KeyboardInterrupt:
-        print(
-            "\nvitcnn: interrupted; what is complete is kept, and the same command goes on from there", file=sys.stderr
-        )
+        print("\nvitcnn: interrupted: what is complete is kept, and the same command goes on", file=sys.stderr)
         return 130
     return 0
 
 
 _OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-"""Errors of the system that say that this user may not write there, or that there is no room."""
+"""Errors of the system: this user may not write there, or the disk is full."""
 
 
 def _fail(message: str) -> int:
@@ -102,29 +100,14 @@ def _parser() -> argparse.ArgumentParser:
         "--all", action="store_true", help="all that have no weights by their recipe yet, at the lowest priority"
     )
     train.add_argument("--jobs", type=int, default=1, metavar="N", help="with --all: so many at a time (default: 1)")
-    train.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="CIFAR-10 as parquet files (default: $VITCNN_DATA, ./data/cifar10, or from the hub)",
-    )
     train.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the weights of the package)")
-    train.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
-    train.add_argument(
-        "--runs", type=Path, default=Path("runs/zoo"), metavar="DIR",
-        help="where trainings that have not ended are kept (default: runs/zoo)",
-    )  # fmt: skip
+    _add_training(train, "where trainings that have not ended are kept")
     train.set_defaults(command=_train)
 
     tune = commands.add_parser("tune", help="try a recipe: train without 5,000 training images, and test on these")
     tune.add_argument("name", metavar="NAME", help="such as zoo/vit-cls; `vitcnn zoo` lists them")
     _add_parameter(tune, "replace a value of the recipe, such as learning_rate 2e-3")
-    tune.add_argument("--data", type=Path, metavar="DIR", help="as for train")
-    tune.add_argument("--device", default="auto", help="as for train")
-    tune.add_argument(
-        "--runs", type=Path, default=Path("runs/zoo"), metavar="DIR",
-        help="where to add what was measured, to tuning.jsonl (default: runs/zoo)",
-    )  # fmt: skip
+    _add_training(tune, "where to add what was measured, to tuning.jsonl")
     tune.set_defaults(command=_tune)
 
     handout = commands.add_parser("handout", help="write one zip for a class without network: book, exercises, models")
@@ -135,6 +118,14 @@ def _parser() -> argparse.ArgumentParser:
     zoo = commands.add_parser("zoo", help="list the models that ship with the package")
     zoo.set_defaults(command=_zoo)
     return parser
+
+
+def _add_training(command: argparse.ArgumentParser, runs: str) -> None:
+    data = "CIFAR-10 as parquet files (default: $VITCNN_DATA, ./data/cifar10, or from the hub)"
+    command.add_argument("--data", type=Path, metavar="DIR", help=data)
+    command.add_argument("--device", default="auto", help="cpu, cuda, mps or auto (default)")
+    runs += " (default: runs/zoo)"
+    command.add_argument("--runs", type=Path, default=Path("runs/zoo"), metavar="DIR", help=runs)
 
 
 def _add_parameter(command: argparse.ArgumentParser, what: str) -> None:
@@ -174,9 +165,8 @@ def _claims(options: argparse.Namespace) -> None:
         print(json.dumps(found, indent=1, ensure_ascii=False))
     else:
         for row in found["claims"]:
-            print(
-                f"{row['verdict']:22} Fig. {row['figure']:6} {row['paper']}" + (f" ({row['of']})" if row["of"] else "")
-            )
+            of = f" ({row['of']})" if row["of"] else ""
+            print(f"{row['verdict']:22} Fig. {row['figure']:6} {row['paper']}{of}")
 
 
 def _book(options: argparse.Namespace) -> None:

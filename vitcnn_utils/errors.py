@@ -22,7 +22,7 @@ def _printable(text: str) -> str:
 
 
 def near(name: str, known: Sequence[str]) -> str:
-    """The end of a message about an unknown name: those it may have been meant to be, or all, if they are few."""
+    """The end of a message about an unknown name: the known names that are near it, or all if they are few."""
     close = difflib.get_close_matches(name, known, cutoff=0.5)
     if close:
         return f"; did you mean {' or '.join(close)}?"
@@ -34,7 +34,7 @@ LARGEST = 2**32 - 1
 
 
 def whole_number(what: str, value: Any, least: int = 1, most: int | None = None) -> int:
-    """`value`, or VitcnnError, which calls it `what`, where it is no whole number from `least` to `most`."""
+    """`value` as an int; VitcnnError, which calls it `what`, if it is not a whole number from `least` to `most`."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):
         until = "or more" if most is None else f"to {most}"

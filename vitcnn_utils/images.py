@@ -117,7 +117,7 @@ def load_images(
     Grey, palette and transparent images become RGB (transparency is dropped), upright as their EXIF data say.
 
     Raises:
-        VitcnnError: a name that is nothing of these, a hub that does not answer, too few images, files that are not
+        VitcnnError: a name of another kind, a hub that does not answer, too few images, files that are not
             images (all are named), a column that cannot be guessed, images of several sizes where `size` is None, more
             pixels than memory has room for.
     """
@@ -489,7 +489,7 @@ def _streamed(stream: "datasets.IterableDataset", name: str) -> Table:
 def _ask_hub(name: str) -> Address:
     """The data set with the commit that its revision is now.
 
-    A question of our own, because `datasets` takes half a minute of retries to find out that nobody answers.
+    Asked before `datasets` is, which retries for half a minute where no hub answers.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
@@ -506,7 +506,7 @@ def _ask_hub(name: str) -> Address:
     except Exception as error:  # which exceptions say so depends on the version of the HTTP client
         if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
             raise VitcnnError(f"no folder, file or public data set on the hub is called {id}: {hint}") from None
-        problem = f"{name} is no folder or file, and could not be had from the hub ({hub.reason(error)})"
+        problem = f"{name} is not a folder or file, and could not be fetched from the hub ({hub.reason(error)})"
         otherwise = "otherwise, pass a folder of pictures, a .parquet file or 'cifar10'"
         raise VitcnnError(f"{problem}: {hint if near else otherwise}") from None
     return Address(id, config, info.sha)
@@ -649,7 +649,7 @@ def _decode(name: str, source: Source, size: int | None) -> np.ndarray:
     for place, picture in waiting:
         try:
             array = _pixels(picture, size)
-        except Exception as error:  # Pillow's decoders raise whatever their parsers meet
+        except Exception as error:  # Pillow's decoders raise errors of many kinds
             reason = str(error) if isinstance(error, VitcnnError) else type(error).__name__
             bad.append(f"{picture.where} ({reason})")
             continue

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MOST = 64
-"""Images at once, unless the caller says otherwise: more are hardly faster."""
+"""The most images at once, unless the caller says otherwise; larger batches are little faster."""
 
 SMALLEST_BATCH = 4
 """Images in a minibatch: the unbiased estimator of CKA divides by n (n - 3)."""
@@ -234,7 +234,7 @@ def _free_host() -> int:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
-        return ASSUMED  # no Linux
+        return ASSUMED  # not Linux
     return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), ASSUMED)
 
 

@@ -16,7 +16,7 @@ class NumberTable(Styler):
         text = self.to_html()
         for side in ("row", "col"):
             text = text.replace(f'class="{side}_heading', f'scope="{side}" class="{side}_heading')
-        text = re.sub(r'<th class="blank[^"]*"\s*>&nbsp;</th>', "<td></td>", text)  # a head of nothing
+        text = re.sub(r'<th class="blank[^"]*"\s*>&nbsp;</th>', "<td></td>", text)  # an empty head
         return f'<div class="vitcnn-numbers" style="overflow-x:auto" tabindex="0">{text}</div>'
 
     def __repr__(self) -> str:

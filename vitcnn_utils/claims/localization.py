@@ -297,6 +297,7 @@ def first_token_catches_up(gap: xr.Dataset, untrained: xr.Dataset) -> Claim:
     def left(probes: xr.Dataset) -> float:
         return float(behind(probes).max() - 2 * behind(probes)[-1])
 
+    every = behind(whole(gap))
     return Claim(
         id="fig-11-first-token",
         figure="11",
@@ -310,8 +311,8 @@ def first_token_catches_up(gap: xr.Dataset, untrained: xr.Dataset) -> Claim:
                     "Half of the way is caught up.", unit="points", control=(untrained,)),
         ),
         caveat=f"The layer is the one with the largest difference, which favours the first part a little. {_DRAWS}",
-        note=f"largest at {gap['layer'].values[behind(gap).values.argmax()]}; in the last layer "
-        f"{float(behind(gap)[-1]):.1f} points",
+        note=f"largest at {every['layer'].values[every.values.argmax()]}; in the last layer "
+        f"{float(every[-1]):.1f} points",
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ _SHARED = (
     "The similarity of a block with itself in another model rises with all that both share: the images, the "
     "architecture, the start. Two trainings on all data do not reach 1 either: see the second seed, where there is one."
 )
-_NO_PARTS = "an untrained model has seen no part of the data, and there is one training on each"
+_NO_PARTS = "An untrained model has seen no part of the data, and there is one training on each."
 
 
 def series_claims(curves: xr.DataArray, key: str = "") -> list[Claim]:
@@ -155,10 +155,11 @@ def _more_data(
                     control=None if another is None else (probes[full], another)),
         ),
         control=ANOTHER,
-        uncontrolled="there is no second training on all data",
+        uncontrolled="There is no second training on all data.",
         caveat=_LABELS,
         note="at depth ½ and at the end: " + "; ".join(
-            f"{name} {_middle(p):.1f} and {at_depth(p, 1):.1f} %" for name, p in models.items() if p is not None),
+            f"{name} {at_depth(whole(p), 0.5):.1f} and {at_depth(whole(p), 1):.1f} %"
+            for name, p in models.items() if p is not None),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The static book: the pages of book/ and whatever has been executed, in _build/html/.
+"""The static book: the pages of book/ and all executed notebooks, in _build/html/.
 
 The new book takes the place of the old one in one step, and is built only if anything has changed.
 """

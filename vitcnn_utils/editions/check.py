@@ -1,6 +1,5 @@
 """What an edition needs, told in seconds: names, kinds of models, what fits what, what is still to be fetched."""
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,25 +55,24 @@ def check_edition(
 
 def _models(parameters: dict[str, Any], problems: list[str], report: Callable[[str], None]) -> "dict[str, Model]":
     """The models by parameter, untrained and without memory; reports each once, and adds what is wrong with others."""
-    shapes: dict[str, Any] = {}
-    found, total = {}, 0
+    found: dict[str, Model] = {}
+    shapes: dict[str, Model] = {}
+    sizes: dict[str, int] = {}
     for parameter, name in _named(parameters):
-        key = json.dumps(name)
-        if key not in shapes:
-            size = 0
-            try:
-                shapes[key] = model = _shape(name, parameters)
-                size = _bytes_to_fetch(name)
-            except VitcnnError as error:
-                problems.append(f"{parameter}: {error}")
+        key = title(name)
+        try:
             if key not in shapes:
-                continue
-            total += size
-            count = sum(weight.numel() for weight in model.module.parameters())
-            takes = f"{model.image_size[0]} x {model.image_size[1]} pixels" if model.grid else "any size"
-            report(f"{title(name)}: {_kind(model)}, {count / 1e6:.1f} M parameters, takes {takes}, {_to_fetch(size)}")
-        found[parameter] = shapes[key]
-    report(f"all models: {_to_fetch(total)}")
+                shapes[key] = _shape(name, parameters)
+                found[parameter] = model = shapes[key]  # to be held against others, even if its weights are nowhere
+                sizes[key] = _bytes_to_fetch(name)
+                count = sum(weight.numel() for weight in model.module.parameters())
+                takes = f"{model.image_size[0]} x {model.image_size[1]} pixels" if model.grid else "any size"
+                facts = f"{_kind(model)}, {count / 1e6:.1f} M parameters, takes {takes}"
+                report(f"{key}: {facts}, {_to_fetch(sizes[key])}")
+            found[parameter] = shapes[key]
+        except VitcnnError as error:
+            problems.append(f"{parameter}: {error}")
+    report(f"all models: {_to_fetch(sum(sizes.values()))}")
     return found
 
 
@@ -106,8 +104,7 @@ def _kind(model: "Model") -> str:
 
 def _bytes_to_fetch(name: Any) -> int:
     """Of a model's weights, what the hub's cache on this machine does not have; VitcnnError where the hub has none."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
     from vitcnn_utils.models.load import fetch_file, not_from_hub, repository_of
 
@@ -121,11 +118,8 @@ def _bytes_to_fetch(name: Any) -> int:
         return 0
     owner_and_name, _, revision = repository.partition("@")
     file: dict[str, Any] = {"filename": "model.safetensors", "revision": revision or None}
-    try:
-        hf_hub_download(owner_and_name, **file, local_files_only=True)
+    if isinstance(try_to_load_from_cache(owner_and_name, **file), str):
         return 0
-    except LocalEntryNotFoundError:
-        pass
     try:
         return get_hf_file_metadata(hf_hub_url(owner_and_name, **file), timeout=PATIENCE).size or 0
     except Exception as error:  # the hub's client raises errors of several libraries
@@ -162,19 +156,15 @@ def _size_of_data_set(name: str) -> int:
         )
     except Exception as error:  # the hub's client raises errors of several libraries
         raise VitcnnError(
-            f"{name} is not on this machine and not to be had from the hub ({hub.reason(error)})"
+            f"{name} is not on this machine and cannot be fetched from the hub ({hub.reason(error)})"
         ) from None
     return sum(file.size or 0 for file in info.siblings or [])
 
 
 def _to_fetch(size: int) -> str:
-    return (
-        f"{size / 1e9:.2f} GB to fetch"
-        if size >= 1e8
-        else f"{size / 1e6:.0f} MB to fetch"
-        if size
-        else "nothing to fetch"
-    )
+    if not size:
+        return "nothing to fetch"
+    return f"{size / 1e9:.2f} GB to fetch" if size >= 1e8 else f"{size / 1e6:.0f} MB to fetch"
 
 
 # --- what fits what -----------------------------------------------------------------------------------------

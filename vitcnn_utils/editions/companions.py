@@ -1,8 +1,8 @@
 """The models that stand side by side in a figure, and the images that all of them see.
 
-Beside an edition's ViT stand models that are hardly ever published: another start, less data, another read-out, no
-skips. Where an edition names none of its own, those of the zoo stand in. They are no twins of a ViT of other origin, so
-they are compared with a model of the zoo, on the zoo's images.
+Beside an edition's ViT stand models that are rarely published: another start, less data, another read-out, no skips.
+Where an edition names none of its own, those of the zoo stand in. They differ in more than one thing from a ViT of
+other origin, so they are compared with a model of the zoo, on the zoo's images.
 """
 
 import html
@@ -198,7 +198,7 @@ def another_start(name: Name, vit: Name, vit_seed_2: Name | None) -> Name | None
 
 
 def skipless_block(model: Model) -> int:
-    """The number of the one block that has no skip connections; VitcnnError where there is none such, or several."""
+    """The number of the one block that has no skip connections; VitcnnError where none has, or several have."""
     blocks = sorted({branch.block for branch in model.branches if not branch.has_skip})
     if len(blocks) != 1:
         has = f"blocks {blocks} without skip connections" if blocks else "all its skip connections"

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import signal
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from typing import Any
 from vitcnn_utils.editions import fingerprint
 from vitcnn_utils.errors import VitcnnError
 
-_ONE_AT_A_TIME = threading.Lock()  # a Dask worker may have several threads, a machine hardly memory for two notebooks
+_ONE_AT_A_TIME = threading.Lock()  # a Dask worker may have several threads, but memory for one notebook only
 _RETRIES = 2  # how often a notebook is tried again whose worker or kernel was lost
 _PATIENCE = "30s"  # for a scheduler, and for its first worker
 
@@ -54,7 +53,7 @@ class Outcome:
 
 
 def execute(task: Task) -> Outcome:
-    """Run a notebook in a kernel of this very Python; whatever stops it but an interrupt is told in the outcome."""
+    """Run a notebook in a kernel of this Python. The outcome tells what stopped it; only an interrupt is raised."""
     from nbclient.exceptions import DeadKernelError
 
     try:
@@ -124,7 +123,7 @@ _QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BAR
 
 @contextmanager
 def _kernels(folder: Path) -> Iterator[type]:
-    """Gives a class of kernels of this very Python that an interrupt or SIGTERM of this process kills; then it ends.
+    """Gives a class of kernels of this Python. An interrupt or SIGTERM kills them first, and then ends this process.
 
     To raise at once, amid what asyncio does, would leave kernels, tracebacks, or a process that waits forever.
     folder: for the file with the kernel's key, so that it is gone with the folder.
@@ -137,9 +136,8 @@ def _kernels(folder: Path) -> Iterator[type]:
     received: list[int] = []
 
     class Kernel(AsyncKernelManager):
-        # Whatever kernels the user has under the name 'python3'. What fails in a cell is in the notebook; in its log a
-        # kernel tells of interrupts, with a traceback, and warns that others could listen, though it talks to this
-        # machine alone.
+        # The user may have another kernel under the name 'python3'. The log would show interrupts with a traceback, and
+        # warn that others could listen, though the kernel talks to this machine alone; errors of cells are elsewhere.
         kernel_spec = KernelSpec(
             argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=CRITICAL"],
             language="python",
@@ -158,7 +156,7 @@ def _kernels(folder: Path) -> Iterator[type]:
         if not processes or len(received) > 1:
             _end(number)
 
-    # Only the main thread hears of signals, and whoever has chosen to ignore them shall.
+    # Only the main thread receives signals. A process that ignores them goes on doing so.
     hears = threading.current_thread() is threading.main_thread()
     old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if hears else {}
     old = {number: handler for number, handler in old.items() if handler not in (None, signal.SIG_IGN)}
@@ -216,19 +214,13 @@ def on_cluster(tasks: Sequence[Task], scheduler: str | None) -> Iterator[tuple[T
     with _client(scheduler) as client:
         from dask.distributed import as_completed  # once it is known to be there
 
-        options = {"retries": _RETRIES, "pure": False}
-        futures = {client.submit(_on_worker, task, key=_key(task), **options): task for task in tasks}
+        futures = {client.submit(_on_worker, task, retries=_RETRIES, pure=False): task for task in tasks}
         try:
             for future in as_completed(list(futures)):
                 error = future.exception()
                 yield futures[future], future.result() if error is None else Outcome("", _lost(error))
         finally:
             client.cancel(list(futures))
-
-
-def _key(task: Task) -> str:
-    """Dask's name for a task: readable, and never that of another run."""
-    return f"{task.edition}-{Path(task.name).stem}-{os.urandom(4).hex()}"
 
 
 def _on_worker(task: Task) -> Outcome:

@@ -171,7 +171,7 @@ _KINDS = {
 
 
 def _fits(value: Any, default: Any) -> bool:
-    """Whether a value can stand where the default is. None can: whatever cannot do without a value says so."""
+    """Whether a value can stand where the default is. None always can: the code that needs a value refuses it."""
     if value is None or type(default) not in _KINDS:
         return True
     if isinstance(default, int):

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +77,7 @@ class Model:
     """A timm module in eval mode, and what the measures ask of it.
 
     layers: every recorded activation, input to output; blocks: the block outputs among them.
-    branches, attentions: empty where the model has no residual stream or no attention.
+    branches: empty where the model has no residual stream.
     patch_size (pixels), grid (rows, columns), prefix_tokens: of a model that works on tokens;
     None, None and 0 for others.
     tokens: how tokens lie in the image, by how many there are.
@@ -95,7 +95,6 @@ class Model:
     num_classes: int
     layers: list[Layer] = field(default_factory=list)
     branches: list[Branch] = field(default_factory=list)
-    attentions: list[nn.Module] = field(default_factory=list)
     patch_size: int | None = None
     grid: tuple[int, int] | None = None
     prefix_tokens: int = 0
@@ -108,6 +107,11 @@ class Model:
     def blocks(self) -> list[Layer]:
         """The outputs of the transformer blocks or residual units, in order."""
         return [layer for layer in self.layers if layer.kind == "block"]
+
+    @property
+    def attentions(self) -> list[nn.Module]:
+        """The attention modules, in order; empty where the model has none."""
+        return [self.module.get_submodule(layer.name) for layer in self.layers if layer.kind == "attention"]
 
     @property
     def prefix_names(self) -> list[str]:
@@ -312,11 +316,9 @@ def describe(model: Model) -> None:
     model.tokens = _tokens(root)
     _describe_grid(model, blocks)
     model.branches = _branches(blocks, residual_units)
-    parts = _parts(model, root, blocks)
-    last = max(len(parts) - 1, 1)
-    stages = _stages(parts, blocks)
-    model.layers = [Layer(p.name, p.kind, p.block, i / last, p.tap, p.grid, stages[i]) for i, p in enumerate(parts)]
-    model.attentions = [p.module for p in parts if p.kind == "attention"]
+    layers = _layers(model, root, blocks)
+    last, stages = max(len(layers) - 1, 1), _stages(layers, blocks)
+    model.layers = [replace(layer, depth=i / last, stage=stages[i]) for i, layer in enumerate(layers)]
 
 
 def _blocks(root: Call, residual_units: Sequence[Unit]) -> list[Call]:
@@ -441,41 +443,33 @@ def _without(branch: Branch | None, like: Call, block: Call) -> Branch | None:
 # Layers
 
 
-class _Part(NamedTuple):
-    """A layer to be; `module` is what it is, which need not be where it is read."""
+def _layers(model: Model, root: Call, blocks: Sequence[Call]) -> list[Layer]:
+    """The layers in the order in which they run; outside the blocks of a model with tokens, only the final norm.
 
-    name: str
-    kind: str
-    block: int | None
-    tap: Tap
-    module: nn.Module
-    grid: tuple[int, int] | None
-
-
-def _parts(model: Model, root: Call, blocks: Sequence[Call]) -> list[_Part]:
-    """The layers in the order in which they run; outside the blocks of a model with tokens, only the final norm."""
-    found: list[_Part] = []
+    Their depth and stage follow from all of them together, and are not filled in here.
+    """
+    found: list[Layer] = []
     index = -1
     for call, kind in _recorded(root, lambda call: "block" if call in blocks else _kind(call)):
         after = index == len(blocks) - 1 and bool(blocks)
         if kind == "block":
             index += 1
             if index == 0:
-                found.append(_Part("stem", "stem", None, call.tap("input"), call.module, _grid(model, call.taken)))
+                found.append(Layer("stem", "stem", None, 0, call.tap("input"), _grid(model, call.taken)))
             found += _inside(model, call, index)
-            found.append(_Part(call.name, kind, index, call.tap("output"), call.module, _grid(model, call.given)))
+            found.append(Layer(call.name, kind, index, 0, call.tap("output"), _grid(model, call.given)))
         elif _has_layout(model, call.given) and (model.grid is None or (after and kind == "norm")):
             kind = "final norm" if after and kind == "norm" else kind
-            found.append(_Part(call.name, kind, None, call.tap("output"), call.module, _grid(model, call.given)))
+            found.append(Layer(call.name, kind, None, 0, call.tap("output"), _grid(model, call.given)))
     return found
 
 
-def _inside(model: Model, block: Call, index: int) -> list[_Part]:
+def _inside(model: Model, block: Call, index: int) -> list[Layer]:
     """The layers of a block. One that is laid out in another way, such as in windows, is read where it is added."""
     branches = {branch.name: branch for branch in model.branches if branch.block == index}
     shortcuts = {branch.shortcut.module for branch in branches.values() if branch.shortcut != branch.skip}
     grid = _grid(model, block.given)
-    found: list[_Part] = []
+    found: list[Layer] = []
 
     def kind_of(call: Call) -> str:
         if call.module in shortcuts:
@@ -485,11 +479,11 @@ def _inside(model: Model, block: Call, index: int) -> list[_Part]:
     for call, kind in _recorded(block, kind_of):
         hidden = _hidden(model, call) if kind == "mlp" else None
         if hidden is not None:
-            found.append(_Part(f"{call.name}.hidden", "mlp hidden", index, hidden, call.module, grid))
+            found.append(Layer(f"{call.name}.hidden", "mlp hidden", index, 0, hidden, grid))
         if _has_layout(model, call.given):
-            found.append(_Part(call.name, kind, index, call.tap("output"), call.module, grid))
+            found.append(Layer(call.name, kind, index, 0, call.tap("output"), grid))
         elif call.name in branches:
-            found.append(_Part(call.name, kind, index, branches[call.name].branch, call.module, grid))
+            found.append(Layer(call.name, kind, index, 0, branches[call.name].branch, grid))
     return found
 
 
@@ -510,12 +504,12 @@ def _has_layout(model: Model, value: Value | None) -> bool:
     return model.grid is None or value.shape[1:-1] == (model.prefix_tokens + model.grid[0] * model.grid[1],)
 
 
-def _stages(parts: Sequence[_Part], blocks: Sequence[Call]) -> list[int | None]:
+def _stages(layers: Sequence[Layer], blocks: Sequence[Call]) -> list[int | None]:
     """Of each layer, which resolution it has; None where all blocks work on the same tokens."""
     if _shared_tokens(blocks):
-        return [None] * len(parts)
-    resolutions = sorted({math.prod(part.grid) for part in parts if part.grid}, reverse=True)
-    return [resolutions.index(math.prod(part.grid)) if part.grid else None for part in parts]
+        return [None] * len(layers)
+    resolutions = sorted({math.prod(layer.grid) for layer in layers if layer.grid}, reverse=True)
+    return [resolutions.index(math.prod(layer.grid)) if layer.grid else None for layer in layers]
 
 
 def _grid(model: Model, value: Value | None) -> tuple[int, int] | None:

@@ -82,7 +82,7 @@ def _of_mapping(
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name, the best there is for 'auto'; VitcnnError if this machine has none such."""
+    """The device of that name, or the best of this machine for 'auto'; VitcnnError if this machine does not have it."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -133,7 +133,7 @@ def _load_timm(
     options: dict[str, Any] = {"pretrained": False}
     if path is not None:
         state = _read(path)
-        # The weights themselves, wherever timm would take them from and in whatever format it expects them there.
+        # These weights as they are, in the place of those that timm would fetch and convert.
         overlay: dict[str, Any] = {"state_dict": state, "source": "", "custom_load": False}
         classes = None if file is None else _classes(state, architecture)
         if classes is not None:
@@ -299,7 +299,7 @@ def repository_of(name: str) -> str | None:
 
 
 def fetch_file(name: str, repository: str | None, file: str) -> Path:
-    """A file of a model, from the hub's cache on this machine or the hub; VitcnnError if it is not to be had."""
+    """A file of a model, from the hub's cache on this machine or the hub; VitcnnError if neither has it."""
     if repository is None:
         otherwise = "give weights='untrained' or a safetensors file"
         raise VitcnnError(f"no weights are published for {name} on the hub: {otherwise}")
@@ -314,22 +314,16 @@ def not_from_hub(name: str, repository: str, file: str, error: Exception) -> Vit
     """What to raise where the hub's client raised `error` when it was asked for a file of a model."""
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HFValidationError, RepositoryNotFoundError
 
-    of_weights = file.endswith(".safetensors")
     if isinstance(error, HFValidationError):
         return VitcnnError(f"{repository!r} is not the name of a model on the hub: give hf-hub:OWNER/NAME")
     if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
         return VitcnnError(f"there is no public model {repository.partition('@')[0]} on the hub: check the name")
     if isinstance(error, EntryNotFoundError) and not isinstance(error, FileNotFoundError):
-        instead = "give the name of a timm model"
-        if of_weights:
-            instead = "make a safetensors file of its weights and give that as weights=, with its timm name"
+        instead = "give the name of a timm model, and its weights as a safetensors file (weights=)"
         return VitcnnError(f"{repository} has no {file}, and nothing else is loaded: {instead}")
-    # Without its configuration, a model of the hub cannot be had untrained either.
-    otherwise = "use a zoo model such as 'zoo/vit-cls', or a timm name with weights='untrained'"
-    if of_weights:
-        otherwise = "use a zoo model such as 'zoo/vit-cls', give a safetensors file, or weights='untrained'"
-    what = f"the weights of {name}" if of_weights else name
-    return VitcnnError(f"{what} could not be had from the hub ({repository}: {hub.reason(error)}): {otherwise}")
+    # Without its configuration, a model of the hub cannot be built, even untrained.
+    instead = "use a zoo model such as 'zoo/vit-cls', or a timm name with weights='untrained' or a safetensors file"
+    return VitcnnError(f"{name} could not be fetched from the hub ({repository}: {hub.reason(error)}): {instead}")
 
 
 _NAMES = "give one of timm.list_models(), 'hf-hub:OWNER/NAME', or a zoo model such as 'zoo/vit-cls'"

@@ -22,7 +22,7 @@ def train_all(data: Path, out: Path, runs: Path, device: str, jobs: int = 1) -> 
     if jobs < 1:
         raise VitcnnError(f"jobs={jobs}: give 1 or more")
     lowest_priority()
-    # As an interrupt, so that the trainings end with the queue.
+    # SIGTERM is treated as an interrupt, so that the trainings end with the queue.
     before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     waiting = [name for name, recipe in RECIPES.items() if not is_trained(name, recipe, out)]
     running: dict[str, subprocess.Popen[bytes]] = {}
@@ -47,7 +47,7 @@ def train_all(data: Path, out: Path, runs: Path, device: str, jobs: int = 1) -> 
 
 
 def lowest_priority() -> None:
-    """Let all other processes of this machine go first, from here on and in whatever is started."""
+    """Give this process, and all that it starts from now on, the lowest priority of this machine."""
     if hasattr(os, "nice"):
         os.nice(19)
     autogroup = Path("/proc/self/autogroup")  # Linux weighs sessions against one another before processes

@@ -35,13 +35,11 @@ from vitcnn_utils.provenance import commit
 from vitcnn_utils.zoo.architectures import CLASSES, IMAGE_SIZE, MEAN, STD, build
 from vitcnn_utils.zoo.recipes import Recipe
 
-RUNS = Path("runs/zoo")
-"""Where trainings that have not ended are kept, below the current folder."""
 WATCHED = 2500
 """How many held-out images the log's accuracy is of; all 5,000 would make a pass several per cent longer."""
 
 
-def train(name: str, recipe: Recipe, data: Path, out: Path, runs: Path = RUNS, device: str = "cpu") -> Path:
+def train(name: str, recipe: Recipe, data: Path, out: Path, runs: Path, device: str = "cpu") -> Path:
     """Train one zoo model, then replace its weights, card and log in `out` together.
 
     After every epoch it leaves a checkpoint and the log in `runs`, in files that also name the recipe; called again,
@@ -349,7 +347,7 @@ def find_cifar10() -> Path:
         return path.parent
     except Exception as error:  # the hub's client raises errors of several libraries, httpx and requests among them
         raise VitcnnError(
-            f"no CIFAR-10: not in {', '.join(map(str, folders))}, and the hub's uoft-cs/cifar10 could not be had "
+            f"no CIFAR-10: not in {', '.join(map(str, folders))}, and the hub's uoft-cs/cifar10 could not be fetched "
             f"({hub.reason(error)}): give the folder of its train-*.parquet and test-*.parquet with --data"
         ) from error
 
