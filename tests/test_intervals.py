@@ -9,8 +9,8 @@ from textbook import noise_images
 
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.measures.attention import head_distances
-from vitcnn_utils.measures.cka import Hsic, centred_gram, cka, hsic, labelled_cka, layer_similarity
-from vitcnn_utils.measures.intervals import AT_ONCE, bootstrap, draws_and_images, jackknife, left_out
+from vitcnn_utils.measures.cka import Hsic, centred_gram, cka, labelled_cka, layer_similarity
+from vitcnn_utils.measures.intervals import draws_and_images, jackknife, left_out
 from vitcnn_utils.measures.receptive_field import effective_receptive_fields
 from vitcnn_utils.measures.residual import skip_ratios
 
@@ -27,73 +27,55 @@ def same(values):
     return values
 
 
-# Over images
+# Over groups of images
 
 
-@pytest.mark.parametrize(("N", "draw"), [(12, "normal"), (32, "normal"), (300, "normal"), (300, "exponential")])
-def test_the_bootstrap_of_a_mean_covers_it(N, draw):
-    """Few values of a skewed distribution are left out: their mean is not normal, and no percentiles cover it."""
-    values = getattr(np.random.default_rng(N), draw)(size=(N, RUNS, 3))
-    true = {"normal": 0, "exponential": 1}[draw]
-    found = bootstrap(lambda mean: mean.mean("head"), xr.DataArray(values, dims=("sample", "run", "head")))
+STATISTICS = {
+    "mean": (lambda mean: mean.mean("head"), [1, 2, 3], 2),
+    "ratio": (lambda mean: mean.max("head") / mean.min("head"), [1, 2, 3], 3),  # as of two receptive fields
+    "nearest": (lambda mean: mean.min("head"), [1, 1, 3], 1),  # two heads are alike
+    "median": (lambda mean: mean.median("head"), [1, 2, 3], 2),
+}
+
+
+@pytest.mark.parametrize("N", [21, 32, 110])  # groups of 1 or 2, and of 5 or 6 images
+@pytest.mark.parametrize("name", STATISTICS)
+def test_the_jackknife_over_groups_covers_statistics_of_claims(name, N):
+    statistic, means, true = STATISTICS[name]
+    values = np.random.default_rng(N).normal(means, 0.5, (N, RUNS, 3))
+    found = jackknife(statistic, left_out(xr.DataArray(values, dims=("sample", "run", "head"))))
     assert 93 <= covered(found, true) <= 97
 
 
-def test_the_bootstrap_of_a_ratio_of_means_covers_it():
-    """As claims have it: a nonlinear statistic of several means over the same images."""
-    rng = np.random.default_rng(3)
-    of_image, of_head = rng.normal(size=(100, RUNS, 1)), rng.normal(size=(100, RUNS, 3))
-    values = xr.DataArray([1, 3, 2] + 0.3 * of_image + 0.5 * of_head, dims=("sample", "run", "head"))
-    found = bootstrap(lambda mean: mean.max("head") / mean.min("head"), values)
-    assert 93 <= covered(found, 3) <= 97
+def test_the_jackknife_covers_the_mean_of_skewed_values():
+    values = np.random.default_rng(0).exponential(size=(110, RUNS))
+    assert 93 <= covered(jackknife(same, left_out(xr.DataArray(values, dims=("sample", "run")))), 1) <= 97
 
 
-def test_the_bootstrap_is_scipys_but_for_the_widening():
-    values = np.random.default_rng(0).normal(size=200)
-    ours = bootstrap(same, xr.DataArray(values, dims="sample"), resamples=20_000)
-    scipys = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=1).confidence_interval
-    assert ours.values == pytest.approx([scipys.low, scipys.high], abs=0.01)
-
-
-def test_every_resample_counts_whatever_fits_at_once(monkeypatch):
-    by_image = xr.DataArray(np.random.default_rng(0).normal(size=(20, 4, 5)), dims=("sample", "y", "x"))
-    whole = bootstrap(same, by_image, seed=2)
-    monkeypatch.setattr("vitcnn_utils.measures.intervals.AT_ONCE", AT_ONCE // (1 << 19))
-    xr.testing.assert_allclose(bootstrap(same, by_image, seed=2), whole)
+@pytest.mark.parametrize("N", [12, 100])
+def test_the_jackknife_of_a_mean_is_scipys_t_interval(N):
+    values = np.random.default_rng(0).normal(size=N)
+    found = jackknife(same, left_out(xr.DataArray(values, dims="sample"), groups=N))
+    assert found.values == pytest.approx(stats.t.interval(0.95, N - 1, values.mean(), stats.sem(values)))
 
 
 def test_images_that_are_all_alike_leave_nothing_open():
-    found = bootstrap(same, xr.DataArray(np.full((5, 2), 3.0), {"head": [4, 7]}, ("sample", "head")))
+    found = jackknife(same, left_out(xr.DataArray(np.full((5, 2), 3.0), {"head": [4, 7]}, ("sample", "head"))))
     assert found.values == pytest.approx(np.full((2, 2), 3))
     assert found.bound.values.tolist() == ["low", "high"] and found["head"].values.tolist() == [4, 7]
 
 
 def test_what_is_not_known_stays_unknown():
     by_image = xr.DataArray([[1.0, np.nan], [2, 3], [3, 4]], dims=("sample", "head"))
-    found = bootstrap(same, by_image)
-    assert np.isnan(found.values).tolist() == [[False, True], [False, True]]
-
-
-def test_one_image_has_no_interval():
-    with pytest.raises(VitcnnError, match="two images or more"):
-        bootstrap(same, xr.DataArray([[1.0]], dims=("sample", "head")))
+    assert np.isnan(jackknife(same, left_out(by_image)).values).tolist() == [[False, True], [False, True]]
 
 
 def test_the_interval_of_distances_holds_their_mean(vit):
     heads = head_distances(vit, noise_images(20))
-    low, high = bootstrap(same, heads.distance_by_image)
-    np.testing.assert_allclose(heads.distance_by_image.mean("sample"), heads.distance, rtol=1e-6)
-    assert (low < heads.distance).all() and (heads.distance < high).all()
-
-
-# Over groups of images
-
-
-def test_the_jackknife_over_groups_covers_a_ratio_of_means():
-    rng = np.random.default_rng(4)
-    values = xr.DataArray(rng.normal([1, 3, 2], 1, (110, RUNS, 3)), dims=("sample", "run", "head"))
-    found = jackknife(lambda mean: mean.max("head") / mean.min("head"), left_out(values))
-    assert 93 <= covered(found, 3) <= 97
+    for name in ("distance", "distance_renormalized"):
+        np.testing.assert_allclose(heads[f"{name}_by_image"].mean("sample"), heads[name], rtol=1e-6)
+        low, high = jackknife(lambda h, name=name: h[name], left_out(heads))
+        assert (low < heads[name]).all() and (heads[name] < high).all()
 
 
 def test_means_without_each_group_of_images(vit):
@@ -152,29 +134,43 @@ def test_the_interval_over_draws_alone_is_students_t():
 # Over minibatches
 
 
-def test_the_jackknife_of_cka_covers_the_true_one():
+def grams(features):
+    """Of many runs at once, (run, n, p): U-centred Gram matrices, (run, n, n), as `centred_gram` makes them for one."""
+    K = features @ features.swapaxes(1, 2)
+    n = K.shape[1]
+    diagonal = np.eye(n, dtype=bool)
+    K[:, diagonal] = 0
+    rows = K.sum(2, keepdims=True) / (n - 2)
+    K += -rows - rows.swapaxes(1, 2) + rows.sum((1, 2), keepdims=True) / (n - 1)
+    K[:, diagonal] = 0
+    return K / np.sqrt(n * (n - 3))
+
+
+def test_grams_of_many_runs_are_those_of_one():
+    x = np.random.default_rng(0).normal(size=(2, 12, 3))
+    row, column = np.tril_indices(12, -1)
+    one = centred_gram(torch.from_numpy(x[1])).numpy()
+    np.testing.assert_allclose(2**0.5 * grams(x)[1][row, column], one)
+
+
+def test_the_jackknife_of_cka_covers_the_true_one_and_a_difference_of_two():
     batches, size = 5, 20
     rng = np.random.default_rng(0)
     scale = np.array([1, 1.3, 1.6, 2])
-    # y = x + e, with known covariances: HSIC of (x, y), (x, x), (y, y) go as their squared norms.
-    true = (scale**4).sum() / np.sqrt((scale**4).sum() * ((scale**2 + 1) ** 2).sum())
-    parts = []
+    # y = x + e and z = x + 2 e, with known covariances: HSIC of (x, y), (x, x), … go as their squared norms.
+    true = [(scale**4).sum() / np.sqrt((scale**4).sum() * ((scale**2 + noise) ** 2).sum()) for noise in (1, 4)]
+    parts = {"y": [], "z": []}
     for _ in range(batches):
         x = scale * rng.normal(size=(RUNS, size, 4))
-        y = x + rng.normal(size=x.shape)
-        parts.append(hsic(*(torch.stack([centred_gram(torch.from_numpy(one)) for one in v]) for v in (x, y))))
-    found = jackknife(same, labelled_cka(parts, ("x", "y"), left_out=True))
-    same_run = xr.DataArray(np.arange(RUNS), dims="run")
-    assert 93 <= covered(found.isel(x=same_run, y=same_run), true) <= 97
-
-
-def test_the_jackknife_of_a_mean_is_students_t():
-    rng = np.random.default_rng(0)
-    batches = rng.normal(size=6)
-    without = [np.delete(batches, i).mean() for i in range(6)]
-    values = xr.DataArray([batches.mean(), *without], {"left_out": np.arange(-1, 6)}, "left_out")
-    expected = stats.t.interval(0.95, 5, batches.mean(), stats.sem(batches))
-    assert jackknife(same, values).values == pytest.approx(expected)
+        noise = rng.normal(size=x.shape)
+        K, *others = map(grams, (x, x + noise, x + 2 * noise))
+        for found, L in zip(parts.values(), others, strict=True):
+            found.append(Hsic(np.diag((K * L).sum((1, 2))), (K * K).sum((1, 2)), (L * L).sum((1, 2))))
+    run = xr.DataArray(np.arange(RUNS), dims="run")
+    with_y, with_z = (labelled_cka(found, ("x", "other"), left_out=True).isel(x=run, other=run)
+                      for found in parts.values())  # fmt: skip
+    assert 93 <= covered(jackknife(same, with_y), true[0]) <= 97
+    assert 93 <= covered(jackknife(lambda a, b: a - b, with_y, with_z), true[0] - true[1]) <= 97
 
 
 def test_maps_without_each_minibatch(vit, resnet):

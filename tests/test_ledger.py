@@ -85,6 +85,7 @@ YES, NO, OPEN, NOTHING = part(0.9), part(0.1), part(0.6, (0.4, 0.8)), part(NAN)
         (claim(NO, OPEN), FAILS, ""),
         (claim(NO, NOTHING), FAILS, ""),
         (claim(YES, OPEN), CLOSE, "in 4 of 5 cases, what lies 0.29 above the threshold (a number)"),
+        (claim(YES, replace(OPEN, estimate=Estimate(0.6, (NAN, NAN), "9 images"))), CLOSE, "without some of 9 images"),
         (claim(YES, NO, together="agree"), CLOSE, "do not agree"),
         (claim(YES, NOTHING), CANNOT, "nothing to count"),
         (claim(YES, missing="no twin"), CANNOT, "no twin"),
@@ -229,6 +230,7 @@ def test_a_number_without_interval_or_control_says_so() -> None:
 def test_a_control_has_its_own_name_in_the_verdict() -> None:
     asked = claim(replace(YES, control=Estimate(0.7)), control="another start")
     assert repr(table([asked])).startswith("[holds, another start too] The <paper> says.")
+    assert asked.reason == "the control (another start) meets the rule as well"
 
 
 def test_a_notebook_carries_the_claims_as_data() -> None:

@@ -229,7 +229,7 @@ def test_a_sample_repeats_with_its_seed(vit, noise):
 def test_layers_that_are_not_there(vit, noise):
     with pytest.raises(VitcnnError, match=r"no layer 'blocks\.0\.atn'; did you mean blocks\.0\.attn"):
         effective_receptive_fields(vit, noise, ["blocks.0.atn"])
-    with pytest.raises(VitcnnError, match="'stem' is no branch"):
+    with pytest.raises(VitcnnError, match="'stem' is not a branch"):
         effective_receptive_fields(vit, noise, ["stem"], before_addition=True)
     with pytest.raises(VitcnnError, match="has no residual stream"):
         effective_receptive_fields(convolutions((3, 4, 3, 1)), noise)

@@ -280,6 +280,7 @@ def test_a_jump_is_found_where_it_is() -> None:
     assert share == pytest.approx(1)
     assert middle == pytest.approx(0.5, abs=0.1)
     assert np.isnan(largest_growth(sizes([3, 3, 3]))).all()
+    assert np.isnan(largest_growth(sizes([3, 2.5, 3.01]))).all()  # as good as nothing
 
 
 def test_early_is_the_lowest_third() -> None:

@@ -120,7 +120,7 @@ def estimate(statistic: Callable[..., float], *arrays: xr.DataArray | xr.Dataset
         low, high = (float(bound) for bound in jackknife(statistic, *parted).values)
     else:
         return Estimate(value, over="not measured without some of the same images")
-    if low == high:  # a staircase, as the depth of the most similar layer, may not change at all
+    if math.isclose(low, high, rel_tol=1e-9, abs_tol=1e-12):  # a staircase, as the depth of the most similar layer
         return Estimate(value, over=f"{over}: the same without any of them")
     return Estimate(value, (low, high), over)
 
@@ -208,6 +208,8 @@ class Part:
     @property
     def power(self) -> str:
         """The same in words."""
+        if not math.isfinite(self.resolution):
+            return f"it is not defined without some of {self.estimate.over} ({self.statistic})"
         return (
             f"{self.estimate.over or 'this sample'} would show, in 4 of 5 cases, what lies "
             f"{self.words(self.resolution)} {self.side} the threshold ({self.statistic})"
@@ -255,7 +257,8 @@ class Claim:
         if self.verdict == CANNOT:
             return self.missing or NOTHING
         if self.verdict == HOLDS_TOO:
-            return f"the control ({self.control}) meets the rule as well: training is not why"
+            why = ": training is not why" if UNTRAINED in self.control else ""
+            return f"the control ({self.control}) meets the rule as well{why}"
         if self.verdict != CLOSE:
             return ""
         if self._turned(self.parts):

@@ -12,9 +12,9 @@ import xarray as xr
 
 from vitcnn_utils.claims.ledger import (
     CANNOT,
-    CLOSE,
     FAILS,
     HOLDS,
+    UNDECIDED,
     Arrays,
     Claim,
     Controls,
@@ -299,18 +299,20 @@ def subset_words(claims: Sequence[Claim]) -> str:
     """What these models show in Fig 5, from `subset_claims`, in sentences."""
     said = []
     for claim in claims:
-        if claim.verdict == CANNOT:
-            said.append(f"With {claim.of} the figure cannot be asked: {claim.reason}.")
-            continue
         _, fall, left = claim.parts
+        if not np.isfinite(fall.estimate.value):
+            continue
         falls = direction(fall.estimate, "falls", "rises", "does not clearly change")
         about = {HOLDS: "so the fall is about places", FAILS: "so the fall is not about places",
-                 CLOSE: "which does not tell whether it is about places"}  # fmt: skip
-        averaged = "" if claim.verdict_of(left) == CANNOT else (
-            f"; with tokens averaged {shown(left)} of it are left, {about.get(left.says(left.estimate), about[CLOSE])}"
+                 UNDECIDED: "which does not tell whether it is about places"}  # fmt: skip
+        averaged = "" if not np.isfinite(left.estimate.value) else (
+            f"; with tokens averaged {shown(left)} of it are left, {about[left.says(left.estimate)]}"
         )  # fmt: skip
         said.append(f"From the most local to the most global of the {claim.of}, CKA with the CNN {falls}, by "
                     f"{fall.words(abs(fall.estimate.value))}{averaged}{effect_of_training(fall)}.")  # fmt: skip
+    missing = [f"the {claim.of}" for claim in claims if claim.missing]
+    if missing:
+        said.append(f"Yet {' and '.join(missing)} differ too little in distance to be called local and global.")
     return " ".join(said)
 
 

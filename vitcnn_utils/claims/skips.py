@@ -178,7 +178,8 @@ def split_claim(intact: Map, changed: Mapping[int, Map], untrained: Map, untrain
         paper="Trained without the skips of one block, a ViT falls into two parts that are hardly alike.",
         parts=tuple(map(part, changed)),
         caveat="The fall is the mean CKA of block outputs on one side of the block, minus the mean CKA across it. A "
-        "block without skips changes its input whatever it has learned: compare the untrained models.",
+        "block without skips changes its input whatever it has learned: compare the untrained models. One training "
+        "each.",
         note="; ".join(numbers),
     )
 

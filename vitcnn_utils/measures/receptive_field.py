@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vitcnn_utils.images import Images
 
 DRAWN = 32
-"""Channels are drawn for so many images at a time, layer by layer."""
+"""For how many images at a time the channels of a layer are drawn."""
 
 
 def effective_receptive_fields(
@@ -32,27 +32,25 @@ def effective_receptive_fields(
     seed: int = 0,
     by_image: bool = False,
 ) -> xr.DataArray:
-    """How strongly the centre of each layer depends on each pixel: (layer, y, x), Figs 6 and C.1 to C.3.
+    """How strongly the centre of each layer depends on each pixel: (layer, y, x), Figs 6 and C.1 to C.4.
 
-    The mean over images, channels c and colours of |d z[c, centre] / d pixel|, pixels on a scale of 0 to 1: absolute
-    values are taken channel by channel, before any mean, as a sum over channels would let them cancel (it is zero at a
-    layer norm). Silent points of the paper, chosen here: the centre of a map with an even number of rows or columns is
-    the place with index n // 2; colours are averaged; nothing is scaled or smoothed.
+    A field is the mean over images, channels c and colours of |d z[c, centre] / d pixel|, with pixels from 0 to 1. The
+    absolute value comes before any mean, since gradients of different channels would cancel (at a layer norm their sum
+    is zero). The paper does not state the following; these choices are ours: in a map with an even number of rows or
+    columns, the centre is the place with index n // 2; colours are averaged; nothing is scaled or smoothed.
 
-    layers: names from `model.branches`, for z after the residual addition, 'stem', or other names from `model.layers`.
-    None: 'stem' and every branch.
-    before_addition: z is what the branch adds, without the shortcut (C.4); there is no 'stem' then.
-    channels: for each image, at most so many channels, drawn with `seed` anew for each: an unbiased estimate of the
-    same mean at a fraction of the cost, which is one backward pass a channel. None: all, which is exact.
-    attrs['channels'] says what was done.
+    layers: names from `model.branches`, where z is the sum after the residual addition; 'stem'; or other names from
+    `model.layers`. None: 'stem' and every branch.
+    before_addition: z is what the branch adds, without the shortcut (C.4). There is no 'stem' then.
+    channels: measure so many channels of each image, drawn with `seed` for each image. This is an unbiased estimate of
+    the same mean; the cost is one backward pass a channel. None: all channels.
 
-    Coordinates over layer: kind, depth, block (-1 outside blocks), n_channels, and centre_y, centre_x, where in the
-    image the place lies, in pixels from the corner: where the convolutions and poolings up to there are centred (for
-    tokens, the middle of the patch; in a ResNet, whose kernels are odd, index * stride + 0.5). A map that was made
-    smaller in another way, such as by merging patches, counts as one of square cells.
+    Coordinates over layer: kind, depth, block (-1 outside blocks), n_channels; centre_y and centre_x, the place's
+    position in the image, in pixels from the corner. For tokens that is the middle of the patch; in a CNN, where the
+    convolutions and poolings before it are centred. Where a map was made smaller in another way, such as by merging
+    patches, its cells count as squares. attrs['channels'] says which channels were measured.
 
-    by_image: give the field of each image, (sample, layer, y, x), float32, whose mean is the field, for
-    `intervals.left_out`.
+    by_image: give the field of each image, (sample, layer, y, x), float32, for `intervals.left_out`.
     batch_size: images at once; None for as many as fit in memory.
     Raises VitcnnError, with the layer's name, for NaN or Inf in it or in its gradient.
     """
@@ -66,7 +64,7 @@ def effective_receptive_fields(
         def fields(part: slice, drawn: list[np.ndarray] = drawn) -> Tensor:
             return _fields(model, prepared(model, images, part), places, [of_layer[part] for of_layer in drawn])
 
-        # One channel takes as much memory as all, one after the other.
+        # Channels are measured one after the other, so one channel takes as much memory as all.
         pace = Pace.of(batch_size, model, lambda: fields(slice(1), [of_layer[:, :1] for of_layer in drawn]))
         parts = pace.over(len(images), fields, title=model.name)
         if by_image:
@@ -96,9 +94,9 @@ Place = tuple[str, str, int, float, Tap]
 
 
 def places_of(model: Model, names: Sequence[str] | None, before_addition: bool) -> list[Place]:
-    """Name, kind, block (-1 outside), depth and tap of each layer that `effective_receptive_fields` measures.
+    """Name, kind, block (-1 outside blocks), depth and tap of each layer that `effective_receptive_fields` measures.
 
-    names, before_addition: as there. VitcnnError for a name that the model does not have, or not a branch of that name.
+    names, before_addition: as there. Raises VitcnnError for an unknown name, or one that is not of a branch.
     """
     branches = {branch.name: branch for branch in model.branches}
     if names is None:
@@ -111,7 +109,7 @@ def places_of(model: Model, names: Sequence[str] | None, before_addition: bool) 
             tap = branch.branch if before_addition else branch.sum
             places.append((name, branch.kind, branch.block, _depth(model, branch), tap))
         elif before_addition:
-            raise VitcnnError(f"{name!r} is no branch of {model.name}, so there is no addition: {', '.join(branches)}")
+            raise VitcnnError(f"{name!r} is not a branch of {model.name}; there are: {', '.join(branches)}")
         else:
             layer = model.layer(name)
             places.append((name, layer.kind, -1 if layer.block is None else layer.block, layer.depth, layer.tap))
@@ -124,7 +122,7 @@ def _coords(places: list[Place]) -> dict[str, list]:
 
 
 def _depth(model: Model, branch: Branch) -> float:
-    """That of the layer a branch's sum comes right after, or is."""
+    """Depth of the sum of a branch: that of the layer with the branch's name; for the last branch, of the block."""
     of_block = [layer for layer in model.layers if layer.block == branch.block]
     is_last = branch is [b for b in model.branches if b.block == branch.block][-1]
     return next((x.depth for x in of_block if x.name == branch.name and not is_last), of_block[-1].depth)
@@ -132,7 +130,7 @@ def _depth(model: Model, branch: Branch) -> float:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """While open, no parameter asks for gradients: a backward pass to the input then costs about half."""
+    """While open, no parameter asks for gradients, which halves the cost of a backward pass to the input."""
     before = [(p, p.requires_grad) for p in module.parameters()]
     try:
         for p, _ in before:
@@ -144,7 +142,7 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 
 def _facts(model: Model, images: "Images", places: list[Place]) -> list[tuple[int, float, float]]:
-    """Of each place: the number of channels, and where in the image its centre lies, from one image."""
+    """Of each place, from one image: the number of channels, and the row and column of its centre in pixels."""
 
     def read(x: Tensor) -> list[Tensor]:
         with torch.no_grad(), model.reading([tap for *_, tap in places]) as values:
@@ -157,7 +155,10 @@ def _facts(model: Model, images: "Images", places: list[Place]) -> list[tuple[in
 
 
 def _draw(sizes: Sequence[int], count: int, channels: int | None, seed: int) -> list[np.ndarray]:
-    """Of each layer, the channels to be measured of each image: (count, K). sizes: how many channels a layer has."""
+    """The channels that are measured of each of `count` images, (count, K), for each layer.
+
+    sizes: how many channels a layer has.
+    """
     rng = np.random.default_rng(seed)
     every = [np.broadcast_to(np.arange(C, dtype=np.int32), (count, C)) for C in sizes]
     parts: list[list[np.ndarray]] = [[] for _ in sizes]
@@ -188,7 +189,7 @@ def _fields(model: Model, x: Tensor, places: list[Place], drawn: list[np.ndarray
 def _absolute_gradients(centre: Tensor, x: Tensor, drawn: Tensor) -> Tensor:
     """|d centre[b, c] / d x[b]|, averaged over channels c of each image: (B, 3, H, W).
 
-    centre: (B, C), each row a function of one image of x (B, 3, H, W) only: one backward pass does B images at once.
+    centre: (B, C); each row depends on one image of x (B, 3, H, W) only, so one backward pass does B images at once.
     drawn: (B, K), the channels c of each image.
     """
     total = torch.zeros_like(x)
@@ -206,8 +207,9 @@ def _centre(tap: Tap, grid: Tensor, image: tuple[int, int]) -> tuple[float, floa
 
 
 def _middle(layout: Layout, side: int, places: int) -> float:
+    """The same along one side of the image, which has so many places."""
     offset, step = layout.offset, layout.step
-    if not 2 / 3 < side / places / step < 3 / 2:  # not convolutions alone have made the map smaller
+    if not 2 / 3 < side / places / step < 3 / 2:  # something besides convolutions made the map smaller
         offset, step = side / places / 2, side / places
     return offset + places // 2 * step
 
@@ -224,11 +226,11 @@ def summarize(fields: xr.DataArray, side: float) -> xr.Dataset:
 
     side: of the square around the centre, pixels; the patch size of the transformer, for all models of a comparison.
     radius_50, radius_90: of the discs around the centre that hold 50 and 90 % of the field, pixels.
-    centre_mass: share of the field in the square; of a square that lies half outside the image, its half.
-    centre_ratio: centre_mass by the square's share of the image; 1 if the field is uniform.
-    participation: (sum m)^2 / sum m^2 over all pixels, as a share of their number: 1 for a uniform field, 1 / (H W) for
-    a single pixel.
-    A field that is zero everywhere gives NaN.
+    centre_mass: share of the field in the square, as far as the square lies in the image.
+    centre_ratio: centre_mass divided by the square's share of the image; 1 for a uniform field.
+    participation: (sum m)^2 / sum m^2 over all pixels, divided by their number: 1 for a uniform field, 1 / (H W) for a
+    single pixel.
+    All are NaN for a field that is zero everywhere.
     """
     mass = (fields / fields.sum(("y", "x"))).where(fields.sum(("y", "x")) > 0)
     inside = _overlap(fields.y, fields.centre_y, side) * _overlap(fields.x, fields.centre_x, side)
@@ -251,8 +253,8 @@ def summarize(fields: xr.DataArray, side: float) -> xr.Dataset:
 
 
 def _overlap(middle: xr.DataArray, centre: xr.DataArray, side: float) -> xr.DataArray:
-    """Share of each pixel of a row (or column), given by its middle, that lies within side / 2 of the centre."""
-    # (1 + side) / 2 apart they do not touch; closer, they share what is missing to that, up to the smaller of the two.
+    """Share of each pixel of a row or column that lies within side / 2 of the centre; middle: that of each pixel."""
+    # A pixel and the square touch at a distance of (1 + side) / 2; nearer, they overlap by the rest.
     return ((1 + side) / 2 - abs(middle - centre)).clip(0, min(1, side))
 
 
@@ -297,14 +299,15 @@ def early_radius(sizes: xr.Dataset, name: str) -> float:
 
 
 def largest_growth(sizes: xr.Dataset, window: float = 0.25) -> tuple[float, float]:
-    """The largest share of a model's growth that falls in `window` of its depth, and the middle of that window.
+    """The largest share of a model's growth that lies in `window` of its depth, and the middle of that window.
 
     Growth is that of radius_50 from the first layer to its largest, by linear interpolation over depth, so that the
-    number of layers does not matter. NaN for a model that does not grow, or has fewer than two layers.
+    number of layers does not matter. NaN for a model that has fewer than two layers, or grows by less than a tenth of a
+    pixel: rings of pixels around the centre lie about so far apart.
     """
     depth, radius = sizes["depth"].values, sizes["radius_50"].values
     growth = radius.max() - radius[0] if len(radius) > 1 else 0.0
-    if not growth > 0:
+    if not growth >= 0.1:
         return float("nan"), float("nan")
     starts = np.linspace(depth[0], depth[-1] - window, 101)
     shares = (np.interp(starts + window, depth, radius) - np.interp(starts, depth, radius)) / growth

@@ -1,4 +1,4 @@
-"""What skip connections carry: norm ratios (paper, section 6; Figs 7, E.1, E.2), and models without one (Fig 8)."""
+"""What skip connections carry (paper, section 6; Figs 7, E.1, E.2), and models run without one (beside Fig 8)."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,21 +21,20 @@ if TYPE_CHECKING:
 def skip_ratios(model: Model, images: "Images", batch_size: int | None = None) -> xr.Dataset:
     """How much of each token comes through the skip, and how much from the branch: over (block, branch, token).
 
-    With z what the skip adds (the residual stream before the norm; where a CNN changes shape, its projection), f(z)
-    what the branch adds (after layer scale), and norms over channels:
-    ratio: mean over images of |z| / |f(z)| (Figs 7 and E.1); median: their median.
+    z is what the skip adds: the residual stream before the norm or, where a CNN changes shape, its projection. f(z) is
+    what the branch adds, after layer scale. Norms are over channels.
+    ratio, median: mean and median over images of |z| / |f(z)| (Figs 7 and E.1).
     ratio_of_means: mean |z| / mean |f(z)|. The paper does not say which of the three it shows.
-    cosine_branch, cosine_sum: mean cosine of z with f(z), and with z + f(z), before any ReLU (E.2; the paper's caption
-    and axis differ).
+    cosine_branch, cosine_sum: mean cosine of z with f(z), and with z + f(z), before any ReLU (E.2: the paper's caption
+    names one, its axis the other).
+    ratio_by_image: |z| / |f(z)| of each image, (sample, block, branch, token), float32, for `intervals`; 1.9 GB for
+    50,000 images and ViT-L/16.
 
-    branch is 'attention' or 'mlp', or, in a CNN, 'residual'; see `models.Branch`. Coordinate part (token): 'CLS' and
-    the like (see `Model.prefix_names`) or 'spatial'. The places of a CNN's map differ in number from stage to stage,
-    and so do the tokens of a Swin: they are averaged, image by image, into one spatial token. A branch that gives
-    exactly 0, as in a ResNet that starts training, has ratio infinity and no cosine_branch (NaN); one without a skip is
-    NaN in all. Coordinate projected (block): z is a projection. Attribute grid: rows and columns of the spatial tokens.
-
-    ratio_by_image: |z| / |f(z)| of each image, (sample, block, branch, token), float32, for the median and for
-    `intervals`: 1.9 GB for 50,000 images and ViT-L/16.
+    branch: 'attention' and 'mlp', or 'residual' in a CNN; see `models.Branch`. part (token): 'spatial', or the name of
+    a prefix token, such as 'CLS'. projected (block): whether z is a projection. The stages of a CNN or a Swin have
+    different numbers of places: these are averaged, image by image, into one spatial token. A branch that gives exactly
+    0, as in a ResNet before training, has ratio infinity and cosine_branch NaN; a branch without a skip is NaN in all.
+    attrs['grid']: rows and columns of the spatial tokens.
 
     batch_size: images at once; None for as many as fit in memory.
     Raises VitcnnError, with the branch's name, for NaN or Inf.
@@ -60,7 +59,7 @@ def skip_ratios(model: Model, images: "Images", batch_size: int | None = None) -
     with np.errstate(divide="ignore", invalid="ignore"):  # a branch of 0
         ratio_of_means = z_norm / f_norm
     ratios = np.concatenate(by_image)  # (N, branches, T)
-    by_image.clear()  # they are large
+    by_image.clear()  # frees much memory
     # Branch by branch, as a median makes several copies.
     median = np.stack([np.median(ratios[:, i].astype(np.float64), axis=0) for i in range(len(branches))])
     return _by_block(model, branches, {
@@ -80,12 +79,12 @@ def _compare(z: Tensor, f: Tensor, by_token: bool, name: str) -> Tensor:
         raise not_finite(f"the skip or the branch of {name}")
     cosines = (z * f).sum(-1) / (z_norm * f_norm), (z * s).sum(-1) / (z_norm * s_norm)
     values = torch.stack([z_norm, f_norm, z_norm / f_norm, *cosines])
-    # A place whose channels are all 0 after a ReLU has no direction: it is left out of the mean cosine.
+    # Where all channels of a place are 0 after a ReLU, its cosine is NaN and left out of the mean.
     return (values if by_token else values.flatten(2).nanmean(-1, keepdim=True)).cpu()
 
 
 def _by_block(model: Model, branches: list[Branch], values: dict[str, np.ndarray]) -> xr.Dataset:
-    """(…, branches, T) to (…, block, branch, token), NaN where there is no such branch."""
+    """Values over (…, branches, T) as a data set over (…, block, branch, token), NaN where there is no such branch."""
     kinds = list(dict.fromkeys(branch.kind for branch in model.branches))
     blocks = sorted({branch.block for branch in model.branches})
     layers = {layer.block: layer for layer in model.blocks}
@@ -111,15 +110,16 @@ def _by_block(model: Model, branches: list[Branch], values: dict[str, np.ndarray
 def without_skip(model: Model, block: int, branch: str | None = None) -> Iterator[None]:
     """While open, the model runs without the skips of a block: z -> f(z) instead of z + f(z).
 
-    branch: 'attention', 'mlp' or 'residual' for one of them, None for all that the block has. This is another
-    experiment than that of Fig 8, whose models were trained without: one trained with a skip never had to do without.
-    The branch gives f(z) - z to the addition, or the projection 0, so f(z) is exact up to rounding; `model.reading` and
-    `model.record` still see f(z) itself as the branch.
-    VitcnnError if there is no such block or branch, or it never had a skip.
+    The models of Fig 8 were trained without a skip; this cuts it from a model that was trained with it.
+
+    branch: 'attention', 'mlp' or 'residual' for one of them, None for all that the block has.
+    The branch gives f(z) - z to the addition, or a projection gives 0, so f(z) is exact up to rounding;
+    `model.reading` and `model.record` still see f(z) itself as the branch.
+    Raises VitcnnError if there is no such block or branch, or it has no skip.
     """
     model.require("residual stream", "the removal of a skip")
     chosen = _chosen(model, block, branch)
-    # Which activations are overwritten has to be known of the model as it is, without the hooks below.
+    # The model must be read once as it is, without the hooks below, to know which activations it overwrites.
     with model.reading([layer.tap for layer in model.layers]):
         pass
     with ExitStack() as stack:
@@ -143,8 +143,8 @@ def _chosen(model: Model, block: int, branch: str | None) -> list[Branch]:
 
 
 def _undo(model: Model, branch: Branch, stack: ExitStack) -> None:
-    """Makes a skip add nothing, until the stack is closed."""
-    if branch.shortcut != branch.skip:  # a projection: a module of its own, whose output can be zero
+    """Make a skip add nothing until the stack is closed."""
+    if branch.shortcut != branch.skip:  # a projection is a module of its own, so its output can be set to zero
         stack.enter_context(hook(model.module, branch.shortcut, torch.zeros_like))
         return
     held: list[Tensor] = []
@@ -172,7 +172,7 @@ def by_part(ratios: xr.Dataset, statistic: str = "ratio") -> xr.DataArray:
 def averages(models: Mapping[str, xr.Dataset]) -> xr.DataArray:
     """The three averages that the paper's text allows, in each half of the blocks: (tokens, average).
 
-    tokens: 'model, branch, part'. Within a half, blocks are averaged geometrically: ratios of 4 and 1/4 balance.
+    tokens: 'model, branch, part'. Within a half, the geometric mean over blocks is taken: 4 and 1/4 average to 1.
     """
     rows: dict[str, list[float]] = {}
     for name, ratios in models.items():
