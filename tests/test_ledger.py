@@ -230,6 +230,7 @@ def test_a_number_without_interval_or_control_says_so() -> None:
 def test_a_control_has_its_own_name_in_the_verdict() -> None:
     asked = claim(replace(YES, control=Estimate(0.7)), control="another start")
     assert repr(table([asked])).startswith("[holds, another start too] The <paper> says.")
+    assert asked.reason == "the control (another start) meets the rule as well"
 
 
 def test_a_notebook_carries_the_claims_as_data() -> None:

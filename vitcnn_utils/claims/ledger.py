@@ -257,7 +257,8 @@ class Claim:
         if self.verdict == CANNOT:
             return self.missing or NOTHING
         if self.verdict == HOLDS_TOO:
-            return f"the control ({self.control}) meets the rule as well: training is not why"
+            why = ": training is not why" if UNTRAINED in self.control else ""
+            return f"the control ({self.control}) meets the rule as well{why}"
         if self.verdict != CLOSE:
             return ""
         if self._turned(self.parts):
