@@ -291,7 +291,14 @@ def test_the_slides_of_the_course_name_explorers_and_pictures_that_there_are() -
     assert set(re.findall(r"^\{explorer\} (\w+)$", text, flags=re.MULTILINE)) <= kinds
 
 
-def test_the_handout_has_the_book_the_exercises_and_the_package(tmp_path: Path) -> None:
+def test_the_handout_has_the_book_the_exercises_and_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def printed(page: Path, target: Path, browser: str) -> None:
+        target.write_bytes(b"%PDF")
+
+    monkeypatch.setattr(handout.slides, "print_pdf", printed)
+    monkeypatch.setattr(handout.slides, "find_browser", lambda: "a browser")
     root = tmp_path / "clone"
     pages, course = root / "_build" / "html", root / "notebooks" / "course"
     with pytest.raises(VitcnnError, match="vitcnn run zoo && vitcnn book"):
@@ -308,9 +315,14 @@ def test_the_handout_has_the_book_the_exercises_and_the_package(tmp_path: Path) 
         names = set(made.namelist())
         readme = made.read("README.txt").decode()
     (wheel,) = (name for name in names if name.endswith(".whl"))
-    assert {"README.txt", "exercises.ipynb", "solutions.ipynb", "book/index.html"} < names
+    assert {"README.txt", "exercises.ipynb", "solutions.ipynb", "slides.pdf", "book/index.html"} < names
     assert wheel in readme and readme.count("\n") <= 12
     assert not (root / "build").exists()
+    monkeypatch.setattr(handout.slides, "find_browser", lambda: None)
+    said: list[str] = []
+    with zipfile.ZipFile(handout.make(root, tmp_path / "handout.zip", said.append)) as made:
+        assert "slides.pdf" not in made.namelist()
+    assert "no Chromium or Chrome" in said[0]
 
 
 def test_a_machine_that_lacks_a_package_is_not_ready(

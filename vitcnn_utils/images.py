@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vitcnn_utils import hub
-from vitcnn_utils.errors import VitcnnError, whole_number
+from vitcnn_utils.errors import LARGEST, VitcnnError, whole_number
 from vitcnn_utils.files import replacing
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def load_images(
     for what, number in (("n", n), ("size", size)):
         if number is not None:
             whole_number(what, number)
-    whole_number("seed", seed, 0, 2**32 - 1)
+    whole_number("seed", seed, 0, LARGEST)
     source = find_images(name, Request(n, seed, split, image_column, label_column))
     pixels = _decode(name, source, size)
     if source.keep_at is not None:

@@ -143,7 +143,7 @@ def receptive_field_cases() -> dict[str, Any]:
     spot = np.zeros((1, 9, 9))
     spot[0, 4, 4] = 3
     y, x = np.mgrid[:9, :9] - 4
-    ring = np.where(y**2 + x**2 == 9, 1.0, 0)[None]
+    ring = np.where(y**2 + x**2 == 9, 1.0, 0)[None]  # half of it lies half way from the distance before, √8
     both = explorers.explore_receptive_field({"spot": fields(spot, [0.5]), "ring": fields(ring, [0.5])})
     nothing = explorers.explore_receptive_field({"CNN": fields(np.zeros((1, 5, 5)), [0.5])})
     return {
@@ -154,7 +154,7 @@ def receptive_field_cases() -> dict[str, Any]:
             f"{radius:.1f} px of its centre, of a uniform one within {uniform:.1f} px. CNN (unit 1, residual.1, depth "
             "0.50): … Scale: linear."),
         "sizes": (both, {}, "After the addition. spot (attention 0, attention.0, depth 0.50): half of the field lies "
-                  "within 0.0 px … ring (attention 0, attention.0, depth 0.50): half of the field lies within 3.0 px…"),
+                  "within 0.0 px … ring (attention 0, attention.0, depth 0.50): half of the field lies within 2.9 px…"),
         "nothing": (nothing, {}, "…: no field, as nothing here depends on the image. …"),
     }  # fmt: skip
 

@@ -138,7 +138,7 @@ def print_pdf(page: Path, target: Path, browser: str) -> None:
     with tempfile.TemporaryDirectory() as profile:
         command = [browser, "--headless", *BROWSER_ARGUMENTS, f"--user-data-dir={profile}", "--window-size=1280,720",
                    "--virtual-time-budget=30000", "--no-pdf-header-footer", f"--print-to-pdf={target}",
-                   f"{page.absolute().as_uri()}?print-pdf"]  # fmt: skip
+                   f"{page.absolute().as_uri()}?print-pdf&width=1280&height=720"]  # fmt: skip
         result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode or not target.exists():
         raise VitcnnError(f"{browser} could not print the slides: {' '.join(result.stderr.split())[-300:]}")

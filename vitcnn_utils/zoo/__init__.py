@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from string import ascii_uppercase
@@ -67,7 +66,6 @@ def log(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in _path(name, ".log.jsonl").read_text().splitlines()]
 
 
-@cache
 def weights_path(name: str) -> Path:
     """The fp16 safetensors of a zoo model, after its sha256 was found to be the card's."""
     path = _path(name, ".safetensors")

@@ -68,7 +68,7 @@ def is_trained(name: str, recipe: Recipe, out: Path) -> bool:
 def _train(name: str, recipe: Recipe, data: Path, stem: Path, run_stem: Path, device: str) -> None:
     images, labels = read_cifar10(data, "train")
     keep = balanced_subset(labels, recipe.data_fraction, recipe.seed)
-    test = _images("CIFAR-10, test", *read_cifar10(data, "test"))
+    test = Images("CIFAR-10, test", *(part.numpy() for part in read_cifar10(data, "test")))
     run = _Run(name, recipe, run_stem, device)
     run.fit(images[keep].to(device), labels[keep].to(device), test[:WATCHED])
 
@@ -125,7 +125,7 @@ def tune(name: str, recipe: Recipe, data: Path, record: Path, device: str = "cpu
     # Shuffled, as the training images may lie sorted by class, and the log is of the first ones.
     order = held_out.nonzero().flatten()
     order = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(0))]
-    judges = _images("CIFAR-10, held out", images[order], labels[order])
+    judges = Images("CIFAR-10, held out", images[order].numpy(), labels[order].numpy())
     with tempfile.TemporaryDirectory() as folder:
         run = _Run(name, recipe, Path(folder) / "tune", device)
         run.fit(images[training].to(device), labels[training].to(device), judges[:WATCHED])
@@ -309,10 +309,6 @@ def normalize(images: Tensor) -> Tensor:
     x = images.permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (MEAN, STD))
     return (x - mean) / std
-
-
-def _images(name: str, pixels: Tensor, labels: Tensor) -> Images:
-    return Images(name, pixels.numpy(), labels.numpy())
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
