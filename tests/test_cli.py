@@ -15,7 +15,7 @@ import nbformat
 import pytest
 
 from vitcnn_utils import cli, zoo
-from vitcnn_utils.editions import book, chapters, check, fingerprint
+from vitcnn_utils.editions import book, chapters, check, fingerprint, stability
 from vitcnn_utils.zoo import queue, trainer
 from vitcnn_utils.zoo.recipes import RECIPES
 
@@ -71,9 +71,16 @@ def test_run_reads_values_as_yaml(checkout: Path, monkeypatch: pytest.MonkeyPatc
     assert seen == [(["zoo"], ["1"], read, None, False), (["zoo", "mine"], [], {}, "tcp://host:8786", True)]
 
 
+def test_stability_gets_the_values_of_a_trial(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(stability, "run_again", lambda edition, parameters: f"{edition} {parameters}")
+    assert cli.main(["claims", "zoo", "--stability", "-p", "n_images", "250"]) == 0
+    assert capsys.readouterr().out == "zoo {'n_images': 250}\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["claims", "zoo", "-p", "seed", "3"], "claims: -p goes with --stability"),
         (["run", "zooo"], "no edition 'zooo'; did you mean zoo?"),
         (["run", "zoo", "-p", "sizes", "3"], "no notebook has a parameter 'sizes'; did you mean size?"),
         (["run", "zoo", "--notebook", "7"], "no notebook '7'; there are: 1_one"),

@@ -160,6 +160,8 @@ def _claims(options: argparse.Namespace) -> None:
     if options.stability:
         print(stability.run_again(options.edition, _parameters(options)))
         return
+    if options.parameter:
+        raise VitcnnError("claims: -p goes with --stability; the claims are those of what has been run")
     found = edition_claims(options.edition)
     if options.json:
         print(json.dumps(found, indent=1, ensure_ascii=False))

@@ -22,7 +22,7 @@ from vitcnn_utils.claims.ledger import (
     difference_of_shares,
     whole,
 )
-from vitcnn_utils.claims.words import cause, direction, effect_of_training, minus, shown
+from vitcnn_utils.claims.words import cause, direction, effect_of_training, minus, moves, shown
 from vitcnn_utils.measures.attention import rank_correlations
 from vitcnn_utils.measures.receptive_field import centre_shift, early_radius, largest_growth
 
@@ -302,14 +302,13 @@ def subset_words(claims: Sequence[Claim]) -> str:
         _, fall, left = claim.parts
         if not np.isfinite(fall.estimate.value):
             continue
-        falls = direction(fall.estimate, "falls", "rises", "does not clearly change")
         about = {HOLDS: "so the fall is about places", FAILS: "so the fall is not about places",
                  UNDECIDED: "which does not tell whether it is about places"}  # fmt: skip
         averaged = "" if not np.isfinite(left.estimate.value) else (
             f"; with tokens averaged {shown(left)} of it are left, {about[left.says(left.estimate)]}"
         )  # fmt: skip
-        said.append(f"From the most local to the most global of the {claim.of}, CKA with the CNN {falls}, by "
-                    f"{fall.words(abs(fall.estimate.value))}{averaged}{effect_of_training(fall)}.")  # fmt: skip
+        said.append(f"From the most local to the most global of the {claim.of}, CKA with the CNN "
+                    f"{moves(fall)}{averaged}{effect_of_training(fall)}.")  # fmt: skip
     missing = [f"the {claim.of}" for claim in claims if claim.missing]
     if missing:
         said.append(f"Yet {' and '.join(missing)} differ too little in distance to be called local and global.")

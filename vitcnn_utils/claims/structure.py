@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from vitcnn_utils.claims.ledger import CANNOT, FAILS, HOLDS, Claim, Controls, Part, whole
-from vitcnn_utils.claims.words import cause, direction, effect_of_training, shown
+from vitcnn_utils.claims.words import cause, direction, effect_of_training, moves, shown
 from vitcnn_utils.measures.cka import across_summary, grid_contrast, low_high, spread, stage_contrast, stage_starts
 
 VISIBLE = 0.05
@@ -166,10 +166,7 @@ def cross_words(claims: Sequence[Claim]) -> str:
         said.append(f"{shown(share)} of the CNN's layers lie deeper than their like in the ViT"
                     f"{effect_of_training(share)}.")  # fmt: skip
     if last.verdict != CANNOT:
-        drop = last.parts[0]
-        falls = direction(drop.estimate, "falls", "rises", "hardly changes")
-        said.append(f"In the ViT's last third its best CKA with the CNN {falls}, by "
-                    f"{drop.words(abs(drop.estimate.value))}{_conclusion(token)}.")  # fmt: skip
+        said.append(f"In the ViT's last third its best CKA with the CNN {moves(last.parts[0])}{_conclusion(token)}.")
     return " ".join(said)
 
 

@@ -12,6 +12,12 @@ def direction(estimate: Estimate, above: str, below: str, neither: str) -> str:
     return above if low > 0 else below if high < 0 else neither
 
 
+def moves(part: Part) -> str:
+    """That a number falls, where it is how much something falls."""
+    by = part.words(abs(part.estimate.value))
+    return direction(part.estimate, f"falls by {by}", f"rises by {by}", f"does not clearly change ({shown(part)})")
+
+
 def minus(a: Estimate, b: Estimate) -> Estimate:
     """a − b of different models, whose errors are taken to be independent."""
     halves = [(e.interval[1] - e.interval[0]) / 2 if e.interval else 0.0 for e in (a, b)]
