@@ -35,6 +35,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("zoo-table", ZooTable)
     app.add_directive("zoo-curves", ZooCurves)
     app.add_directive("zoo-distances", ZooDistances)
+    app.add_directive("zoo-waiting", ZooWaiting)
     app.add_directive("zoo-tuning", ZooTuning)
     app.add_directive("api", Api)
     app.add_directive("families-table", FamiliesTable)
@@ -185,6 +186,19 @@ def scrolling_table(heads: list[str], rows: list[list[str]]) -> nodes.Node:
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     table = f'<table class="table vitcnn-zoo"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     return nodes.raw("", f'<div class="vitcnn-scroll" tabindex="0">{table}</div>', format="html")
+
+
+class ZooWaiting(SphinxDirective):
+    """Which models of the table of recipes still wait to be trained by it, in a sentence."""
+
+    def run(self) -> list[nodes.Node]:
+        from vitcnn_utils import zoo
+        from vitcnn_utils.zoo.recipes import RECIPES
+        from vitcnn_utils.zoo.trainer import is_trained
+
+        waiting = [name for name, recipe in RECIPES.items() if not is_trained(name, recipe, zoo.FOLDER)]
+        done = f"{len(RECIPES) - len(waiting)} of {len(RECIPES)} models were trained by the table of recipes."
+        return [nodes.paragraph("", f"{done} Still to be trained: {', '.join(waiting)}." if waiting else done)]
 
 
 class ZooTuning(SphinxDirective):
