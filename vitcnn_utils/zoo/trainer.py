@@ -68,7 +68,8 @@ def is_trained(name: str, recipe: Recipe, out: Path) -> bool:
 def _train(name: str, recipe: Recipe, data: Path, stem: Path, run_stem: Path, device: str) -> None:
     images, labels = read_cifar10(data, "train")
     keep = balanced_subset(labels, recipe.data_fraction, recipe.seed)
-    test = Images("CIFAR-10, test", *(part.numpy() for part in read_cifar10(data, "test")))
+    test_images, test_labels = (part.numpy() for part in read_cifar10(data, "test"))
+    test = Images("CIFAR-10, test", test_images, test_labels)
     run = _Run(name, recipe, run_stem, device)
     run.fit(images[keep].to(device), labels[keep].to(device), test[:WATCHED])
 
