@@ -120,7 +120,8 @@ def test_nothing_is_asked_of_local_heads_where_there_are_none() -> None:
 def test_all_claims_are_named_where_models_are_missing() -> None:
     missing = claims.not_asked("it needs a model")
     assert {claim.verdict for claim in missing} == {CANNOT}
-    assert {claim.paper for claim in missing} == set(claims.SENTENCES.values())
+    assert {claim.paper for claim in [*missing, claims.local_late(None, None)]} == set(claims.SENTENCES.values())
+    assert claims.local_late(None, None).verdict == CANNOT
     assert missing[0].place == "Beyond the paper, chapter 6"
 
 

@@ -35,7 +35,7 @@ KEPT = 0.1
 SENTENCES = {
     "cutmix": "With CutMix, heads of the lowest blocks become local; without it they do not.",
     "start": "From a mimetic start, heads are local without CutMix.",
-    "when": "Heads become local late: when most of the accuracy is there.",
+    "when": "Heads turn to what is near late, when most of the accuracy is there.",
     "accuracy": "The model with local heads recognises more.",
     "cause": "A local start without CutMix brings the same gain: being local is why.",
     "cka": "With local heads, the lower half of the ViT is more like the CNN.",
@@ -69,8 +69,8 @@ class Trio(NamedTuple):
 
 
 def not_asked(why: str) -> list[Claim]:
-    """All claims of the chapter, where the models for them are missing."""
-    return [_claim(key, (), missing=why) for key in SENTENCES]
+    """All claims that compare trainings, where the models for them are missing."""
+    return [_claim(key, (), missing=why) for key in SENTENCES if key != "when"]
 
 
 def cutmix_makes_local(heads: Trio) -> Claim:
@@ -98,11 +98,13 @@ def _local_parts(heads: Trio, what: str) -> tuple[Part, ...]:
     )  # fmt: skip
 
 
-def local_late(course: xr.Dataset, second: xr.Dataset | None) -> Claim:
+def local_late(course: xr.Dataset | None, second: xr.Dataset | None) -> Claim:
     """Whether heads become local after the model has learned most of what it knows.
 
-    course: of `measures.training.courses`. second: that of a second training.
+    course: of `measures.training.courses`, None where there is none. second: that of a second training.
     """
+    if course is None:
+        return _claim("when", (), missing="the log of this model's training does not have the distances of its heads")
 
     def lag(one: xr.Dataset) -> float:
         return half_way(one["distance"]) - half_way(one["accuracy"])
