@@ -44,6 +44,7 @@ SENTENCES = {
 }
 """The claims of the chapter."""
 
+_NO_SECOND = "There is no second training from a mimetic start."
 _ONE_EACH = "One training each: what another start changes is the control."
 Side = Literal["above", "below"]
 
@@ -82,7 +83,7 @@ def cutmix_makes_local(heads: Trio) -> Claim:
 
 def start_makes_local(mimetic: xr.Dataset, without: xr.Dataset) -> Claim:
     """Whether heads stay local from a mimetic start, both trained without CutMix."""
-    return _claim("start", _local_parts(Trio(without, mimetic), "mimetic start"))
+    return _claim("start", _local_parts(Trio(without, mimetic), "mimetic start"), uncontrolled=_NO_SECOND)
 
 
 _NEAR = "nearest quarter of the heads of the two lowest blocks, mean, in percent of the distance of uniform attention"
@@ -116,7 +117,7 @@ def local_late(course: xr.Dataset | None, second: xr.Dataset | None) -> Claim:
         again=None if second is None else Estimate(lag(second)),
     )  # fmt: skip
     missing = "" if nearer > NEARER else f"distances fell by {nearer:.1f} % of the distance of uniform attention only"
-    return _claim("when", (part,), missing=missing, control="none: a model that is not trained has no course")
+    return _claim("when", (part,), missing=missing, uncontrolled="A model that is not trained has no course.")
 
 
 def local_heads_score_better(accuracies: Trio, n: int, missing: str) -> Claim:
@@ -129,7 +130,8 @@ def local_heads_score_better(accuracies: Trio, n: int, missing: str) -> Claim:
 
 def local_start_scores_better(mimetic: float, without: float, n: int, missing: str) -> Claim:
     """Whether a mimetic start without CutMix gains as well. missing: of `no_local_heads`."""
-    return _claim("cause", (_gain(Trio(without, mimetic), n, "mimetic start"),), missing=missing)
+    parts = (_gain(Trio(without, mimetic), n, "mimetic start"),)
+    return _claim("cause", parts, missing=missing, uncontrolled=_NO_SECOND)
 
 
 def _gain(accuracies: Trio, n: int, what: str) -> Part:
@@ -179,8 +181,9 @@ def no_local_heads(*heads: xr.Dataset) -> str:
     return f"the models do not differ in local heads; {_NEAR}: {found}"
 
 
-def _claim(key: str, parts: tuple[Part, ...], control: str = "another start with CutMix", missing: str = "") -> Claim:
+def _claim(key: str, parts: tuple[Part, ...], missing: str = "", uncontrolled: str = "") -> Claim:
     return Claim(
         id=f"heads-{key}", figure=BEYOND, section="chapter 6", paper=SENTENCES[key], parts=parts, caveat=_ONE_EACH,
-        control=control, second="the second start with CutMix", missing=missing,
+        control="another start with CutMix", second="the second start with CutMix", missing=missing,
+        uncontrolled=uncontrolled or "There is no second training with CutMix here.",
     )  # fmt: skip
