@@ -26,6 +26,10 @@
       sentence: figure.querySelector("section.vx .vx-sentence")?.innerText ?? "",
       grounds: [...new Set(grounds(figure))],
     })),
+    outputs: all(".cell_output .text_html").map((output) => ({
+      text: output.innerText.slice(0, 60),
+      grounds: [...new Set(grounds(output))],
+    })),
     faults: all(".stderr, .traceback, .system-message, .admonition.error").map((e) => e.innerText.slice(0, 300)),
     ids: all("[id]").map((element) => element.id),
     links: all("a[href]").map((link) => link.getAttribute("href")),

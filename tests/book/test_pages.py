@@ -73,9 +73,11 @@ def test_figures_have_alt_text_caption_and_origin(served: list[Visit]) -> None:
             assert "commit" in figure["provenance"], (visit.name, figure)
 
 
-def test_figures_lie_on_the_pages_ground_in_dark_mode(served: list[Visit]) -> None:
+def test_outputs_lie_on_the_pages_ground_in_dark_mode(served: list[Visit]) -> None:
     assert {v.seen["theme"] for v in served if v.name != "index.html"} == {"dark"}
     assert [(v.name, f["ids"], f["grounds"]) for v in served for f in v.seen["figures"] if f["grounds"]] == []
+    assert sum(len(v.seen["outputs"]) for v in served) > 50
+    assert [(v.name, o["text"], o["grounds"]) for v in served for o in v.seen["outputs"] if o["grounds"]] == []
 
 
 # --- explorers ---------------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ class Casting:
         """Models trained with CutMix, without it, without it from a mimetic start, and with it again; and a CNN."""
         own = vit_no_cutmix is None or related(vit_no_cutmix, self.vit)
         cutmix, again, cnn = (self.vit, vit_seed_2, cnn) if own else (WHOLE, TWIN, "zoo/resnet")
-        return self.cast("This chapter", {
+        return self.cast("The comparison of trainings", {
             "CutMix": cutmix, "no CutMix": vit_no_cutmix, "no CutMix, mimetic start": vit_mimetic,
             "CutMix, second start": again, "CNN": cnn,
         })  # fmt: skip
