@@ -135,6 +135,17 @@ def find_browser() -> str | None:
 
 def print_pdf(page: Path, target: Path, browser: str) -> None:
     """Print slides.html, a page each; VitcnnError where the browser cannot."""
+    wanted = page.read_text(encoding="utf-8").count("<section>")
+    # Now and then Chromium prints before reveal.js has laid out the pages: all is then on one.
+    for _ in range(5):
+        _print(page, target, browser)
+        if len(re.findall(rb"/Type /Page\b", target.read_bytes())) == wanted:
+            return
+    target.unlink()
+    raise VitcnnError(f"{browser} printed another number of pages than there are slides ({wanted}): try again")
+
+
+def _print(page: Path, target: Path, browser: str) -> None:
     with tempfile.TemporaryDirectory() as profile:
         command = [browser, "--headless", *BROWSER_ARGUMENTS, f"--user-data-dir={profile}", "--window-size=1280,720",
                    "--virtual-time-budget=30000", "--no-pdf-header-footer", f"--print-to-pdf={target}",
