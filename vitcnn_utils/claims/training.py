@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple
 import xarray as xr
 
 from vitcnn_utils.claims.ledger import BEYOND, Claim, Estimate, Part, difference_of_shares
+from vitcnn_utils.claims.locality import LARGER, LOCAL
+from vitcnn_utils.claims.structure import VISIBLE
 from vitcnn_utils.measures.attention import near_heads
 from vitcnn_utils.measures.cka import best_match
 from vitcnn_utils.measures.localization import skill
@@ -19,16 +21,10 @@ from vitcnn_utils.measures.training import half_way
 
 NEARER = 5.0
 """Percent of the distance of uniform attention from which on heads are called nearer."""
-LOCAL = 40.0
-"""Percent of the distance of uniform attention up to which heads are called local, as in chapter 2."""
 BETTER = 1.0
-"""Percentage points of accuracy: second starts of one recipe differ by less."""
+"""Percentage points of accuracy: the zoo aims at second starts that differ by less."""
 LATER = 10.0
 """Percentage points of the training from which on one thing is said to come after another."""
-ALIKE = 0.05
-"""A difference of mean CKAs that can be seen on a colour scale from 0 to 1."""
-SMALLER = 1 / 1.2
-"""The ratio from which on one receptive field is called smaller than another."""
 KEPT = 0.1
 """A difference of how much oftener than by chance tokens are most like their own patch."""
 
@@ -87,7 +83,7 @@ def start_makes_local(mimetic: xr.Dataset, without: xr.Dataset) -> Claim:
 
 
 _NEAR = "nearest quarter of the heads of the two lowest blocks, mean, in percent of the distance of uniform attention"
-_AROUND = "As in Figure 3: a head that looks at its patch and the eight around it has 28 % on a grid of 8 × 8."
+_AROUND = "As in Figure 3: a head that looks at its patch and the eight around it has 25 % on a grid of 8 × 8."
 
 
 def _local_parts(heads: Trio, what: str) -> tuple[Part, ...]:
@@ -141,7 +137,7 @@ def _gain(accuracies: Trio, n: int, what: str) -> Part:
     own = gain(accuracies.cutmix, accuracies.without)
     assert own is not None
     return Part(f"accuracy {what} − without, on {n:,} images", own, "above", BETTER,
-                "Second starts of one recipe differ by less.", unit="points",
+                "The zoo aims at second starts of one recipe that differ by less.", unit="points",
                 control=gain(accuracies.second, accuracies.cutmix), again=gain(accuracies.second, accuracies.without),
                 )  # fmt: skip
 
@@ -155,11 +151,11 @@ def moves_along(similarities: Trio, sizes: Trio, tokens: Trio, missing: str) -> 
     parts = {
         "cka": similarities.part(
             "mean best CKA of the layers of the ViT's lower half with any layer of the CNN, with CutMix − without",
-            lambda a, b: _like_cnn(a) - _like_cnn(b), "above", ALIKE,
+            lambda a, b: _like_cnn(a) - _like_cnn(b), "above", VISIBLE,
             "Smaller differences of mean CKA cannot be seen in a map."),
         "field": sizes.part(
             "radius that holds 50 % of the field, mean of the lowest third of depth, with CutMix / without",
-            lambda a, b: early_radius(a, "radius_50") / early_radius(b, "radius_50"), "below", SMALLER,
+            lambda a, b: early_radius(a, "radius_50") / early_radius(b, "radius_50"), "below", 1 / LARGER,
             "Smaller ratios cannot be seen in Figure 6.", unit="times"),
         "places": tokens.part(
             "how much oftener than by chance a token is most like its own patch, from 0 to 1, with CutMix − without",

@@ -380,5 +380,10 @@ def rank_correlations(distance: xr.DataArray, cka: xr.DataArray) -> xr.DataArray
 
 def near_heads(heads: xr.Dataset) -> float:
     """Mean distance of the nearest quarter of the heads of the two lowest blocks, in percent of uniform attention's."""
-    low = np.sort(heads["distance"].isel(block=slice(0, 2)).values.ravel())
-    return 100 * float(low[: max(1, low.size // 4)].mean()) / heads.attrs["uniform_distance"]
+    return nearest_quarter(heads["distance"].transpose("block", "head").values, heads.attrs["uniform_distance"])
+
+
+def nearest_quarter(distances: np.ndarray, uniform: float) -> float:
+    """The same of distances (block, head) and the distance of uniform attention, in one unit."""
+    low = np.sort(distances[:2], axis=None)
+    return 100 * float(low[: max(1, low.size // 4)].mean()) / uniform

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from vitcnn_utils.measures.attention import nearest_quarter
+
 Log = Sequence[Mapping[str, Any]]
 
 
@@ -19,8 +21,7 @@ def courses(logs: Mapping[str, Log], uniform_distance: float) -> dict[str, xr.Da
 
 
 def _course(log: Log, uniform_distance: float) -> xr.Dataset:
-    low = np.sort([np.ravel(row["head_distances"][:2]) for row in log])  # (passes, heads of two blocks)
-    near = 100 * low[:, : max(1, low.shape[1] // 4)].mean(1) / uniform_distance
+    near = [nearest_quarter(np.array(row["head_distances"]), uniform_distance) for row in log]
     accuracy = [row["held_out_accuracy"] for row in log]
     return xr.Dataset(
         {"accuracy": ("step", accuracy), "distance": ("step", near, {"units": "%"})},
