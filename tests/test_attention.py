@@ -17,10 +17,15 @@ from vitcnn_utils.measures.attention import (
     attention_maps,
     head_distances,
     head_subset_similarity,
-    mean_distance,
+    query_distance,
     uniform_distance,
 )
 from vitcnn_utils.measures.cka import linear_cka
+
+
+def mean_distance(*weights_and_grid, **how):
+    """Of each head, over its queries."""
+    return query_distance(*weights_and_grid, **how).mean(-1)
 
 
 def random_weights(shape, T, seed=0):

@@ -4,7 +4,6 @@ import torch
 from small_models import described, small_vit
 from textbook import left_as_it_was
 from torch import nn
-from torch.nn import functional as F
 
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.measures.residual import skip_ratios, without_skip
@@ -127,28 +126,6 @@ def test_vit_without_a_skip(vit, noise, block, branch, kept):
         torch.testing.assert_close(found, by_hand(vit, x, block, kept), rtol=1e-4, atol=1e-4)
         assert not torch.allclose(found, intact, rtol=1e-2)
         assert torch.equal(vit.module(x), intact)
-
-
-@pytest.mark.parametrize(("index", "projected"), [(1, False), (2, True)])
-def test_resnet_unit_without_a_skip(resnet, noise, index, projected):
-    branch = resnet.branches[index]
-    assert (branch.shortcut != branch.skip) == projected
-    unit = branch.sum.module
-
-    def long_branch_only(module, args, out):
-        y = module.act1(module.bn1(module.conv1(args[0])))
-        y = module.act2(module.bn2(module.conv2(y)))
-        return F.relu(module.bn3(module.conv3(y)))
-
-    x = resnet.prepare(torch.from_numpy(noise.pixels))
-    with torch.no_grad():
-        handle = unit.register_forward_hook(long_branch_only)
-        expected = resnet.module(x)
-        handle.remove()
-        with without_skip(resnet, index):
-            found = resnet.module(x)
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-        assert not torch.allclose(found, resnet.module(x), rtol=1e-2)
 
 
 def test_untrained_twins_with_and_without_a_skip(noise):

@@ -70,13 +70,6 @@ def query_distance(
     return result if isinstance(weights, Tensor) else result.numpy()
 
 
-def mean_distance(
-    weights: Array, grid: tuple[int, int], patch_size: float, prefix_tokens: int = 0, renormalize: bool = False
-) -> Array:
-    """Mean attention distance of each head in pixels, (..., H): `query_distance`, averaged over the spatial queries."""
-    return query_distance(weights, grid, patch_size, prefix_tokens, renormalize).mean(-1)
-
-
 def attention_maps(model: Model, images: "Images", batch_size: int | None = None) -> xr.DataArray:
     """Every attention weight of a few images: float32 (image, block, head, query, key), each query's sum to 1.
 
