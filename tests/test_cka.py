@@ -5,28 +5,12 @@ import pytest
 import torch
 import xarray as xr
 from textbook import biased_cka, cka, noise_images
-from torch import nn
 
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.measures.cka import STRIP, WIDTH, centred_gram, hsic, layer_similarities, layer_similarity, linear_cka
 from vitcnn_utils.measures.cka import cka as cka_of
 from vitcnn_utils.models.load import load_model
 from vitcnn_utils.run import minibatches
-
-
-@pytest.fixture(scope="module")
-def vit():
-    return load_model("zoo/vit-cls", "untrained", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def resnet():
-    model = load_model("zoo/resnet", "untrained", device="cpu")
-    # timm starts the last norm of a unit at zero, which would make every unit an identity.
-    for name, parameter in model.module.named_parameters():
-        if name.endswith("bn3.weight"):
-            nn.init.ones_(parameter)
-    return model
 
 
 @pytest.fixture
@@ -158,15 +142,15 @@ def test_nan_and_inf_are_reported_by_name(rng, bad):
         centred_gram(x, "blocks.3")
 
 
-def test_images_that_are_too_few_or_not_the_same(rng, vit):
+def test_images_that_are_too_few_or_not_the_same(rng, zoo_vit):
     with pytest.raises(VitcnnError, match="same images"):
         linear_cka(rng.normal(size=(10, 3)), rng.normal(size=(11, 3)))
     with pytest.raises(VitcnnError, match="at least 4"):
         linear_cka(rng.normal(size=(3, 3)), rng.normal(size=(3, 3)))
     with pytest.raises(VitcnnError, match="at least 4 images a batch, not 3 images of noise"):
-        layer_similarity(vit, vit, noise_images(3))
+        layer_similarity(zoo_vit, zoo_vit, noise_images(3))
     with pytest.raises(VitcnnError, match="batch_size=3"):
-        layer_similarity(vit, vit, noise_images(8), batch_size=3)
+        layer_similarity(zoo_vit, zoo_vit, noise_images(8), batch_size=3)
 
 
 # Sums over minibatches
@@ -179,16 +163,16 @@ def test_sums_come_before_the_ratio(rng):
     assert value != pytest.approx(np.mean([cka([x], [y]) for x, y in batches]), abs=1e-3)
 
 
-def test_clipped_norms(rng, resnet):
+def test_clipped_norms(rng, zoo_resnet):
     x, y = related(rng, n=30)
     x[3] *= 50
     norms = np.linalg.norm(x, axis=1)
     clipped = x * np.minimum(1, np.sort(norms)[14] / norms)[:, None]
     gram_x, gram_y = (centred_gram(torch.from_numpy(v), clip_norms=c) for v, c in ((x, True), (y, False)))
     assert cka_of([hsic(gram_x[None], gram_y[None])])[0, 0] == pytest.approx(cka([clipped], [y]), abs=1e-12)
-    images, layers = noise_images(12), resnet.blocks
+    model, images = zoo_resnet, noise_images(12)
     of_layers, of_clipped = (
-        layer_similarity(resnet, resnet, images, layers_a=layers, layers_b=layers, clip_norms=c) for c in (False, True)
+        layer_similarity(model, model, images, 12, model.blocks, model.blocks, clip_norms=c) for c in (False, True)
     )
     assert (of_layers.attrs["clip_norms"], of_clipped.attrs["clip_norms"]) == (0, 1)
     assert np.abs(of_layers - of_clipped).max() > 1e-4
@@ -207,11 +191,12 @@ def flat(xs):
     return [x.reshape(len(x), -1) for x in xs]
 
 
-def test_two_models_against_the_textbook(vit, resnet):
+def test_two_models_against_the_textbook(zoo_vit, zoo_resnet):
     images = noise_images(17)
-    layers_a, layers_b = vit.layers[3:12:4], [resnet.layer(name) for name in ("bn1", "layer2.1.conv2", "layer4.2")]
-    result = layer_similarity(vit, resnet, images, 6, layers_a, layers_b, seed=0)
-    a, b = recorded(vit, images, layers_a, 6), recorded(resnet, images, layers_b, 6)
+    layers_a = zoo_vit.layers[3:12:4]
+    layers_b = [zoo_resnet.layer(name) for name in ("bn1", "layer2.1.conv2", "layer4.2")]
+    result = layer_similarity(zoo_vit, zoo_resnet, images, 6, layers_a, layers_b)
+    a, b = recorded(zoo_vit, images, layers_a, 6), recorded(zoo_resnet, images, layers_b, 6)
     for x in layers_a:
         for y in layers_b:
             value = result.sel(layer_a=x.name, layer_b=y.name).item()
@@ -226,7 +211,7 @@ def test_two_models_against_the_textbook(vit, resnet):
 
 @pytest.mark.parametrize("name", ["vit", "resnet"])
 def test_all_layers_of_one_model(name, request):
-    model = request.getfixturevalue(name)
+    model = request.getfixturevalue(f"zoo_{name}")
     result = layer_similarity(model, model, noise_images(12), batch_size=6)
     assert result.shape == (len(model.layers), len(model.layers))
     np.testing.assert_allclose(np.diag(result), 1, atol=1e-12)
@@ -237,47 +222,48 @@ def test_all_layers_of_one_model(name, request):
     np.testing.assert_allclose(result, layer_similarity(model, twin, noise_images(12), batch_size=6), atol=1e-6)
 
 
-def test_three_maps_of_two_models_in_one_pass(vit, resnet):
-    images = noise_images(24)
-    how = {"batch_size": 8, "seed": 3, "left_out": True, "clip_norms": True}
-    pairs = (vit, vit), (resnet, resnet), (vit, resnet)
-    for found, (a, b) in zip(layer_similarities(vit, resnet, images, **how), pairs, strict=True):
+def test_three_maps_of_two_models_in_one_pass(zoo_vit, zoo_resnet):
+    images = noise_images(12)
+    how = {"batch_size": 6, "seed": 3, "left_out": True, "clip_norms": True}
+    pairs = (zoo_vit, zoo_vit), (zoo_resnet, zoo_resnet), (zoo_vit, zoo_resnet)
+    for found, (a, b) in zip(layer_similarities(zoo_vit, zoo_resnet, images, **how), pairs, strict=True):
         xr.testing.assert_identical(found, layer_similarity(a, b, images, **how))
 
 
-def test_one_model_runs_once_a_batch(vit, monkeypatch):
+def test_one_model_runs_once_a_batch(zoo_vit, monkeypatch):
     calls = []
-    monkeypatch.setattr(type(vit.module), "forward_head", lambda self, x: calls.append(len(x)) or x)
-    layer_similarity(vit, vit, noise_images(12), 6, vit.layers[:2], vit.blocks)
+    monkeypatch.setattr(type(zoo_vit.module), "forward_head", lambda self, x: calls.append(len(x)) or x)
+    layer_similarity(zoo_vit, zoo_vit, noise_images(12), 6, zoo_vit.layers[:2], zoo_vit.blocks)
     assert calls == [1, 6, 6]  # the first image alone shows how many fit in memory
 
 
-def test_which_tokens(vit, resnet):
+def test_which_tokens(zoo_vit, zoo_resnet):
     images = noise_images(10)
-    layers = vit.blocks[2:4]
-    batches = recorded(vit, images, layers, 10)
+    layers = zoo_vit.blocks[2:4]
+    batches = recorded(zoo_vit, images, layers, 10)
     chosen = {"all": slice(None), "spatial": slice(1, None), "cls": slice(0, 1)}
     values = {}
     for tokens, part in chosen.items():
         x, y = (flat([b[:, part] for b in batches[layer.name]]) for layer in layers)
-        values[tokens] = layer_similarity(vit, vit, images, 10, layers, layers, tokens=tokens).values[0, 1]
+        values[tokens] = layer_similarity(zoo_vit, zoo_vit, images, 10, layers, layers, tokens=tokens).values[0, 1]
         assert values[tokens] == pytest.approx(cka(x, y), abs=1e-5)
     assert len({round(v, 6) for v in values.values()}) == 3
     # A map has no tokens and stays whole.
-    y = flat(recorded(resnet, images, resnet.blocks[:1], 10)["layer1.0"])
-    beside_a_map = layer_similarity(vit, resnet, images, 10, layers[:1], resnet.blocks[:1], tokens="cls").item()
-    assert beside_a_map == pytest.approx(cka([batches["blocks.2"][0][:, 0]], y), abs=1e-5)
+    maps = zoo_resnet.blocks[:1]
+    y = flat(recorded(zoo_resnet, images, maps, 10)["layer1.0"])
+    beside_a_map = layer_similarity(zoo_vit, zoo_resnet, images, 10, layers[:1], maps, tokens="cls")
+    assert beside_a_map.item() == pytest.approx(cka([batches["blocks.2"][0][:, 0]], y), abs=1e-5)
 
 
-def test_a_cls_token_that_is_not_there(resnet):
+def test_a_cls_token_that_is_not_there(zoo_resnet):
     gap = load_model("zoo/vit-gap", "untrained", device="cpu")
-    for pair in ((gap, resnet), (resnet, resnet)):
+    for pair in ((gap, zoo_resnet), (zoo_resnet, zoo_resnet)):
         with pytest.raises(VitcnnError, match="has no CLS token"):
             layer_similarity(*pair, noise_images(8), tokens="cls")
     with pytest.raises(VitcnnError, match="tokens='class'"):
         layer_similarity(gap, gap, noise_images(8), tokens="class")
 
 
-def test_the_cls_token_before_any_attention_is_constant(vit):
-    result = layer_similarity(vit, vit, noise_images(8), layers_a=vit.layers[:1], layers_b=vit.blocks, tokens="cls")
+def test_the_cls_token_before_any_attention_is_constant(zoo_vit):
+    result = layer_similarity(zoo_vit, zoo_vit, noise_images(8), 8, zoo_vit.layers[:1], zoo_vit.blocks, tokens="cls")
     assert np.isnan(result).all()

@@ -18,16 +18,6 @@ from vitcnn_utils.models.load import load_model
 from vitcnn_utils.run import minibatches
 
 
-@pytest.fixture(scope="module")
-def vit():
-    return load_model("zoo/vit-cls", "untrained", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def resnet():
-    return load_model("zoo/resnet", "untrained", device="cpu")
-
-
 def labelled(values):
     return xr.DataArray(
         values, dims=("row", "col", "patch_row", "patch_col"),
@@ -62,26 +52,26 @@ def test_a_vit_whose_blocks_do_nothing(name):
     assert localization_rate(similarity).top1.sel(region="all") == 1
 
 
-def test_against_the_textbook(vit):
+def test_against_the_textbook(zoo_vit):
     images = load_images("cifar10", n=20)
-    layers = [vit.blocks[6], vit.blocks[1]]
-    similarity = layer_patch_similarity(vit, images, layers, batch_size=10)
+    layers = [zoo_vit.blocks[6], zoo_vit.blocks[1]]
+    similarity = layer_patch_similarity(zoo_vit, images, layers, batch_size=10)
     assert list(similarity.layer.values) == ["blocks.6", "blocks.1"]
     batches = list(minibatches(images, 10, 0, ""))
     patch = [p[:, 4:8, 12:16].reshape(10, -1).numpy() for p in batches]
     for layer in layers:
-        recorded = [vit.record(vit.prepare(p), [layer])[layer.name] for p in batches]
+        recorded = [zoo_vit.record(zoo_vit.prepare(p), [layer])[layer.name] for p in batches]
         token = [values[:, 1 + 2 * 8 + 5].double().numpy() for values in recorded]
         assert similarity.sel(layer=layer.name)[2, 5, 1, 3].item() == pytest.approx(cka(token, patch), abs=1e-5)
-        alone = token_patch_similarity(vit, images, layer, batch_size=10)
+        alone = token_patch_similarity(zoo_vit, images, layer, batch_size=10)
         np.testing.assert_array_equal(similarity.sel(layer=layer.name), alone)
 
 
-def test_layers_and_grids(resnet):
-    similarity = token_patch_similarity(resnet, noise_images(8))
+def test_layers_and_grids(zoo_resnet):
+    similarity = token_patch_similarity(zoo_resnet, noise_images(8))
     assert (similarity.layer, similarity.shape) == ("layer4.2", (4, 4, 4, 4))  # the last block, unless another is given
     with pytest.raises(VitcnnError, match=r"several grids, 32 x 32 \(layer1\.2\), .*4 x 4 \(layer4\.2\)"):
-        layer_patch_similarity(resnet, noise_images(8), resnet.blocks)
+        layer_patch_similarity(zoo_resnet, noise_images(8), zoo_resnet.blocks)
     pool = nn.AvgPool2d(7)
     with pytest.raises(VitcnnError, match="4 x 4 does not divide 30 x 30 pixels"):
         token_patch_similarity(model_of(pool, {"pool": pool}, size=30), noise_images(8, size=30))
@@ -163,8 +153,8 @@ def test_border_of_a_known_array():
     assert table.sel(token="interior", patch="interior") == pytest.approx(0.1)
 
 
-def test_summaries_keep_the_layers(vit):
-    similarity = layer_patch_similarity(vit, noise_images(16), vit.blocks[:3])
+def test_summaries_keep_the_layers(zoo_vit):
+    similarity = layer_patch_similarity(zoo_vit, noise_images(16), zoo_vit.blocks[:3])
     assert localization_rate(similarity).top1.sizes == {"region": 3, "layer": 3}
     assert contrast(similarity).own.sizes == {"layer": 3, "row": 8, "col": 8}
     assert border_similarity(similarity).sizes == {"layer": 3, "token": 2, "patch": 2}

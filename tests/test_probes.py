@@ -19,16 +19,6 @@ from vitcnn_utils.models.load import load_model
 from vitcnn_utils.models.trace import Layout
 
 
-@pytest.fixture(scope="module")
-def vit():
-    return load_model("zoo/vit-cls", "untrained", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def resnet():
-    return load_model("zoo/resnet", "untrained", device="cpu")
-
-
 def telling_patch(n=120, classes=4, row=2, col=5):
     """Noise in which one 4 x 4 patch alone tells the class: by which pixel of its first row is white."""
     images = noise_images(n, classes=classes)
@@ -91,8 +81,8 @@ def test_a_whole_probe_against_scikit_learn():
 # What probes see
 
 
-def test_random_labels_stay_near_chance(vit):
-    result = layer_probes(vit, noise_images(400, classes=2), vit.blocks[::4], draws=4)
+def test_random_labels_stay_near_chance(zoo_vit):
+    result = layer_probes(zoo_vit, noise_images(400, classes=2), zoo_vit.blocks[::4], draws=4)
     # 160 test images: a standard deviation of 0.04, less the more probes are averaged.
     np.testing.assert_allclose(result.accuracy.mean("draw"), 0.5, atol=0.12)
     assert abs(result.accuracy.sel(readout="token").mean() - 0.5) < 0.03
@@ -120,34 +110,34 @@ def test_tokens_of_a_vit_are_numbered_as_its_patches_are():
     assert layer_probes(model, in_the_corner, model.blocks[-1:], ["first token"], draws=1).accuracy == 1
 
 
-def test_readouts_that_a_model_has(vit, resnet):
+def test_readouts_that_a_model_has(zoo_vit, zoo_resnet):
     gap = load_model("zoo/vit-gap", "untrained", device="cpu")
     images = noise_images(50, classes=2)
     registers = described(small_vit(class_token=False, reg_tokens=2, global_pool="avg"))
     for model, expected in (
         (registers, ["mean", "first token", "token"]),
-        (vit, ["cls", "mean", "mean with cls", "first token", "token"]), (gap, ["mean", "first token", "token"]),
-        (resnet, ["mean", "token"]),
+        (zoo_vit, ["cls", "mean", "mean with cls", "first token", "token"]), (gap, ["mean", "first token", "token"]),
+        (zoo_resnet, ["mean", "token"]),
     ):  # fmt: skip
         assert list(layer_probes(model, images, model.blocks[-1:], draws=1).readout.values) == expected
     for model, readout, message in (
         (gap, "cls", r"zoo/vit-gap .* has no CLS token"),
-        (resnet, "first token", "has no tokens"),
+        (zoo_resnet, "first token", "has no tokens"),
         (gap, "max", "no read-out 'max'; there are: cls, mean"),
     ):
         with pytest.raises(VitcnnError, match=message):
             layer_probes(model, images, readouts=[readout])
 
 
-def test_labels_of_the_result(vit):
+def test_labels_of_the_result(zoo_vit):
     images = noise_images(64, classes=2)
-    result = layer_probes(vit, images, vit.blocks[:3], ["cls", "token"], shots=5, draws=2, seed=7)
+    result = layer_probes(zoo_vit, images, zoo_vit.blocks[:3], ["cls", "token"], shots=5, draws=2, seed=7)
     assert result.accuracy.sizes == {"layer": 3, "readout": 2, "draw": 2}
     assert result.token_accuracy.sizes == {"layer": 3, "row": 8, "col": 8, "draw": 2}
     assert list(result.layer.values) == ["blocks.0", "blocks.1", "blocks.2"]
     assert set(np.unique(result.strength)) <= set(STRENGTHS)
     assert (result.attrs["shots"], result.attrs["n_test"], result.attrs["chance"]) == (5, 28, 0.5)
-    alone = layer_probes(vit, images, vit.blocks[:3], ["cls"], shots=5, draws=2, seed=7)
+    alone = layer_probes(zoo_vit, images, zoo_vit.blocks[:3], ["cls"], shots=5, draws=2, seed=7)
     np.testing.assert_array_equal(result.accuracy.sel(readout="cls"), alone.accuracy[:, 0])
     assert "token_accuracy" not in alone
 
@@ -186,10 +176,10 @@ def test_large_maps_are_cut_in_squares_and_pooled():
     assert _at_grid(torch.randn(2, 13, 13, 8), 4, 4, 512).shape == (2, 4, 4, 8)
 
 
-def test_every_unit_of_a_resnet_on_the_last_grid(resnet):
-    result = layer_probes(resnet, noise_images(30, classes=2), shots=4, draws=1)
+def test_every_unit_of_a_resnet_on_the_last_grid(zoo_resnet):
+    result = layer_probes(zoo_resnet, noise_images(30, classes=2), shots=4, draws=1)
     assert result.token_accuracy.sizes == {"layer": 12, "row": 4, "col": 4, "draw": 1}
-    one = layer_probes(resnet, noise_images(30, classes=2), resnet.blocks[1:2], shots=4, draws=1)
+    one = layer_probes(zoo_resnet, noise_images(30, classes=2), zoo_resnet.blocks[1:2], shots=4, draws=1)
     xr.testing.assert_equal(result.isel(layer=[1]), one)
 
 
@@ -253,6 +243,6 @@ def test_the_strength_does_not_depend_on_the_test_images():
         (40, 2, {"draws": 0}, "1 or more"),
     ],
 )
-def test_images_that_do_not_do(vit, n, classes, options, message):
+def test_images_that_do_not_do(zoo_vit, n, classes, options, message):
     with pytest.raises(VitcnnError, match=message):
-        layer_probes(vit, noise_images(n, classes=classes), **options)
+        layer_probes(zoo_vit, noise_images(n, classes=classes), **options)

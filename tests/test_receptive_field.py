@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from hypothesis import given
-from hypothesis import strategies as st
 from small_models import described, small_resnet, small_vit
 from textbook import noise_images
 from torch import nn
@@ -239,9 +237,9 @@ def test_fields_with_images_left_out_have_a_size_each():
         xr.testing.assert_allclose(sizes.isel(left_out=i), summarize(fields.isel(left_out=i), side=4))
 
 
-@given(factor=st.floats(1e-6, 1e6), seed=st.integers(0, 99))
-def test_summaries_do_not_depend_on_the_scale(factor, seed):
-    values = np.random.default_rng(seed).random((8, 8))
+@pytest.mark.parametrize("factor", [1e-6, 0.3, 1e6])
+def test_summaries_do_not_depend_on_the_scale(factor):
+    values = np.random.default_rng(0).random((8, 8))
     one, other = (summarize(field_of(v, (4.5, 4.5)), side=2) for v in (values, factor * values))
     for name in one:
         assert one[name].item() == pytest.approx(other[name].item(), rel=1e-9)
