@@ -12,6 +12,7 @@ from torch import nn
 
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.measures.attention import (
+    _weights,
     attention_maps,
     head_distances,
     head_subset_similarity,
@@ -110,6 +111,7 @@ SHAPE = {"img_size": 32, "patch_size": 8, "num_classes": 10, "embed_dim": 24, "d
 
 ROTARY = {**SHAPE, "embed_dim": 32, "use_rot_pos_emb": True}
 
+
 VARIANTS = {
     "plain": lambda: small_vit(),
     "registers, no CLS": lambda: small_vit(class_token=False, reg_tokens=2, global_pool="avg"),
@@ -148,6 +150,16 @@ def test_maps_are_those_that_timm_forms_without_fusing(name, fused):
     with torch.no_grad():
         output = module.proj(getattr(module, "norm", nn.Identity())(side_by_side))
     torch.testing.assert_close(output, model.record(x, [layer])[layer.name], rtol=1e-4, atol=1e-5)
+
+
+MASK = torch.arange(9)[:, None] >= torch.arange(9) - 2
+
+
+@pytest.mark.parametrize("options", [{}, {"scale": 0.3}, {"attn_mask": MASK}, {"attn_mask": MASK.double(), "scale": 2}])
+def test_weights_are_those_of_torchs_fused_kernel(options):
+    query, key, value = torch.randn(3, 2, 4, 9, 6, dtype=torch.float64)
+    expected = nn.functional.scaled_dot_product_attention(query, key, value, **options)
+    torch.testing.assert_close(_weights(query, key, value, **options) @ value, expected)
 
 
 @pytest.mark.parametrize(

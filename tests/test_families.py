@@ -78,6 +78,7 @@ def test_what_is_refused_lacks_a_fact_or_is_listed(family, model, found):
         assert set(said.split(", ")) == works
 
 
+@pytest.mark.parametrize("name", FURTHER)
 def test_further_families_are_supported_or_refused_for_the_reason_that_is_listed(name):
     size, why = FURTHER[name]
     further = load_model(name, "untrained", "cpu", image_size=size)

@@ -2,8 +2,6 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from small_models import small_resnet, small_vit
-from textbook import noise_images
 from torch import nn
 from torch.nn import functional as F
 
@@ -92,31 +90,6 @@ def test_in_a_nest_the_outer_unit_counts():
 )
 def test_where_places_lie(layers, offset, step):
     assert traced(nn.Sequential(*layers)).given.layout[:3] == (False, offset, step)
-
-
-def test_channels_last():
-    class Permuted(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm, self.conv = nn.LayerNorm(3), nn.Conv2d(3, 3, 1)
-
-        def forward(self, x):
-            return self.conv(self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
-
-    norm, conv = traced(Permuted()).inner
-    assert [value.layout.channels_last for value in (norm.taken, norm.given, conv.taken, conv.given)] == [
-        True, True, False, False,
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("make", [small_vit, small_resnet])
-def test_changes_nothing(make):
-    module = make().eval()
-    x = torch.from_numpy(noise_images(1).pixels).permute(0, 3, 1, 2).float() / 255
-    with torch.no_grad():
-        before = module(x)
-        trace(module, x)
-        assert torch.equal(module(x), before)
 
 
 @pytest.mark.parametrize("channels", [6, 2])  # of 2 a convolution of 6 makes a crash
