@@ -12,7 +12,7 @@ from similarity_maps import DIAGONAL, PAPER, by_distance, curves, probes, staged
 
 from vitcnn_utils.measures.cka import CEILING, FLOOR
 from vitcnn_utils.measures.receptive_field import of_kind, summarize
-from vitcnn_utils.plots import locality, localization, scale, skips, structure
+from vitcnn_utils.plots import locality, localization, scale, skips, structure, training
 from vitcnn_utils.plots.style import BLUE, GREEN, ORANGE
 
 
@@ -234,12 +234,9 @@ def test_figure_7_draws_the_ratios_of_tokens_and_of_parts():
     assert "MLP CLS from 8.0 to 2.0" in figure.alt and "2.0 to 2.0" in figure.alt
 
 
-def test_figure_7_without_cls_draws_spatial_tokens_only():
-    figure = skips.norm_ratios(vit_ratios(HIGH_THEN_LOW, LOW_THEN_HIGH, prefix=0), UNITS)
-    assert "CLS" not in figure.svg + figure.caption
-
-
-def test_figure_7_of_an_untrained_cnn_leaves_its_line_out():
+def test_figure_7_leaves_out_what_there_is_not():
+    without_cls = skips.norm_ratios(vit_ratios(HIGH_THEN_LOW, LOW_THEN_HIGH, prefix=0), UNITS)
+    assert "CLS" not in without_cls.svg + without_cls.caption
     figure = skips.norm_ratios(RATIOS, cnn_ratios([np.inf] * 6, [False] * 6), key="untrained")
     assert np.isnan(lines(figure.drawing.axes[2])["CNN units"].get_ydata()).all()
     assert figure.id == "" and "inf" in figure.alt
@@ -379,3 +376,24 @@ def test_bands_are_the_standard_deviation_of_a_sample():
     ax = scale.probes_over_depth({"ViT": spread}).drawing.axes[0]
     band = ax.collections[0].get_paths()[0].vertices
     np.testing.assert_allclose((band[:, 1].min(), band[:, 1].max()), (20 - 1, 60 + 1))  # ddof 1: a point, not 0.82
+
+
+# The page of the zoo, from logs with and without what older trainings did not note
+
+OLD = [{"epoch": i, "step": 100 * i, "train_accuracy": 0.1 * i} for i in (1, 2, 3)]
+NEW = [{**row, "held_out_accuracy": 0.2, "head_distances": [[16.0, 14.0 - row["epoch"]], [15.0, 13.5]]} for row in OLD]
+
+
+def test_learning_curves_have_a_panel_a_group_and_held_out_accuracy_where_there_is_one():
+    figure = training.learning_curves({"ViT": {"zoo/old": OLD, "zoo/new": NEW}, "ResNet": {"zoo/cnn": OLD}})
+    of_vits, _ = figure.drawing.axes
+    np.testing.assert_allclose(of_vits.lines[0].get_ydata(), [0.1, 0.2, 0.3])
+    np.testing.assert_allclose(of_vits.lines[3].get_ydata(), [0.2] * 3)
+    assert "zoo/old 0.30, zoo/new 0.30, held-out 0.20, zoo/cnn 0.30." in figure.alt
+
+
+def test_distances_have_a_panel_a_block():
+    figure = training.distances_over_training("zoo/new", NEW)
+    first, _ = figure.drawing.axes
+    np.testing.assert_allclose(first.lines[1].get_ydata(), [13, 12, 11])
+    assert "block 0 13.0 and 11.0 px, block 1 13.5 and 13.5 px." in figure.alt
