@@ -79,25 +79,6 @@ def test_where_memory_runs_out_batches_are_halved_and_the_numbers_stay(measure, 
     assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_nothing_that_is_done_is_done_again(vit):
-    seen = []
-    vit.module.register_forward_pre_hook(out_of_memory_above(5, seen))
-    head_distances(vit, IMAGES)
-    assert seen == [1, *[3] * 8]  # the first image alone, to see what one takes; then half of half of half of 24
-
-
-def test_no_memory_for_one_image_ends_in_one_line(measure, vit):
-    vit.module.register_forward_pre_hook(out_of_memory_above(0, []))
-    with left_as_it_was(vit), pytest.raises(VitcnnError, match="no memory for even one"):
-        measure(vit, IMAGES)
-
-
-def test_little_memory_from_the_start_changes_no_number(measure, vit, monkeypatch):
-    expected = measure(vit, IMAGES)
-    monkeypatch.setattr(run, "free_memory", lambda device: 60_000)
-    assert_close(measure(vit, IMAGES), expected, rtol=1e-3, atol=1e-5)
-
-
 # Something goes wrong
 
 
