@@ -63,24 +63,20 @@ def test_figure_1_draws_four_maps_with_layer_0_at_the_bottom():
     assert "before training (on 128 images)" in figure.caption
 
 
-def test_stage_lines_are_drawn_and_promised_where_a_model_has_stages_only():
+def test_stage_lines_and_constant_layers_are_drawn_and_explained_only_where_there_are_any():
     _, _, figure = within()
     of_vit, of_cnn = figure.drawing.axes[:2]
     assert len(of_vit.lines) == 0
     assert [line.get_ydata()[0] for line in of_cnn.lines[::2]] == [12]
-    assert "new stage" in figure.caption
-    _, _, figure = within(cnn=by_distance(0.5))
-    assert not any(ax.lines for ax in figure.drawing.axes[:4])
-    assert "stage" not in figure.caption
-
-
-def test_constant_layers_are_explained_only_where_there_are_any():
+    assert "new stage" in figure.caption and "Grey" not in figure.caption
     gap = staged(0.9, 0.2)
     gap[3], gap[:, 3] = np.nan, np.nan
     _, _, figure = within(gap, key="blocks")
     assert "Grey" in figure.caption and np.isnan(drawn(figure.drawing.axes[1])[3]).all()
     assert figure.id == "" and 'id="fig-1-blocks-' in figure.svg
-    assert "Grey" not in within()[2].caption
+    _, _, figure = within(cnn=by_distance(0.5))
+    assert not any(ax.lines for ax in figure.drawing.axes[:4])
+    assert "stage" not in figure.caption
 
 
 def test_figure_2_marks_the_layer_most_alike_in_the_map_and_in_depth():
