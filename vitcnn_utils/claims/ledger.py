@@ -109,6 +109,8 @@ def estimate(statistic: Callable[..., float], *arrays: xr.DataArray | xr.Dataset
     parted = [left_out(a) if isinstance(a, xr.Dataset) and a.sizes.get("sample", 0) > 1 else a for a in arrays]
     value = float(statistic(*(whole(one) for one in parted)))
     counts = {a.sizes["left_out"] - 1 for a in parted if "left_out" in a.dims}
+    if counts == {0}:
+        return Estimate(value, over="there is one minibatch, and none to leave out")
     draws = {a.sizes.get("draw", 1) for a in arrays}
     images = [f"{a.attrs.get('n_test', a.attrs['n_images']):,} {'test ' * ('n_test' in a.attrs)}images in "
               for a in parted if "left_out" in a.dims and "n_images" in a.attrs]  # fmt: skip

@@ -212,9 +212,9 @@ def accuracy_loss(intact: float, without: Mapping[int, float], n_images: int, of
 
 
 def split_words(claims: Sequence[Claim]) -> str:
-    """What these models show in Fig 8, from `split_claim` and any `accuracy_loss`, in sentences."""
-    split, *accuracies = claims
-    if split.verdict == CANNOT:
+    """What these models show in Fig 8, from `split_claim` and any `accuracy_loss`, in sentences; '' for no claims."""
+    split, *accuracies = claims or (None,)
+    if split is None or split.verdict == CANNOT:
         return ""
     most = max(split.parts, key=lambda part: part.estimate.value)
     said = [f"The model divides most {_at(most)}, where CKA falls by {shown(most)} more than in the intact twin"
