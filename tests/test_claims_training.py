@@ -153,6 +153,14 @@ def test_all_claims_are_named_where_models_are_missing() -> None:
     assert claims.local_words(missing[:2]) == claims.accuracy_words(missing[2:4]) == ""
 
 
+def test_what_is_said_of_a_mimetic_start_needs_one() -> None:
+    heads = {CUTMIX: NEAR, PLAIN: FAR}
+    local, scores = claims.local_claims(heads), claims.accuracy_claims({CUTMIX: 0.85, PLAIN: 0.8}, 10_000, heads)
+    assert [claim.verdict for claim in (*local, *scores)] == [HOLDS, CANNOT, HOLDS, CANNOT]
+    assert "mimetic start" in local[1].reason and local[1].reason == scores[1].reason
+    assert "mimetic" not in claims.local_words(local) + claims.accuracy_words(scores)
+
+
 def test_accuracies_need_classes_that_the_models_know() -> None:
     reasons = {claim.reason for claim in claims.accuracy_claims({}, 0, labelled(FAR, NEAR, NEAR))}
     assert reasons == {"it needs images with labels that the models know"}

@@ -85,9 +85,12 @@ def test_trainings_are_compared_with_a_second_start_of_the_same_recipe(monkeypat
     recipes[TWIN]["recipe"]["epochs"] = 2
     protocols = casting(WHOLE).protocols("zoo/vit-cls-nocutmix", "zoo/vit-cls-mimetic", TWIN, "zoo/resnet")
     assert list(protocols) == ["CutMix", "no CutMix", "no CutMix, mimetic start", "CNN"]
+    del recipes["zoo/vit-cls-mimetic"]
+    protocols = casting(WHOLE).protocols("zoo/vit-cls-nocutmix", "zoo/vit-cls-mimetic", TWIN, "zoo/resnet")
+    assert list(protocols) == ["CutMix", "no CutMix", "CNN"]
     own = casting(THEIRS).protocols("a.plain", "a.mimetic", "a.again", "resnet18")
     assert own.names["CutMix"] == THEIRS and own.names["CutMix, second start"] == "a.again"
-    missing = casting(THEIRS).protocols("a.plain", None, "a.again", "resnet18")
+    missing = casting(THEIRS).protocols(None, "a.mimetic", "a.again", "resnet18")
     assert not missing and missing.draw(lambda: 1) is None and casting(WHOLE).cast("", {"a": WHOLE}).draw(str, 1) == "1"
 
 

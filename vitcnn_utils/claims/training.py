@@ -30,7 +30,7 @@ KEPT = 0.1
 """A difference of how much oftener than by chance tokens are most like their own patch."""
 
 CUTMIX, PLAIN, MIMETIC, AGAIN = "CutMix", "no CutMix", "no CutMix, mimetic start", "CutMix, second start"
-"""Labels of the models that are compared. There may be no second start; without any of the others, nothing is asked."""
+"""Labels of the models that are compared. There may be none from a mimetic start, and no second start."""
 
 SENTENCES = {
     "cutmix": "With CutMix, heads of the lowest blocks become local; without it they do not.",
@@ -44,6 +44,7 @@ SENTENCES = {
 }
 """The claims of the chapter."""
 
+_A_START = "a model that was trained without CutMix from a mimetic start"
 _NO_SECOND = "There is no second training from a mimetic start."
 _ONE_EACH = "One training each: what another start changes is the control."
 Side = Literal["above", "below"]
@@ -82,10 +83,11 @@ def local_claims(heads: Mapping[str, xr.Dataset], lacks: str = "") -> list[Claim
     if not heads:
         return _not_asked(lacks, "cutmix", "start")
     without = Part.of(f"{_NEAR}, without CutMix", near_heads, (heads[PLAIN],), "above", LOCAL, _AROUND, unit="%")
-    return [
-        _claim("cutmix", (*_local_parts(Trio.of(heads), "with CutMix"), without)),
-        _claim("start", _local_parts(Trio(heads[PLAIN], heads[MIMETIC]), "mimetic start"), uncontrolled=_NO_SECOND),
-    ]
+    cutmix = _claim("cutmix", (*_local_parts(Trio.of(heads), "with CutMix"), without))
+    if MIMETIC not in heads:
+        return [cutmix, *_not_asked(_A_START, "start")]
+    of_start = _local_parts(Trio(heads[PLAIN], heads[MIMETIC]), "mimetic start")
+    return [cutmix, _claim("start", of_start, uncontrolled=_NO_SECOND)]
 
 
 _NEAR = "nearest quarter of the heads of the two lowest blocks, mean, in percent of the distance of uniform attention"
@@ -98,11 +100,12 @@ def local_words(claims: Sequence[Claim]) -> str:
     if not cutmix.parts:
         return ""
     moved, with_it, without = cutmix.parts
+    mimetic = f", and {shown(start.parts[1])} without it from a mimetic start" if start.parts else ""
     chance = "" if moved.control is None else f"; another start with CutMix moves it by {signed(moved, moved.control)}"
     return (
-        f"The nearest quarter of the heads of the two lowest blocks looks to {shown(with_it)} of the distance of "
-        f"uniform attention with CutMix, to {shown(without)} without it, and to {shown(start.parts[1])} without it "
-        f"from a mimetic start. CutMix moves it by {signed(moved, moved.estimate)}{chance}."
+        "The nearest quarter of the heads of the two lowest blocks has, of the distance of uniform attention, "
+        f"{shown(with_it)} with CutMix, {shown(without)} without it{mimetic}. CutMix moves it by "
+        f"{signed(moved, moved.estimate)}{chance}."
     )
 
 
@@ -147,25 +150,23 @@ def accuracy_claims(
     """
     if not accuracies or not heads:
         return _not_asked(lacks or "images with labels that the models know", "accuracy", "cause")
+    of_cutmix = _claim("accuracy", (_gain(Trio.of(accuracies), n, "with CutMix"),),
+                       missing=_no_local_heads(heads, CUTMIX, PLAIN))  # fmt: skip
+    if MIMETIC not in heads:
+        return [of_cutmix, *_not_asked(_A_START, "cause")]
     from_start = _gain(Trio(accuracies[PLAIN], accuracies[MIMETIC]), n, "mimetic start")
-    of_cutmix = _no_local_heads(heads, CUTMIX, PLAIN)
-    of_start = _no_local_heads(heads, MIMETIC, PLAIN)
-    return [
-        _claim("accuracy", (_gain(Trio.of(accuracies), n, "with CutMix"),), missing=of_cutmix),
-        _claim("cause", (from_start,), missing=of_start, uncontrolled=_NO_SECOND),
-    ]
+    missing = _no_local_heads(heads, MIMETIC, PLAIN)
+    return [of_cutmix, _claim("cause", (from_start,), missing=missing, uncontrolled=_NO_SECOND)]
 
 
 def accuracy_words(claims: Sequence[Claim]) -> str:
     """What CutMix and a mimetic start bring, from `accuracy_claims`, in sentences; '' where nothing was asked."""
     if not claims[0].parts:
         return ""
-    cutmix, start = (claim.parts[0] for claim in claims)
+    cutmix, *mimetic = (part for claim in claims for part in claim.parts)
     chance = "" if cutmix.control is None else f" (another start with CutMix: {signed(cutmix, cutmix.control)})"
-    return (
-        f"CutMix changes accuracy by {signed(cutmix, cutmix.estimate)}{chance}, a mimetic start without it by "
-        f"{signed(start, start.estimate)}."
-    )
+    of_start = "".join(f", a mimetic start without it by {signed(one, one.estimate)}" for one in mimetic)
+    return f"CutMix changes accuracy by {signed(cutmix, cutmix.estimate)}{chance}{of_start}."
 
 
 def _gain(accuracies: Trio, n: int, what: str) -> Part:

@@ -104,7 +104,7 @@ class Casting:
         present = {label: name for label, name in names.items() if name}
         if not present or len(present) < len(names):
             return Cast(figure, {}, self.images)
-        if waiting := [title(name) for name in present.values() if of_zoo(name) and name not in zoo.names()]:
+        if waiting := [title(name) for name in present.values() if _waiting(name)]:
             return Cast(figure, {}, self.images, lacks=f"{', '.join(waiting)}, which are not trained yet")
         if any(related(name, self.vit) for name in present.values()):
             return Cast(figure, present, self.images, **self.own_options)
@@ -136,13 +136,16 @@ class Casting:
     def protocols(
         self, vit_no_cutmix: Name | None, vit_mimetic: Name | None, vit_seed_2: Name | None, cnn: Name
     ) -> Cast:
-        """Models trained with CutMix, without it, and without it from a mimetic start; and a CNN.
+        """Models trained with CutMix and without it, and a CNN.
 
-        Beside them one with CutMix from another start, if that is all in which its training differs.
+        Beside them, where there are such, one without CutMix from a mimetic start, and one with CutMix from another
+        start, if that is all in which its training differs.
         """
         own = vit_no_cutmix is None or related(vit_no_cutmix, self.vit)
         cutmix, again, cnn = (self.vit, vit_seed_2, cnn) if own else (WHOLE, TWIN, "zoo/resnet")
-        names: dict[str, Name | None] = {CUTMIX: cutmix, PLAIN: vit_no_cutmix, MIMETIC: vit_mimetic}
+        names: dict[str, Name | None] = {CUTMIX: cutmix, PLAIN: vit_no_cutmix}
+        if vit_mimetic and not _waiting(vit_mimetic):
+            names[MIMETIC] = vit_mimetic
         if again and _differ_in_start(cutmix, again):
             names[AGAIN] = again
         return self.cast("The comparison of trainings", names | {"CNN": cnn})
@@ -175,6 +178,11 @@ def parts(series: Mapping[Any, Name] | None) -> dict[str, Name]:
 def of_zoo(name: Name) -> bool:
     """Whether a model is the zoo's, with the weights that ship."""
     return isinstance(name, str) and name.startswith("zoo/")
+
+
+def _waiting(name: Name) -> bool:
+    """Whether a model is of the zoo and not trained yet."""
+    return of_zoo(name) and name not in zoo.names()
 
 
 def title(name: Name) -> str:
