@@ -353,7 +353,7 @@ CASES = {
     "fig-8-split": Case(split, (divided(0.2), divided(0.8)), (divided(0.8), divided(0.8)),
                         (unknown(divided(0.2), divided(0.8)),),
                         also_bad=((divided(0.2), divided(0.3)),)),  # divided, but the intact model is as well
-    "fig-8-accuracy-10000": Case(loss, (0.80, 0.75, 10_000), (0.80, 0.85, 10_000), ((None, 0.75, 10_000),),
+    "fig-8-accuracy-10000": Case(loss, (0.80, 0.75, 10_000), (0.80, 0.85, 10_000), ((np.nan, 0.75, 10_000),),
                                  close=(0.80, 0.795, 10_000)),
     "fig-9-interior-last": Case(lambda a, c: localization.interior_tokens(*a, maps(c, 0)), (OWN,), (ELSEWHERE,),
                                 ((SMALL,),), second=True),

@@ -184,14 +184,14 @@ def split_claim(intact: Map, changed: Mapping[int, Map], untrained: Map, untrain
     )
 
 
-def accuracy_loss(intact: float | None, without: Mapping[int, float], n_images: int, of: str) -> Claim:
+def accuracy_loss(intact: float, without: Mapping[int, float], n_images: int, of: str) -> Claim:
     """Without the skips of a middle block, accuracy falls by about 4 points.
 
     intact, without: accuracy from 0 to 1 of the intact twin and, by block, of the models without that block's skips, on
-    `n_images` images; `of` says which. intact is None where the images have no labels that the models know. Only blocks
+    `n_images` images; `of` says which. intact is NaN where the images have no labels that the models know. Only blocks
     that are neither the first nor the last of those removed count as middle ones, where there are three or more.
     """
-    ordered = sorted(without) if intact is not None else []
+    ordered = [] if np.isnan(intact) else sorted(without)
     middle = ordered[1:-1] if len(ordered) > 2 else ordered
     return Claim(
         id=f"fig-8-accuracy-{n_images}",
@@ -209,7 +209,7 @@ def accuracy_loss(intact: float | None, without: Mapping[int, float], n_images: 
         uncontrolled="Before training no model has any accuracy that it could lose.",
         missing="" if ordered else NO_CLASSES,
         note=f"intact {100 * intact:.1f} %; " + ", ".join(f"block {b} {100 * without[b]:.1f} %" for b in ordered)
-        if intact is not None else "",
+        if ordered else "",
     )  # fmt: skip
 
 
