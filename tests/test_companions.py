@@ -68,6 +68,24 @@ def test_the_zoos_stand_in_on_the_zoos_images():
     assert cast["little data"].image_size == (32, 32), "the edition's image size is not for them"
 
 
+def test_trainings_are_compared_with_a_second_start_of_the_same_recipe(monkeypatch):
+    recipes = {name: {"recipe": vars(recipe) | {"seed": recipe.seed}} for name, recipe in RECIPES.items()}
+    monkeypatch.setattr(zoo, "names", lambda: list(recipes))
+    monkeypatch.setattr(zoo, "card", recipes.__getitem__)
+    protocols = casting(WHOLE).protocols("zoo/vit-cls-nocutmix", "zoo/vit-cls-mimetic", TWIN, "zoo/resnet")
+    assert protocols.names["CutMix, second start"] == TWIN and protocols.names["no CutMix"] == "zoo/vit-cls-nocutmix"
+    recipes[TWIN]["recipe"]["epochs"] = 2
+    protocols = casting(WHOLE).protocols("zoo/vit-cls-nocutmix", "zoo/vit-cls-mimetic", TWIN, "zoo/resnet")
+    assert list(protocols) == ["CutMix", "no CutMix", "no CutMix, mimetic start", "CNN"]
+    del recipes["zoo/vit-cls-mimetic"]
+    protocols = casting(WHOLE).protocols("zoo/vit-cls-nocutmix", "zoo/vit-cls-mimetic", TWIN, "zoo/resnet")
+    assert list(protocols) == ["CutMix", "no CutMix", "CNN"]
+    own = casting(THEIRS).protocols("a.plain", "a.mimetic", "a.again", "resnet18")
+    assert own.names["CutMix"] == THEIRS and own.names["CutMix, second start"] == "a.again"
+    missing = casting(THEIRS).protocols(None, "a.mimetic", "a.again", "resnet18")
+    assert not missing and missing.draw(lambda: 1) is None and casting(WHOLE).cast("", {"a": WHOLE}).draw(str, 1) == "1"
+
+
 @pytest.mark.parametrize("names", [{"a": None, "b": None}, {"a": OURS, "b": None}, {}])
 def test_a_cast_that_lacks_a_model_is_empty_and_says_so(names):
     cast = casting(WHOLE).cast("Figure 4", names)
