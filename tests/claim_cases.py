@@ -390,3 +390,17 @@ CASES = {
     "fig-13-architecture-patch-means": Case(architecture, pair(0.6, 0.3), pair(0.2, 0.5), (pair(np.nan, 0.3),),
                                             also_bad=(pair(0.5, 0.5),), second=True),
 }  # fmt: skip
+
+# Of a figure: its claims, the words that connect them, arrays that satisfy the claims, and arrays that break them
+
+FIGURES = {
+    "fig-1": (within, structure.within_words, VIT_LIKE, ALIKE),
+    "fig-2": (cross, structure.cross_words, (FADING, EVEN_MAP), (REVERSED, REVERSED)),
+    "fig-3": (lambda a, c: locality.head_claims(*a, maps(c, 0)), locality.head_words, (LOCAL,), (NEAR_HIGH,)),
+    "fig-4": (figure_4, locality.data_words, (FAR, LOCAL), (LOCAL, LOCAL)),
+    "fig-5": (subsets, locality.subset_words, (FALLING,), (RISING,)),
+    "fig-6": (lambda a, c: locality.field_claims(*a, c), locality.field_words, (JUMP, STEADY), (STEADY, JUMP)),
+    "fig-c4": (addition, locality.addition_words, (PEAKED, FLAT), (FLAT, PEAKED)),
+    "fig-7": (ratios, skips.ratio_words, (TURNING, UNITS), (REVERSE, AN_EXCEPTION)),
+    "fig-8": (figure_8, skips.split_words, (divided(0.2), divided(0.8)), (divided(0.8), divided(0.8))),
+}
