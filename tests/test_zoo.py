@@ -427,10 +427,12 @@ def test_a_queue_that_is_stopped_stops_its_trainings(sent, small_cifar, tmp_path
         idle = [sys.executable, "-c", "import time; time.sleep(60)"]
         real = not started and sent == signal.SIGTERM
         started.append(original_start(name, *arguments) if real else subprocess.Popen(idle))
+        if sent == signal.SIGINT and len(started) == 2:
+            signal.raise_signal(sent)  # before the queue has noted the training
         return started[-1]
 
     def stop_when_both_are_at_work(seconds):
-        if sent == signal.SIGINT or list(runs.glob("*.lock")):
+        if sent == signal.SIGTERM and list(runs.glob("*.lock")):
             signal.raise_signal(sent)
         time.sleep(0.1)
 
