@@ -153,7 +153,8 @@ def figure_4(arrays: Arrays, controls: Controls) -> list[Claim]:
 def accuracy(arrays: Arrays, controls: Controls) -> Claim:
     little, full, count = arrays
     other, *_ = controls["untrained"]
-    return locality.accuracy_claim({"little data": little, "all data": full}, other, "a against b", count)
+    accuracies = {"little data": little, "all data": full} if little else {}
+    return locality.accuracy_claim(accuracies, other, "a against b", count)
 
 
 def subsets(arrays: Arrays, controls: Controls) -> list[Claim]:
@@ -322,7 +323,8 @@ CASES = {
     "fig-3-global": Case(number(lambda a, c: locality.head_claims(*a, maps(c, 0)), 1), (LOCAL,), (NEAR_HIGH,),
                          ((COARSE,),), second=True),
     "fig-4-little-data": Case(number(figure_4, 0), (FAR, LOCAL), (LOCAL, LOCAL), ((EVEN, FAR), (FAR, COARSE))),
-    "fig-4-accuracy": Case(accuracy, (0.30, 0.50, 2500), (0.49, 0.50, 2500), close=(0.42, 0.50, 100)),
+    "fig-4-accuracy": Case(accuracy, (0.30, 0.50, 2500), (0.49, 0.50, 2500), ((None, None, 2500),),
+                           close=(0.42, 0.50, 100)),
     "fig-4-small-model": Case(number(figure_4, 2), (LOCAL, LOCAL), (FAR, LOCAL), ((EVEN, EVEN),)),
     "fig-5-groups-of-4": Case(
         number(subsets, 0), (FALLING,), (RISING,), ((subsets_of([90, 91, 92, 93, 94], FALL),),), second=True,
@@ -351,7 +353,8 @@ CASES = {
     "fig-8-split": Case(split, (divided(0.2), divided(0.8)), (divided(0.8), divided(0.8)),
                         (unknown(divided(0.2), divided(0.8)),),
                         also_bad=((divided(0.2), divided(0.3)),)),  # divided, but the intact model is as well
-    "fig-8-accuracy-10000": Case(loss, (0.80, 0.75, 10_000), (0.80, 0.85, 10_000), close=(0.80, 0.795, 10_000)),
+    "fig-8-accuracy-10000": Case(loss, (0.80, 0.75, 10_000), (0.80, 0.85, 10_000), ((np.nan, 0.75, 10_000),),
+                                 close=(0.80, 0.795, 10_000)),
     "fig-9-interior-last": Case(lambda a, c: localization.interior_tokens(*a, maps(c, 0)), (OWN,), (ELSEWHERE,),
                                 ((SMALL,),), second=True),
     "fig-9-border": Case(lambda a, c: localization.border_tokens(*a, maps(c, 0)), (LEANING, OWN), (LEANING_OUT, OWN),
@@ -387,3 +390,17 @@ CASES = {
     "fig-13-architecture-patch-means": Case(architecture, pair(0.6, 0.3), pair(0.2, 0.5), (pair(np.nan, 0.3),),
                                             also_bad=(pair(0.5, 0.5),), second=True),
 }  # fmt: skip
+
+# Of a figure: its claims, the words that connect them, arrays that satisfy the claims, and arrays that break them
+
+FIGURES = {
+    "fig-1": (within, structure.within_words, VIT_LIKE, ALIKE),
+    "fig-2": (cross, structure.cross_words, (FADING, EVEN_MAP), (REVERSED, REVERSED)),
+    "fig-3": (lambda a, c: locality.head_claims(*a, maps(c, 0)), locality.head_words, (LOCAL,), (NEAR_HIGH,)),
+    "fig-4": (figure_4, locality.data_words, (FAR, LOCAL), (LOCAL, LOCAL)),
+    "fig-5": (subsets, locality.subset_words, (FALLING,), (RISING,)),
+    "fig-6": (lambda a, c: locality.field_claims(*a, c), locality.field_words, (JUMP, STEADY), (STEADY, JUMP)),
+    "fig-c4": (addition, locality.addition_words, (PEAKED, FLAT), (FLAT, PEAKED)),
+    "fig-7": (ratios, skips.ratio_words, (TURNING, UNITS), (REVERSE, AN_EXCEPTION)),
+    "fig-8": (figure_8, skips.split_words, (divided(0.2), divided(0.8)), (divided(0.8), divided(0.8))),
+}

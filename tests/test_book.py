@@ -21,20 +21,15 @@ from vitcnn_utils.files import alone
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    fill(tmp_path)
-    monkeypatch.setattr(fingerprint, "PACKAGE", tmp_path / "package")
-    return tmp_path
-
-
 TITLE = "On <my> `models` [x](javascript:alert(1)) $\\unsafe$"
 FENCE = "`" * 10
 
 
-@pytest.fixture
-def pages(root: Path) -> Path:
-    """The checkout with executed notebooks and a small book in the real book's dress."""
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """A checkout with executed notebooks and a small book in the real book's dress."""
+    root = tmp_path_factory.mktemp("executed")
+    fill(root)
     shutil.copytree(ROOT / "book", root / "book", ignore=shutil.ignore_patterns("*.md", "*.rst", "__pycache__"))
     toc = {"format": "jb-book", "root": "intro", "parts": [{"caption": "One", "chapters": [{"glob": "notebooks/*"}]}]}
     (root / "book" / "_toc.yml").write_text(yaml.safe_dump(toc))
@@ -45,10 +40,19 @@ def pages(root: Path) -> Path:
     (root / "book" / "course" / "slides.md").write_text("# A session")
     (root / "notebooks" / "course").mkdir()
     (root / "notebooks" / "editions" / "mine.yml").write_text(f"title: {TITLE}\nsize: 3  # how *many* {FENCE}\n")
-    Runs(root)()
-    Runs(root)("1", edition="mine", size=7)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fingerprint, "PACKAGE", root / "package")
+        Runs(root)()
+        Runs(root)("1", edition="mine", size=7)
     (root / "notebooks" / "editions" / "never-run.yml").write_text("size: 9\n")
     return root
+
+
+@pytest.fixture
+def pages(executed, tmp_path, monkeypatch):
+    """A copy of it for each test."""
+    monkeypatch.setattr(fingerprint, "PACKAGE", tmp_path / "pages" / "package")
+    return shutil.copytree(executed, tmp_path / "pages")
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -60,13 +64,13 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def test_ids_of_cells_do_not_differ_from_run_to_run() -> None:
+def test_ids_of_cells_do_not_differ_from_run_to_run():
     runs = [{"metadata": {}, "cells": [{"id": drawn, "metadata": {}} for drawn in ids]} for ids in ("ab", "cd")]
     one, other = map(book._for_page, runs)
     assert one == other
 
 
-def test_the_book_is_built_once_and_the_same_each_time(pages: Path) -> None:
+def test_the_book_is_built_once_and_the_same_each_time(executed, pages):
     said: list[str] = []
     index = book.build_book(pages, said.append)
     assert index == pages / "_build" / "html" / "index.html" and index.exists()
@@ -92,7 +96,7 @@ def test_the_book_is_built_once_and_the_same_each_time(pages: Path) -> None:
     assert re.search("<math.*<mi>x</mi>", intro, flags=re.S)
     assert "MathJax" not in intro
     sources = html / "_sources" / "notebooks" / "1_one.ipynb"
-    assert str(pages) not in sources.read_text()
+    assert str(pages.parent) not in sources.read_text() and str(executed) not in sources.read_text()
 
     assert book.build_book(pages, said.append) == index
     assert said[-1] == "the book is up to date"
@@ -104,13 +108,13 @@ def test_the_book_is_built_once_and_the_same_each_time(pages: Path) -> None:
     assert left == ["executed", "html", "html.inputs", "html.lock"]
 
 
-def test_an_edition_whose_file_is_gone_leaves_the_book(pages: Path) -> None:
+def test_an_edition_whose_file_is_gone_leaves_the_book(pages: Path):
     assert [path.parent.name for path in book._executed(pages)] == ["mine", "zoo", "zoo"]
     (pages / "notebooks" / "editions" / "mine.yml").unlink()
     assert [path.parent.name for path in book._executed(pages)] == ["zoo", "zoo"]
 
 
-def test_a_fault_fails_the_build_and_leaves_the_old_book(pages: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fault_fails_the_build_and_leaves_the_old_book(pages: Path, capsys: pytest.CaptureFixture[str]):
     old = pages / "_build" / "html" / "index.html"
     old.parent.mkdir()
     old.write_text("the old book")
@@ -125,79 +129,59 @@ def test_a_fault_fails_the_build_and_leaves_the_old_book(pages: Path, capsys: py
     assert old.read_text() == "the old book"
 
 
-def test_a_full_disk_ends_in_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(source: Path, target: Path, **options: Any) -> None:
+def test_a_full_disk_ends_in_one_line(tmp_path, monkeypatch):
+    def full(source: Path, target: Path, **options: Any):
         raise shutil.Error([(source / "a.md", target / "a.md", "[Errno 28] No space left on device: 'a.md'")])
 
     monkeypatch.setattr(shutil, "copytree", full)
     with pytest.raises(VitcnnError, match=r"a.md cannot be copied: \[Errno 28\] No space"):
-        book._copy(root, root)
+        book._copy(tmp_path, tmp_path)
     log = "Traceback (most recent call last):\nOSError: [Errno 28] No space left on device: 'intro.html'"
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1, "", log))
-    with pytest.raises(
-        VitcnnError, match=r"^the book was not built: \[Errno 28\] No space left on device.*: make room"
-    ):
-        book._jupyter_book(root, root, "0")
+    with pytest.raises(VitcnnError, match=r"^the book was not built: \[Errno 28\] No space left on device.*: make"):
+        book._jupyter_book(tmp_path, tmp_path, "0")
 
 
-def test_jupyter_book_is_needed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", str(root / "bin" / "python"))
+def test_jupyter_book_is_needed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
     with pytest.raises(VitcnnError, match=r"no .*/bin/jupyter-book: in a clone of the repository, pip install"):
-        book._jupyter_book(root, root, "0")
+        book._jupyter_book(tmp_path, tmp_path, "0")
 
 
-def test_a_book_of_notebooks_never_executed(root: Path) -> None:
-    (root / "book").mkdir()
-    with pytest.raises(VitcnnError, match=r"1_one.ipynb was not executed yet: run `vitcnn run zoo`"):
-        book.build_book(root)
+def test_the_book_is_built_by_one_process(tmp_path):
+    busy = "another `vitcnn book` is at work here: wait until it ends"
+    with alone(tmp_path / "_build" / "html.lock", "the test"), pytest.raises(VitcnnError, match=busy):
+        book.build_book(tmp_path)
 
 
 # --- the real book ------------------------------------------------------------------------------------------
 
-CONFIG = yaml.safe_load((ROOT / "book" / "_config.yml").read_text(encoding="utf-8"))
 
-
-def test_every_page_of_the_book_is_in_its_contents() -> None:
+def test_every_page_of_the_book_is_in_its_contents():
     toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
     named = {toc["root"]} | {c["file"] for part in toc["parts"] for c in part["chapters"] if "file" in c}
-    named = {name for name in named if not name.startswith("notebooks/")}
-    written = {p.relative_to(ROOT / "book").with_suffix("").as_posix() for p in (ROOT / "book").rglob("*.md")}
-    written |= {p.relative_to(ROOT / "book").with_suffix("").as_posix() for p in (ROOT / "book").rglob("*.rst")}
-    assert named == written - {"course/slides"}  # which become a page of their own
+    written = [path for suffix in ("md", "rst") for path in (ROOT / "book").rglob(f"*.{suffix}")]
+    pages = {path.relative_to(ROOT / "book").with_suffix("").as_posix() for path in written}
+    # Slides become a page of their own.
+    assert {name for name in named if not name.startswith("notebooks/")} == pages - {"course/slides"}
 
 
-def test_what_is_cited_is_in_the_references() -> None:
-    keys = re.findall(r"^@\w+\{(\w+),", (ROOT / "book" / "references.bib").read_text(encoding="utf-8"), flags=re.M)
-    assert len(keys) == len(set(keys)) >= 15
-    pages = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
-    for page in pages:
-        for group in re.findall(r"\{cite(?::\w)?\}`([^`]+)`", page.read_text(encoding="utf-8")):
-            assert set(group.split(",")) <= set(keys), page.name
-
-
-def test_the_picture_of_readme_and_front_page_ships() -> None:
+def test_the_picture_of_readme_and_front_page_ships():
     (picture,) = re.findall(r"!\[[^\]]{20,}\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert (ROOT / picture).stat().st_size < 500_000
-    assert Path(picture).relative_to("book").as_posix() in (ROOT / "book" / "intro.md").read_text(encoding="utf-8")
+    assert picture.removeprefix("book/") in (ROOT / "book" / "intro.md").read_text(encoding="utf-8")
 
 
-def test_the_repository_has_one_address() -> None:
-    url = CONFIG["repository"]["url"]
+def test_the_repository_has_one_address():
+    config = yaml.safe_load((ROOT / "book" / "_config.yml").read_text(encoding="utf-8"))
+    url = config["repository"]["url"]
     owner, name = url.removeprefix("https://github.com/").split("/")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["urls"] == {"Homepage": url, "Book": f"https://{owner}.github.io/{name}/"}
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert (citation["repository-code"], citation["version"]) == (url, project["version"])
-    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    for path in [ROOT / "README.md", ROOT / "book" / "rerun.md", *notebooks]:
+    hosts = rf"https://(?:(?:github\.com|raw\.githubusercontent\.com)/([\w.-]+)/{name}\b|([\w-]+)\.github\.io/\w+)"
+    for path in [ROOT / "README.md", ROOT / "book" / "rerun.md", *(ROOT / "notebooks").glob("*.ipynb")]:
         text = path.read_text(encoding="utf-8")
-        ours = re.findall(rf"https://(?:github\.com|raw\.githubusercontent\.com)/[\w.-]+/{name}\b", text)
-        ours += re.findall(r"https://[\w-]+\.github\.io/\w+/?", text)
-        assert all(f"{owner}/" in one or f"{owner}.github.io" in one for one in ours), (path.name, ours)
+        assert {one or other for one, other in re.findall(hosts, text)} <= {owner}, path.name
         assert path.suffix != ".ipynb" or url in text, f"{path.name} does not say where the package comes from"
-
-
-def test_the_book_is_built_by_one_process(root: Path) -> None:
-    busy = "another `vitcnn book` is at work here: wait until it ends"
-    with alone(root / "_build" / "html.lock", "the test"), pytest.raises(VitcnnError, match=busy):
-        book.build_book(root)

@@ -39,23 +39,15 @@ def test_the_note_on_training_follows_the_cards(reference: int, others: tuple[in
     assert cards.equal_steps(of_models) is (len({reference, *others}) == 1)
 
 
-def test_no_word_on_shared_starts_where_there_are_none() -> None:
+def test_nothing_is_said_where_nothing_is_known() -> None:
     assert "random weights" not in cards.training_note("full", {"full": card(10), "other": card(10, seed=2)})
-
-
-def test_steps_are_told_where_cards_are_known() -> None:
     of_models = {"a": card(7812), "b": card(2343)}
     assert cards.steps_beside(of_models, "a", "b") == ", 7,812 steps against 2,343"
     assert cards.steps_beside(of_models, "a", "some timm model") == ""
 
 
-def test_training_says_when_twins_are_alike() -> None:
+def test_training_says_whether_twins_are_alike() -> None:
     words = cards.twins_note(card(name="twin"), [card(name="a"), card(name="b")])
-    assert "twin took 100 steps, as many as each of the others" in words
-    assert "same seed" in words
-
-
-def test_training_says_when_they_are_not() -> None:
+    assert "twin took 100 steps, as many as each of the others" in words and "same seed" in words
     words = cards.twins_note(card(1000, seed=2, name="twin"), [card(name="a"), card(200, name="b")])
-    assert "1,000 steps, the others 100, 200: not a fair pair" in words
-    assert "seed 2, the others from 1" in words
+    assert "1,000 steps, the others 100, 200: not a fair pair" in words and "seed 2, the others from 1" in words

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hub_server
 import psutil
 import pytest
 from checkouts import Runs, fill, outputs, write_notebook
@@ -136,22 +135,6 @@ def test_the_kernel_is_the_python_that_runs_quiet_and_tells_what_it_has_used(
     assert "fingerprint" not in json.dumps(notebook["cells"])  # what asked for this is gone
 
 
-def test_files_of_the_hub_that_are_fetched_meanwhile_leave_a_chapter_that_can_be_shown(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "served" / "small" / "vit").mkdir(parents=True)
-    (tmp_path / "served" / "small" / "vit" / "model.safetensors").write_bytes(os.urandom(1000))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
-    code = "from vitcnn_utils import hub\nhub.fetch(vit, 'model.safetensors').stat().st_size"
-    write_notebook(root / "notebooks" / "1_one.ipynb", 'vit = ""\nsize = 1', code)
-    with hub_server.serve(tmp_path / "served") as address:
-        monkeypatch.setenv("HF_ENDPOINT", address)
-        assert Runs(root)("1", vit="small/vit") == ["1_one"]
-    executed = root / "_build" / "executed" / "zoo" / "1_one.ipynb"
-    assert "widgets" not in json.loads(executed.read_text(encoding="utf-8"))["metadata"]
-    assert Runs(root)("1", vit="small/vit") == []
-
-
 def test_a_chapter_that_cannot_be_shown_is_not_done(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = {"outputs": [{"data": {"application/vnd.jupyter.widget-view+json": {}}}], "metadata": {}}
     notebook = json.dumps({"metadata": {}, "cells": [shown]})
@@ -205,27 +188,15 @@ def test_the_whole_is_told_in_proportion_to_the_images(root: Path, monkeypatch: 
     assert ": done in 70 s" in run.said[-1]  # of how many, nobody says
 
 
-@pytest.mark.parametrize("wanted", ["2", "2_two", "2_two.ipynb"])
-def test_one_notebook_alone(root: Path, wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_notebook_alone(root, monkeypatch):
     monkeypatch.setattr(chapters, "execute", pretend)
-    assert Runs(root)(wanted) == ["2_two"]
+    for wanted in ("2", "2_two", "2_two.ipynb"):
+        assert Runs(root)(wanted, other=len(wanted)) == ["2_two"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"edition": "zo"}, "no edition 'zo'; did you mean zoo?"),
-        ({"edition": "paper"}, "no edition 'paper'; there are: zoo"),
-        ({"edition": "../zoo"}, r"no edition '../zoo'"),
-        ({"sise": 3}, "no notebook has a parameter 'sise'; did you mean size?"),
-    ],
-)
-def test_unknown_names(root: Path, arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(VitcnnError, match=re.escape(message)):
-        Runs(root)(**arguments)
-
-
-def test_a_value_of_another_kind_runs_nothing(root: Path) -> None:
+def test_what_cannot_be_run_runs_nothing(root):
+    with pytest.raises(VitcnnError, match="no edition 'paper'; there are: zoo"):
+        Runs(root)(edition="paper")
     with pytest.raises(VitcnnError, match="size must be a whole number"):
         Runs(root)(size="many")
     assert not (root / "_build").exists()

@@ -104,7 +104,7 @@ def test_each_problem_has_its_line(root: Path, tmp_path: Path) -> None:
         [
             ("cnn: timm has no model 'resnet50000'", ""),
             ("images: n=2500", "has only 1 images: ask for at most so many"),
-            ("transfer_images: nobody/nothing is not on this machine and cannot be fetched from the hub", ""),
+            ("transfer_images: nobody/nothing is not a folder or file, and could not be fetched from the hub", ""),
             ("vit: no zoo model 'zoo/vit-clss'; did you mean zoo/vit-cls", ""),
             ("vit_gap: ", ""),
         ],

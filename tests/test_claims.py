@@ -1,48 +1,40 @@
-"""Each claim of chapters 1 to 5 in each of the verdicts, and the sentences that connect those of a figure."""
+"""Each claim of chapters 1 to 5 in each of the verdicts, what it quotes, and the sentences under its figure."""
 
 import warnings
-from collections.abc import Callable
-from typing import Any
 
 import pytest
+import xarray as xr
 from claim_cases import (
     ABOVE,
     ALIKE,
-    AN_EXCEPTION,
     CASES,
-    EVEN_MAP,
-    FADING,
-    FALLING,
+    ELSEWHERE,
     FAR,
+    FIGURES,
     FLAT,
-    JUMP,
     LOCAL,
-    NEAR_HIGH,
     ON_CLS,
+    OWN,
     PEAKED,
-    REVERSE,
-    REVERSED,
-    RISING,
+    SERIES,
     STEADY,
     TURNING,
     UNITS,
     VIT_LIKE,
     Case,
     addition,
-    cross,
-    figure_4,
-    figure_8,
-    maps,
     mixed,
-    ratios,
-    subsets,
+    one_token,
+    stage,
+    tokens,
     unknown,
-    within,
-)
-from made import cnn_ratios, divided
+)  # fmt: skip
+from made import cnn_ratios, divided, probe_curves, scattered, token_map
+from similarity_maps import curves, probes
 
-from vitcnn_utils.claims import locality, skips, structure
+from vitcnn_utils.claims import locality, localization, scale, skips, structure
 from vitcnn_utils.claims.ledger import CANNOT, CLOSE, FAILS, HOLDS, HOLDS_TOO
+from vitcnn_utils.measures.cka import CEILING, FLOOR
 
 every_claim = pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 
@@ -95,7 +87,7 @@ def test_a_second_training_that_says_the_reverse(case: Case) -> None:
     assert case.claim(case.good, {"untrained": case.bad, "second seed": case.good}).verdict == HOLDS
 
 
-# What single claims quote, and the ways that are to agree
+# What single claims quote, what they are held against, and the ways that are to agree
 
 
 def test_two_ways_to_measure_must_agree() -> None:
@@ -117,10 +109,13 @@ def test_numbers_beside_a_claim() -> None:
         "block 0 from 20.0 to 100.0 px; block 1 from 30.0 to 100.0 px; untrained: block 0 from 6"
     )
     assert [part.estimate.value for part in mix.parts] == [30, 100]
+    assert locality.little_data_claim(FAR, LOCAL, None).of == "few against model"
     transition = skips.ratio_claims(TURNING, UNITS, {})[0]
     assert [part.estimate.value for part in transition.parts] == pytest.approx([4, 0.25])
     assert "blocks 3 and 4" in transition.note
-    assert locality.little_data_claim(FAR, LOCAL, None).of == "few against model"
+    interior = localization.interior_tokens(OWN, {})
+    assert interior.parts[0].estimate.value == pytest.approx(100) and "100% of 9 tokens" in interior.note
+    assert "by block: +0, " in localization.readout_matters(stage(5, 5), stage(5, 1), (OWN, OWN), {}).note
 
 
 def test_a_unit_with_a_projected_skip_does_not_decide() -> None:
@@ -140,43 +135,120 @@ def test_one_block_that_does_not_split_is_enough_against_the_claim() -> None:
     assert nothing_before.verdict == CANNOT
 
 
-# Sentences
+def test_single_tokens_without_a_twin_have_no_control() -> None:
+    cls, gap = tokens(0.2, 0.5)
+    claim = localization.single_tokens(cls, {"ViT-GAP": gap}, {"ViT": gap}, {"second": gap})
+    assert claim.parts[0].control is None and "second 50.0 %; chance 10%" in claim.note
 
-FIGURES = {
-    "fig-1": (within, structure.within_words, VIT_LIKE, ALIKE),
-    "fig-2": (cross, structure.cross_words, (FADING, EVEN_MAP), (REVERSED, REVERSED)),
-    "fig-3": (lambda a, c: locality.head_claims(*a, maps(c, 0)), locality.head_words, (LOCAL,), (NEAR_HIGH,)),
-    "fig-4": (figure_4, locality.data_words, (FAR, LOCAL), (LOCAL, LOCAL)),
-    "fig-5": (subsets, locality.subset_words, (FALLING,), (RISING,)),
-    "fig-6": (lambda a, c: locality.field_claims(*a, c), locality.field_words, (JUMP, STEADY), (STEADY, JUMP)),
-    "fig-c4": (addition, locality.addition_words, (PEAKED, FLAT), (FLAT, PEAKED)),
-    "fig-7": (ratios, skips.ratio_words, (TURNING, UNITS), (REVERSE, AN_EXCEPTION)),
-    "fig-8": (figure_8, skips.split_words, (divided(0.2), divided(0.8)), (divided(0.8), divided(0.8))),
-}
+
+def test_probes_have_an_interval_over_draws() -> None:
+    (gap,) = one_token(0.5, 0.51)
+    claim = localization.one_token_is_all(scattered(gap, 0.05, "token"), gap)
+    assert claim.verdict == CLOSE and "4 draws would show" in claim.reason
+    of = {"CNN": scattered(probes(0.2, 0.6), 0.02), "CNN, small data": probes(0.2, 0.4)}
+    ((part,),) = (claim.parts for claim in scale.data_claims(of, {}))
+    # Deviations of 4 / 3, -8 / 3, 4 / 3 points; Student's quantile for 2 degrees of freedom is 4.303.
+    half = 4.303 * (16 / 3) ** 0.5 / 3**0.5
+    assert part.estimate.value == pytest.approx(10) and part.control is None
+    assert part.estimate.interval == pytest.approx((10 - half, 10 + half), abs=0.01)
+
+
+WITHOUT_CEILING = {label: ends for label, ends in SERIES.items() if label != CEILING}
+LOW = probes(0.2, 0.1)
+BOTH = xr.concat([probes(0.2, 0.6), probes(0.1, 0.3, readout="cls")], "readout")
+PAIR = {"ViT": LOW, "CNN": LOW, "ViT, untrained": LOW, "CNN, untrained": LOW}
+
+
+def test_claims_on_series_need_no_second_seed_but_an_order() -> None:
+    for one, other in zip(*map(scale.series_claims, (curves(SERIES), curves(WITHOUT_CEILING))), strict=True):
+        assert [(p.estimate, p.control) for p in one.parts] == [(p.estimate, p.control) for p in other.parts]
+    one_part = curves({"10 %": (0.9, 0.3), CEILING: (0.95, 0.9), FLOOR: (0.2, 0.1)})
+    assert [claim.verdict for claim in scale.series_claims(one_part)[1:]] == [CANNOT, CANNOT]
+
+
+def test_claims_of_several_series_and_sets_have_names_of_their_own() -> None:
+    claims = [*scale.series_claims(curves(SERIES)), *scale.series_claims(curves(SERIES), "-smaller"),
+              *scale.architecture_claims(PAIR), *scale.architecture_claims(PAIR, "-transfer")]  # fmt: skip
+    assert len({claim.id for claim in claims}) == len(claims) == 8
+
+
+def test_all_data_from_either_start_are_compared_with_the_part() -> None:
+    of = {"ViT": probes(0.2, 0.6), "ViT, small data": LOW, "ViT, second seed": probes(0.2, 0.5), "ViT, untrained": LOW}
+    claims = scale.data_claims(of, {"ViT": ", 9 steps against 3"}, "-transfer")
+    assert [claim.id for claim in claims] == ["fig-13-data-vit-transfer", "fig-13-data-vit-second-seed-transfer"]
+    assert [claim.of for claim in claims] == ["ViT, 9 steps against 3, cifar10", "ViT, second seed, cifar10"]
+    for quoted in ("untrained 15.0 and 10.0 %", "another start with all data 35.0 and 50.0 %"):
+        assert quoted in claims[0].note
+
+
+def test_each_way_to_read_a_vit_is_a_claim() -> None:
+    of = PAIR | {"ViT": BOTH, "CNN": probes(0.1, 0.3), "ViT-GAP": probes(0.2, 0.6)}
+    assert [claim.verdict for claim in scale.architecture_claims(of)] == [HOLDS, FAILS, HOLDS]
+    again = scale.architecture_claims(of | {"ViT, second seed": probes(0.1, 0.3)})
+    assert [claim.verdict for claim in again] == [CLOSE, FAILS, HOLDS]
+
+
+def test_a_lead_at_one_depth_only_is_too_close_to_call() -> None:
+    level, peaked = probes(0.3, 0.3), probes(0.3, 0.3, depths=(0, 0.49, 0.5, 0.51, 1))
+    peaked["accuracy"][2] = 0.5
+    assert scale.architecture_claims(dict.fromkeys(PAIR, level) | {"ViT": peaked})[0].verdict == CLOSE
+
+
+# Sentences under the figures
 
 
 @pytest.mark.parametrize("figure", FIGURES)
 def test_sentences_follow_the_numbers(figure: str) -> None:
     claims, words, good, bad = FIGURES[figure]
-    ask: Callable[..., Any] = claims  # type: ignore[assignment]
-    said = {
-        "good": words(ask(good, {"untrained": bad})),
-        "bad": words(ask(bad, {"untrained": bad})),
-        "matched": words(ask(good, {"untrained": good})),
-        "close": words(ask(mixed(good, bad), {"untrained": bad})),
-    }
-    assert len(set(said.values())) == 4
-    for text in said.values():
-        assert text.endswith(".") and "not defined" not in text
-    first = next(claim for claim in ask(good, {"untrained": bad}) if claim.verdict != CANNOT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # means of nothing
+        said = {
+            "good": words(claims(good, {"untrained": bad})),
+            "bad": words(claims(bad, {"untrained": bad})),
+            "matched": words(claims(good, {"untrained": good})),
+            "close": words(claims(mixed(good, bad), {"untrained": bad})),
+            "unknown": words(claims(unknown(*good), {"untrained": unknown(*bad)})),
+        }
+    assert len(set(said.values())) == 5
+    assert not any(word in text for text in said.values() for word in ("not defined", "nan"))
+    first = next(claim for claim in claims(good, {"untrained": bad}) if claim.verdict != CANNOT)
     assert any(part.words(part.estimate.value) in said["good"] for part in first.parts)
 
 
-@pytest.mark.parametrize("figure", FIGURES)
-def test_sentences_say_nothing_of_what_cannot_be_asked(figure: str) -> None:
-    claims, words, good, bad = FIGURES[figure]
-    ask: Callable[..., Any] = claims  # type: ignore[assignment]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        said = words(ask(unknown(*good), {"untrained": unknown(*bad)}))
-    assert "nan" not in said and "not defined" not in said
+def test_sentences_on_figure_9() -> None:
+    (vit,) = mixed((OWN,), (OWN,))
+    text = localization.place_words(vit, OWN, {"CNN, last unit": ELSEWHERE}, token_map(1.0, 0.3))
+    assert text.startswith("100 % of the tokens of the ViT's last block")
+    assert "Training has not moved tokens off their places: before it, 100 %" in text
+    assert "4 % of those of the CNN, last unit" in text and "0.10 on average, where raw patches have 0.30" in text
+    assert "Training has moved" in localization.place_words(ELSEWHERE, OWN, {}, OWN)
+
+
+def test_sentences_on_figure_10() -> None:
+    text = localization.readout_words(stage(5, 5, 5), stage(4, 4, 1))
+    assert "last block 100 % of" in text and "CLS is +20 points; it changes most with block 2, where" in text
+
+
+def test_sentences_on_figure_11() -> None:
+    vit = probe_curves(token=[0.1, 0.3], mean=[0.1, 0.7], cls=[0.1, 0.85])
+    gap = probe_curves(token=[0.1, 0.6], mean=[0.1, 0.65])
+    text = localization.token_words({"ViT": vit, "ViT-GAP": gap, "CNN": gap})
+    assert "CLS token gives 85 % and all patches pooled 70 %: the patches pull the average down" in text
+    assert "the ViT gives 30 %, the ViT-GAP 60 %, the CNN 60 %" in text and "CLS 40 points and the one" in text
+    assert localization.token_words({"ViT": vit}).endswith("the ViT gives 30 %.")
+
+
+def test_sentences_on_figure_12() -> None:
+    text = scale.series_words([curves(SERIES), curves(WITHOUT_CEILING, reference="zoo/small")])
+    assert "zoo/ref, mean CKA of the lower third and of the upper half: 3 % 0.97 and 0.84, 10 % 0.99" in text
+    assert "the model of 3 % of the data is farther from it than one of all data" in text
+    assert text.count("another start") == 1 and "untrained 0.40 and 0.40." in text
+    near = scale.series_words([curves(SERIES | {"3 %": (0.98, 0.98)})])
+    assert "3 % of the data is as near to it as one" in near
+
+
+def test_sentences_on_figure_13() -> None:
+    text = scale.depth_words(PAIR | {"ViT": BOTH, "CNN": probes(0.1, 0.4)})
+    assert text.startswith("At half depth the ViT's patches 40 %, its CLS token 20 %, the CNN 25 %.")
+    assert "-5 to +15 points: the sign depends on how it is read" in text
+    assert text.endswith("the ViT 25 and the CNN 10 points are learned.")

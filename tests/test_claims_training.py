@@ -7,11 +7,12 @@ import pytest
 import xarray as xr
 from claim_cases import heads_of
 
+from vitcnn_utils import zoo
 from vitcnn_utils.claims import training as claims
 from vitcnn_utils.claims.ledger import CANNOT, CLOSE, FAILS, HOLDS, HOLDS_TOO
-from vitcnn_utils.claims.training import Trio
-from vitcnn_utils.measures.attention import near_heads
-from vitcnn_utils.measures.training import courses, half_way
+from vitcnn_utils.claims.training import AGAIN, CUTMIX, MIMETIC, PLAIN
+from vitcnn_utils.measures.attention import near_heads, uniform_distance
+from vitcnn_utils.measures.training import course, courses, half_way
 from vitcnn_utils.zoo.recipes import RECIPES
 
 NEAR = heads_of([20, 30, 80, 100], [30, 40, 80, 100], [90] * 4, [90] * 4, model="near")
@@ -37,37 +38,54 @@ def test_near_heads_are_the_nearest_quarter_of_two_blocks() -> None:
     ],
 )
 def test_cutmix_makes_local(without: Any, cutmix: Any, second: Any, verdict: str) -> None:
-    assert claims.cutmix_makes_local(Trio(without, cutmix, second)).verdict == verdict
+    claim, _ = claims.local_claims(labelled(without, cutmix, FAR, second))
+    assert claim.verdict == verdict
+    said = claims.local_words([claim, _])
+    assert ("another start" in said) == (second is not None)
+
+
+def labelled(without: Any, cutmix: Any, mimetic: Any, second: Any = None) -> dict[str, Any]:
+    models = {CUTMIX: cutmix, PLAIN: without, MIMETIC: mimetic}
+    return models if second is None else models | {AGAIN: second}
 
 
 def test_another_start_that_differs_as_much_matches_the_difference() -> None:
-    first = claims.cutmix_makes_local(Trio(FAR, NEAR, heads_of([5] * 4, [5] * 4, [90] * 4))).parts[0]
-    assert claims.cutmix_makes_local(Trio(FAR, NEAR, NEAR)).verdict_of(first) == HOLDS_TOO
+    nearest = heads_of([5] * 4, [5] * 4, [90] * 4)
+    first = claims.local_claims(labelled(FAR, NEAR, FAR, nearest))[0].parts[0]
+    assert claims.local_claims(labelled(FAR, NEAR, FAR, NEAR))[0].verdict_of(first) == HOLDS_TOO
 
 
-def test_a_start_makes_local() -> None:
-    assert claims.start_makes_local(NEAR, FAR).verdict == HOLDS
-    assert claims.start_makes_local(MIDDLE, FAR).verdict == FAILS
+@pytest.mark.parametrize(("mimetic", "verdict"), [(NEAR, HOLDS), (MIDDLE, FAILS), (FAR, FAILS)])
+def test_a_start_makes_local(mimetic: Any, verdict: str) -> None:
+    assert claims.local_claims(labelled(FAR, NEAR, mimetic))[1].verdict == verdict
 
 
 def log(accuracies: list[float], nearest: list[float]) -> list[dict[str, Any]]:
     """As the trainer writes it: three blocks of four heads, of which the two lowest have a near quarter."""
     return [
-        {"step": 100 * (i + 1), "held_out_accuracy": a, "head_distances": [[d, d, 16.0, 16.0], [16.0] * 4, [1.0] * 4]}
+        {"step": 100 * (i + 1), "held_out_accuracy": a, "head_distances": [[d, d, 17.0, 17.0], [17.0] * 4, [1.0] * 4]}
         for i, (a, d) in enumerate(zip(accuracies, nearest, strict=True))
     ]  # fmt: skip
 
 
-def course(accuracies: list[float], nearest: list[float]) -> xr.Dataset:
-    (found,) = courses({"a": log(accuracies, nearest), "old": [{"step": 1}]}, 16.0).values()
-    return found
+def of(accuracies: list[float], nearest: list[float]) -> xr.Dataset:
+    return course(log(accuracies, nearest))
 
 
 def test_a_course_is_read_off_the_log() -> None:
-    found = course([0.1, 0.5], [16.0, 8.0])
+    uniform = uniform_distance((8, 8), 4)
+    found = of([0.1, 0.5], [uniform, uniform / 2])
     np.testing.assert_allclose(found["distance"], [100, 50])
     np.testing.assert_allclose(found["accuracy"], [0.1, 0.5])
     assert found["step"].values.tolist() == [100, 200]
+
+
+def test_courses_of_zoo_models_that_have_them() -> None:
+    mine = {"name": "vit_tiny_patch16_224", "weights": "mine.safetensors"}
+    (only,) = courses(
+        {CUTMIX: "zoo/vit-cls", "CNN": "zoo/resnet", "other": "vit_tiny_patch16_224", "own": mine}
+    ).values()
+    assert only.sizes["step"] == zoo.card("zoo/vit-cls")["passes"]
 
 
 @pytest.mark.parametrize(
@@ -81,15 +99,19 @@ def test_half_way_by_hand(values: list[float], percent: float) -> None:
 
 
 EARLY, LATE = [0.1, 0.6, 0.7, 0.75, 0.8], [16.0, 16.0, 15.0, 12.0, 8.0]
+QUICK = [16.0, 9.0, 8.5, 8.0, 8.0]
+
+
+def late(first: xr.Dataset, second: xr.Dataset | None = None) -> str:
+    return claims.local_late({CUTMIX: first} if second is None else {CUTMIX: first, AGAIN: second}).verdict
 
 
 def test_locality_comes_late_or_not() -> None:
-    late, early = course(EARLY, LATE), course(LATE, [16.0, 9.0, 8.5, 8.0, 8.0])
-    assert claims.local_late(late, None).verdict == HOLDS
-    assert claims.local_late(late, late).verdict == HOLDS
-    assert claims.local_late(early, None).verdict == FAILS
-    assert claims.local_late(late, early).verdict == CLOSE  # another training says the reverse
-    assert claims.local_late(course(EARLY, [16.0, 16.0, 16.0, 16.0, 15.9]), None).verdict == CANNOT
+    slow, quick = of(EARLY, LATE), of(LATE, QUICK)
+    assert late(slow) == late(slow, slow) == HOLDS
+    assert late(quick) == FAILS
+    assert late(slow, quick) == CLOSE  # another training says the reverse
+    assert late(of(EARLY, [16.0, 16.0, 16.0, 16.0, 15.9])) == CANNOT
 
 
 @pytest.mark.parametrize(
@@ -103,26 +125,45 @@ def test_locality_comes_late_or_not() -> None:
     ],
 )
 def test_scores(without: float, cutmix: float, second: float | None, verdict: str) -> None:
-    assert claims.local_heads_score_better(Trio(without, cutmix, second), 10_000, "").verdict == verdict
-    assert claims.local_heads_score_better(Trio(without, cutmix, second), 10_000, "none").verdict == CANNOT
+    accuracies = labelled(without, cutmix, 0.9, second)
+    of_cutmix, of_start = claims.accuracy_claims(accuracies, 10_000, labelled(FAR, NEAR, NEAR))
+    assert of_cutmix.verdict == verdict and of_start.verdict == HOLDS
+    assert "CutMix changes accuracy by" in claims.accuracy_words([of_cutmix, of_start])
 
 
-def test_a_local_start_gains_or_not() -> None:
-    assert claims.local_start_scores_better(0.85, 0.80, 10_000, "").verdict == HOLDS
-    assert claims.local_start_scores_better(0.80, 0.80, 10_000, "").verdict in (FAILS, CLOSE)
-
-
-def test_nothing_is_asked_of_local_heads_where_there_are_none() -> None:
-    assert claims.no_local_heads(NEAR, FAR) == ""
-    assert "far 91 %" in claims.no_local_heads(FAR, FAR)
+def test_nothing_is_asked_of_a_model_whose_heads_are_not_nearer() -> None:
+    accuracies = labelled(0.8, 0.85, 0.85)
+    asked = [c.verdict for c in claims.accuracy_claims(accuracies, 10_000, labelled(FAR, NEAR, FAR))]
+    assert asked == [HOLDS, CANNOT]
+    of_cutmix, of_start = claims.accuracy_claims(accuracies, 10_000, labelled(FAR, FAR, NEAR))
+    assert (of_cutmix.verdict, of_start.verdict) == (CANNOT, HOLDS)
+    assert "CutMix 91 %, no CutMix 91 %" in of_cutmix.reason
 
 
 def test_all_claims_are_named_where_models_are_missing() -> None:
-    missing = claims.not_asked("it needs a model")
+    lacks = "zoo/a, which is not trained yet"
+    missing = [
+        *claims.local_claims({}, lacks), *claims.accuracy_claims({}, 0, {}, lacks),
+        *claims.companion_claims({}, {}, {}, {}, lacks), claims.local_late({}),
+    ]  # fmt: skip
     assert {claim.verdict for claim in missing} == {CANNOT}
-    assert {claim.paper for claim in [*missing, claims.local_late(None, None)]} == set(claims.SENTENCES.values())
-    assert claims.local_late(None, None).verdict == CANNOT
+    assert [claim.paper for claim in missing if lacks not in claim.reason] == [claims.SENTENCES["when"]]
+    assert {claim.paper for claim in missing} == set(claims.SENTENCES.values())
     assert missing[0].place == "Beyond the paper, chapter 6"
+    assert claims.local_words(missing[:2]) == claims.accuracy_words(missing[2:4]) == ""
+
+
+def test_what_is_said_of_a_mimetic_start_needs_one() -> None:
+    heads = {CUTMIX: NEAR, PLAIN: FAR}
+    local, scores = claims.local_claims(heads), claims.accuracy_claims({CUTMIX: 0.85, PLAIN: 0.8}, 10_000, heads)
+    assert [claim.verdict for claim in (*local, *scores)] == [HOLDS, CANNOT, HOLDS, CANNOT]
+    assert "mimetic start" in local[1].reason and local[1].reason == scores[1].reason
+    assert "mimetic" not in claims.local_words(local) + claims.accuracy_words(scores)
+
+
+def test_accuracies_need_classes_that_the_models_know() -> None:
+    reasons = {claim.reason for claim in claims.accuracy_claims({}, 0, labelled(FAR, NEAR, NEAR))}
+    assert reasons == {"it needs images with labels that the models know"}
 
 
 def test_the_twins_differ_from_the_vit_in_one_thing_each() -> None:

@@ -10,9 +10,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
-import nbformat
 import pytest
+from checkouts import write_notebook
 
 from vitcnn_utils import cli, zoo
 from vitcnn_utils.editions import book, chapters, check, fingerprint, stability
@@ -29,39 +30,35 @@ def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def checkout(tmp_path, monkeypatch):
     (tmp_path / "book").mkdir()
     editions = tmp_path / "notebooks" / "editions"
     editions.mkdir(parents=True)
     (editions / "zoo.yml").write_text("size: 1\n")
     (tmp_path / "requirements.lock").write_text("")
-    cells = [
-        nbformat.v4.new_code_cell("size = 0\nwait = 0", metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell("import pathlib, time\npathlib.Path('started').touch()\ntime.sleep(wait)\nsize"),
-    ]
-    metadata = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "notebooks" / "1_one.ipynb")
+    code = "import pathlib, time\npathlib.Path('started').touch()\ntime.sleep(wait)\nsize"
+    write_notebook(tmp_path / "notebooks" / "1_one.ipynb", "size = 0\nwait = 0", code)
     for module in (book, chapters, check):
         monkeypatch.setattr(module, "find_root", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_help_is_quick_because_nothing_heavy_is_loaded() -> None:
+def test_help_is_quick_because_nothing_heavy_is_loaded():
     code = "import sys, vitcnn_utils.cli; print(sorted({'torch', 'timm', 'numpy', 'yaml'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["check"], ["book"], ["train"], ["zoo"]])
-def test_every_command_has_a_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_a_help(command: list[str], capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ending:
         cli.main([*command, "--help"])
     assert ending.value.code == 0
     assert "usage: vitcnn" in capsys.readouterr().out
 
 
-def test_run_reads_values_as_yaml(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_reads_values_as_yaml(checkout: Path, monkeypatch: pytest.MonkeyPatch):
     seen: list[Any] = []
     monkeypatch.setattr(chapters, "run_editions", lambda *arguments: seen.append(arguments))
     values = ["-p", "size", "3", "-p", "name", "zoo/vit-gap", "-p", "of", "[a, b]", "-p", "none", "null"]
@@ -71,7 +68,7 @@ def test_run_reads_values_as_yaml(checkout: Path, monkeypatch: pytest.MonkeyPatc
     assert seen == [(["zoo"], ["1"], read, None, False), (["zoo", "mine"], [], {}, "tcp://host:8786", True)]
 
 
-def test_stability_gets_the_values_of_a_trial(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_stability_gets_the_values_of_a_trial(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     monkeypatch.setattr(stability, "run_again", lambda edition, parameters: f"{edition} {parameters}")
     assert cli.main(["claims", "zoo", "--stability", "-p", "n_images", "250"]) == 0
     assert capsys.readouterr().out == "zoo {'n_images': 250}\n"
@@ -89,15 +86,11 @@ def test_stability_gets_the_values_of_a_trial(monkeypatch: pytest.MonkeyPatch, c
         (["book"], "1_one.ipynb was not executed yet: run `vitcnn run zoo`"),
     ],
 )
-def test_what_cannot_be_run_ends_in_one_line(
-    checkout: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_run_ends_in_one_line(checkout, arguments, said, capsys):
     assert said in fails(arguments, capsys)
 
 
-def test_outside_a_checkout(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_outside_a_checkout(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fingerprint, "PACKAGE", tmp_path / "site-packages" / "vitcnn_utils")
     monkeypatch.chdir(tmp_path)
     assert "clone of the repository" in fails(["run", "zoo"], capsys)
@@ -111,26 +104,18 @@ def test_outside_a_checkout(
         (ModuleNotFoundError("No module named 'papermill'", name="papermill"), "this needs papermill: in a clone"),
     ],
 )
-def test_what_the_machine_lacks_ends_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, said: str
-) -> None:
-    def stop(*_: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(chapters, "run_editions", stop)
+def test_what_the_machine_lacks_ends_in_one_line(monkeypatch, capsys, error, said):
+    monkeypatch.setattr(chapters, "run_editions", Mock(side_effect=error))
     assert said in fails(["run", "zoo"], capsys)
 
 
-def test_other_errors_of_the_system_are_faults_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop() -> None:
-        raise FileNotFoundError(errno.ENOENT, "No such file", "x")
-
-    monkeypatch.setattr(book, "build_book", stop)
+def test_other_errors_of_the_system_are_faults_of_ours(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(book, "build_book", Mock(side_effect=FileNotFoundError(errno.ENOENT, "No such file", "x")))
     with pytest.raises(FileNotFoundError):
         cli.main(["book"])
 
 
-def test_a_reader_that_has_seen_enough() -> None:
+def test_a_reader_that_has_seen_enough():
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "vitcnn_utils.cli", "zoo"]
@@ -140,29 +125,26 @@ def test_a_reader_that_has_seen_enough() -> None:
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    calls: list[tuple[Any, ...]] = []
+def trained(monkeypatch):
+    """What is handed to the trainer, or to the queue, in the place of training."""
+    calls = []
     monkeypatch.setattr(trainer, "train", lambda *arguments: calls.append(arguments) or Path("weights"))
+    monkeypatch.setattr(queue, "train_all", lambda *arguments: calls.append(arguments))
     return calls
 
 
-def test_train_passes_all_on(trained: list[tuple[Any, ...]], tmp_path: Path) -> None:
-    options = ["--data", str(tmp_path), "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
-    assert cli.main(["train", "zoo/vit-cls", *options, "--device", "cpu"]) == 0
-    rest = (tmp_path, tmp_path / "out", tmp_path / "runs", "cpu")
-    assert trained == [("zoo/vit-cls", RECIPES["zoo/vit-cls"], *rest)]
+def test_train_passes_all_on(trained, tmp_path):
+    options = ["--data", str(tmp_path), "--device", "cpu"]
+    folders = ["--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
+    assert cli.main(["train", "zoo/vit-cls", *options, *folders]) == 0
+    assert cli.main(["train", "--all", "--jobs", "2", *options]) == 0
+    assert trained == [
+        ("zoo/vit-cls", RECIPES["zoo/vit-cls"], tmp_path, tmp_path / "out", tmp_path / "runs", "cpu"),
+        (tmp_path, zoo.FOLDER, Path("runs/zoo"), "cpu", 2),
+    ]
 
 
-def test_train_all_writes_into_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(queue, "train_all", lambda *arguments: calls.append(arguments))
-    assert cli.main(["train", "--all", "--jobs", "2", "--data", str(tmp_path), "--device", "cpu"]) == 0
-    assert calls == [(tmp_path, zoo.FOLDER, Path("runs/zoo"), "cpu", 2)]
-
-
-def test_tune_changes_the_recipe(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tune_changes_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     seen: list[Any] = []
     monkeypatch.setattr(trainer, "tune", lambda *arguments: seen.append(arguments) or 0.5)
     changes = ["-p", "learning_rate", "1e-3", "-p", "epochs", "1", "-p", "mimetic", "true"]
@@ -175,13 +157,10 @@ def test_tune_changes_the_recipe(
     assert "epochs must be of the kind int, not 'x'" in fails(["tune", "zoo/resnet", "-p", "epochs", "x"], capsys)
 
 
-def test_train_finds_the_images(
-    trained: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "data" / "cifar10").mkdir(parents=True)
-    (tmp_path / "data" / "cifar10" / "train-0.parquet").touch()
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "train-0.parquet").touch()
+def test_train_finds_the_images(trained, tmp_path, monkeypatch):
+    for folder in (tmp_path / "data" / "cifar10", tmp_path / "elsewhere"):
+        folder.mkdir(parents=True)
+        (folder / "train-0.parquet").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VITCNN_DATA", raising=False)
     cli.main(["train", "zoo/vit-cls"])
@@ -199,18 +178,15 @@ def test_train_finds_the_images(
         (["zoo/vit-cls", "--device", "abacus"], "device 'abacus' cannot be used"),
     ],
 )
-def test_what_cannot_be_trained_ends_in_one_line(
-    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_trained_ends_in_one_line(arguments, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VITCNN_DATA", raising=False)
     assert said in fails(["train", *arguments], capsys)
 
 
-def test_zoo_lists_the_models(capsys: pytest.CaptureFixture[str]) -> None:
+def test_zoo_lists_the_models(capsys):
     assert cli.main(["zoo"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == zoo.names()
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == zoo.names()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="an interrupt cannot be sent to one process there")
@@ -219,9 +195,7 @@ def test_zoo_lists_the_models(capsys: pytest.CaptureFixture[str]) -> None:
     [(["zoo"], signal.SIGINT, 130), (["zoo"], signal.SIGTERM, 143), (["mine", "zoo"], signal.SIGINT, 130)],
     ids=["alone", "terminated", "on Dask"],
 )
-def test_an_interrupt_keeps_what_is_done_and_nothing_half_done(
-    checkout: Path, tmp_path_factory: pytest.TempPathFactory, editions: list[str], number: int, status: int
-) -> None:
+def test_an_interrupt_keeps_what_is_done_and_nothing_half_done(checkout, tmp_path_factory, editions, number, status):
     (checkout / "notebooks" / "editions" / "mine.yml").write_text("size: 2\n")
     second = (checkout / "notebooks" / "1_one.ipynb").read_text().replace("wait", "pause").replace("started", "second")
     (checkout / "notebooks" / "2_two.ipynb").write_text(second)

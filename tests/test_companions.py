@@ -1,7 +1,5 @@
 """Which models stand side by side, on which images, where an edition mixes its own with those of the zoo."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -53,20 +51,15 @@ def test_another_start():
     assert companions.another_start("zoo/vit-small-data-100", WHOLE, TWIN) is None
 
 
-def test_the_twin_is_one():
-    assert RECIPES[TWIN] == replace(RECIPES[WHOLE], seed=2)
-
-
 def test_parts_are_ordered_by_the_data_that_they_saw():
     assert companions.parts(SERIES) == {"3 %": SERIES["3"], "30 %": SERIES["30"], "all data": WHOLE}
     assert companions.parts(None) == companions.parts({}) == {}
 
 
 def test_a_cast_on_images_of_its_own_origin():
-    cast = casting(WHOLE).cast("Figure 4", {"little data": OURS, "all data": TWIN})
-    assert cast.images is LARGE and not cast.stand_in
-    assert cast.names == {"little data": OURS, "all data": TWIN}
-    assert casting(THEIRS).cast("Figure 4", {"little data": THEIRS}).images is LARGE
+    for vit, names in ((WHOLE, {"little data": OURS, "all data": TWIN}), (THEIRS, {"little data": THEIRS})):
+        cast = casting(vit).cast("Figure 4", names)
+        assert (cast.names, cast.images, cast.stand_in) == (names, LARGE, False)
 
 
 def test_the_zoos_stand_in_on_the_zoos_images():
@@ -74,6 +67,24 @@ def test_the_zoos_stand_in_on_the_zoos_images():
     assert cast.stand_in and cast.images.name == "cifar10"
     np.testing.assert_array_equal(cast.images.pixels, load_images("cifar10", 5, seed=3).pixels)
     assert cast["little data"].image_size == (32, 32), "the edition's image size is not for them"
+
+
+def test_trainings_are_compared_with_a_second_start_of_the_same_recipe(monkeypatch):
+    recipes = {name: {"recipe": vars(recipe) | {"seed": recipe.seed}} for name, recipe in RECIPES.items()}
+    monkeypatch.setattr(zoo, "names", lambda: list(recipes))
+    monkeypatch.setattr(zoo, "card", recipes.__getitem__)
+    protocols = casting(WHOLE).protocols("zoo/vit-cls-nocutmix", "zoo/vit-cls-mimetic", TWIN, "zoo/resnet")
+    assert protocols.names["CutMix, second start"] == TWIN and protocols.names["no CutMix"] == "zoo/vit-cls-nocutmix"
+    recipes[TWIN]["recipe"]["epochs"] = 2
+    protocols = casting(WHOLE).protocols("zoo/vit-cls-nocutmix", "zoo/vit-cls-mimetic", TWIN, "zoo/resnet")
+    assert list(protocols) == ["CutMix", "no CutMix", "no CutMix, mimetic start", "CNN"]
+    del recipes["zoo/vit-cls-mimetic"]
+    protocols = casting(WHOLE).protocols("zoo/vit-cls-nocutmix", "zoo/vit-cls-mimetic", TWIN, "zoo/resnet")
+    assert list(protocols) == ["CutMix", "no CutMix", "CNN"]
+    own = casting(THEIRS).protocols("a.plain", "a.mimetic", "a.again", "resnet18")
+    assert own.names["CutMix"] == THEIRS and own.names["CutMix, second start"] == "a.again"
+    missing = casting(THEIRS).protocols(None, "a.mimetic", "a.again", "resnet18")
+    assert not missing and missing.draw(lambda: 1) is None and casting(WHOLE).cast("", {"a": WHOLE}).draw(str, 1) == "1"
 
 
 @pytest.mark.parametrize("names", [{"a": None, "b": None}, {"a": OURS, "b": None}, {}])
@@ -147,9 +158,8 @@ def test_a_checkpoint_of_ones_own_stands_where_a_name_does():
     assert companions.another_start(mine, mine, THEIRS) == THEIRS
     controls = casting(mine).controls(THEIRS)
     assert controls.names == {"untrained": mine, "second seed": THEIRS} and controls.cards == {}
-    assert (
-        "<code>deit_tiny_patch16_224, mine.safetensors</code>" in Cast("Figure 1", {"ViT": mine}, LARGE)._repr_html_()
-    )
+    shown = Cast("Figure 1", {"ViT": mine}, LARGE)._repr_html_()
+    assert "<code>deit_tiny_patch16_224, mine.safetensors</code>" in shown
 
 
 def test_the_reader_is_told_and_names_cannot_write_the_page():

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from checkouts import outputs
+from made import probe_curves
 
 from vitcnn_utils.claims.ledger import Claim, Part
 from vitcnn_utils.course import check, handout, slides, twins
@@ -22,6 +24,7 @@ COURSE = Path(__file__).parents[1] / "notebooks" / "course"
 
 def refused(capsys: pytest.CaptureFixture[str], answers: list[Any], check_answer: Any) -> None:
     """Each wrong answer is refused, with a message that no other of them gets."""
+    capsys.readouterr()  # what right answers printed
     messages = []
     for answer in answers:
         assert check_answer(answer) is False
@@ -41,14 +44,13 @@ def centred(x: np.ndarray) -> np.ndarray:
     return x - x.mean(0)
 
 
-def test_cka_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cka_by_hand(capsys):
     def by_features(x: np.ndarray, y: np.ndarray) -> float:  # the same number from the other side
         x, y = centred(x), centred(y)
         return np.linalg.norm(x.T @ y) ** 2 / np.linalg.norm(x.T @ x) / np.linalg.norm(y.T @ y)
 
     assert check.cka_by_hand(lambda x, y: gram_ratio(centred(x), centred(y)))
     assert check.cka_by_hand(by_features)
-    capsys.readouterr()
     wrong = [
         lambda x, y: ...,
         gram_ratio,
@@ -62,14 +64,13 @@ def test_cka_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     refused(capsys, wrong, check.cka_by_hand)
 
 
-def test_cka_breaks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cka_breaks(capsys):
     from vitcnn_utils.measures.cka import linear_cka
 
     a, b = np.random.default_rng(0).normal(size=(2, 32, 2000))
     biased, unbiased = gram_ratio(centred(a), centred(b)), linear_cka(a, b)
     assert check.cka_breaks(biased, unbiased, 1, noise=(a, b))
     assert check.cka_breaks(round(biased, 2), round(unbiased, 2), 1, noise=(a, b))
-    capsys.readouterr()
     wrong = [(unbiased, biased, 1), (1.0, unbiased, 1), (0.3, unbiased, 1), (biased, biased, 1), (biased, 0.5, 1),
              (biased, unbiased, 0.2), (biased, unbiased, biased), ("much", unbiased, 1), (biased, ..., 1)]  # fmt: skip
     refused(capsys, wrong, lambda answer: check.cka_breaks(*answer, noise=(a, b)))
@@ -79,31 +80,23 @@ def heads(distances: np.ndarray) -> xr.Dataset:
     return xr.Dataset({"distance": (("block", "head"), distances)})
 
 
-def test_most_local_head(capsys: pytest.CaptureFixture[str]) -> None:
+def test_most_local_head(capsys):
     distances = np.random.default_rng(0).uniform(10, 16, (6, 4))
     distances[2, 3], distances[5, 1] = 5, 20
     of = heads(distances)
     assert check.most_local_head((2, 3), heads=of)
     assert check.most_local_head(np.unravel_index(distances.argmin(), distances.shape), heads=of)
-    capsys.readouterr()
     wrong = [11, 3, (5, 1), (3, 4), (3, 2), (2, 0), (5, 9), (0, 1), (4, 2), "blocks", ...]
     refused(capsys, wrong, lambda answer: check.most_local_head(answer, heads=of))
 
 
-def test_what_a_distance_says(capsys: pytest.CaptureFixture[str]) -> None:
-    assert check.what_a_distance_says("c")
-    capsys.readouterr()
-    refused(capsys, ["A", "B", "D", "E", "F", ...], check.what_a_distance_says)
-
-
-def test_missing_skip(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_skip(capsys):
     random = np.random.default_rng(0)
     maps = [xr.DataArray(random.uniform(0.2, 1, (6, 6)), dims=("layer_a", "layer_b")) for _ in range(2)]
     first, second = (m.values for m in maps)
     right = first[:3, 3:].mean(), second[:3, 3:].mean()
     assert check.missing_skip("lower", *right, maps=maps, block=3)
     assert check.missing_skip("the same", *right, maps=maps, block=3), "a prediction may be wrong"
-    capsys.readouterr()
     parts = [lambda v: v.mean(), lambda v: v[:3, :3].mean(), lambda v: v[3:, 3:].mean(),
              lambda v: v[:4, 4:].mean(), lambda v: v[2, 3], lambda v: 7.0]  # fmt: skip
     wrong = [("lower", part(first), part(second)) for part in parts]
@@ -111,41 +104,35 @@ def test_missing_skip(capsys: pytest.CaptureFixture[str]) -> None:
     refused(capsys, wrong, lambda answer: check.missing_skip(*answer, maps=maps, block=3))
 
 
-def test_places(capsys: pytest.CaptureFixture[str]) -> None:
+def test_choices(capsys):
+    assert check.what_a_distance_says("c")
+    refused(capsys, ["A", "B", "D", "E", "F", ...], check.what_a_distance_says)
     assert check.places("b", (0, 0), grid=(8, 8))
-    capsys.readouterr()
     wrong = [("A", (0, 0)), ("C", (0, 0)), ("D", (0, 0)), ("B", (4, 4)), ("B", (7, 0)), ("B", (0, 1)), ("B", (1, 1)),
              ("B", (3, 2)), ("B", "corner"), ("B", ...)]  # fmt: skip
     refused(capsys, wrong, lambda answer: check.places(*answer, grid=(8, 8)))
 
 
-def probes(**accuracies: float) -> xr.Dataset:
-    values = np.array([[[v, v] for v in accuracies.values()]])
-    return xr.Dataset({"accuracy": (("layer", "readout", "draw"), values)}, {"readout": list(accuracies)})
-
-
-def test_token_or_mean(capsys: pytest.CaptureFixture[str]) -> None:
-    both = probes(mean=0.7, token=0.4, cls=0.85), probes(mean=0.8, token=0.76)
+def test_token_or_mean(capsys):
+    both = probe_curves(mean=[0.7], token=[0.4], cls=[0.85]), probe_curves(mean=[0.8], token=[0.76])
     assert check.token_or_mean(30, 4, probes=both)
     assert check.token_or_mean(30.2, 3.9, probes=both)
-    capsys.readouterr()
     wrong = [(0.30, 0.04), (-30, -4), (4, 30), (75, 100 * 0.04 / 0.76), (70, 80), (40, 76), (12, 12), ("a", 4)]
     refused(capsys, wrong, lambda answer: check.token_or_mean(*answer, probes=both))
 
 
-def test_against_the_ceiling(capsys: pytest.CaptureFixture[str]) -> None:
+def test_against_the_ceiling(capsys):
     random = np.random.default_rng(0)
     little, ceiling = (xr.DataArray(random.uniform(0.3, 1, (4, 4))) for _ in range(2))
     a, c = np.diagonal(little.values), np.diagonal(ceiling.values)
     assert check.against_the_ceiling(a / c, little=little, ceiling=ceiling)
     assert check.against_the_ceiling(list(np.round(a / c, 2)), little=little, ceiling=ceiling)
-    capsys.readouterr()
     whole, mean = little.values / ceiling.values, (a / c).mean()
     wrong = [c - a, c / a, a, 100 * a / c, whole, mean, little.values, 0.5, (a / c)[:2], np.zeros(4), "all"]
     refused(capsys, wrong, lambda answer: check.against_the_ceiling(answer, little=little, ceiling=ceiling))
 
 
-def test_what_makes_heads_local(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_makes_heads_local(capsys):
     random = np.random.default_rng(0)
     of = {name: heads(random.uniform(10, 16, (5, 8))) for name in "abcd"}
     for d, nearest in zip(of.values(), (6.0, 4.0, 5.5, 7.0), strict=True):
@@ -159,7 +146,6 @@ def test_what_makes_heads_local(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert answer((right, follows))
     assert answer((right, dict.fromkeys(twins, "cannot be told")), chance="there is none")
-    capsys.readouterr()
 
     def shifts(part: Any) -> dict[str, float]:
         values = {name: part(d.distance.values) for name, d in of.items()}
@@ -177,7 +163,7 @@ def test_what_makes_heads_local(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no pair that differs in its start alone" in capsys.readouterr().out
 
 
-def test_twins_differ_in_one_thing_and_answer_as_many_questions_as_there_are_models() -> None:
+def test_twins_differ_in_one_thing_and_answer_as_many_questions_as_there_are_models():
     vit = {"family": "vit", "epochs": 2, "data_fraction": 1.0, "cutmix": 0.5, "mimetic": False, "seed": 1}
     models = {"a": vit, "cnn": {**vit, "family": "resnet", "seed": 2}, "third": {**vit, "data_fraction": 0.3},
               "tenth": {**vit, "data_fraction": 0.1}, "both": {**vit, "data_fraction": 0.03, "seed": 2},
@@ -190,7 +176,7 @@ def test_twins_differ_in_one_thing_and_answer_as_many_questions_as_there_are_mod
     assert twins.most_pairs(models) == {}
 
 
-def test_twins_say_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_twins_say_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys):
     recipes = {name: {"recipe": asdict(recipe)} for name, recipe in RECIPES.items()}
     monkeypatch.setattr(twins.zoo, "card", recipes.get)
     monkeypatch.setattr(twins.zoo, "names", lambda: list(recipes))
@@ -202,14 +188,10 @@ def test_twins_say_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert len(out) == 4 and "zoo/vit-cls-nocutmix" in out[1] and "no two models yet" in out[1]
 
 
-def test_own_claim(capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_claim(capsys):
     random = np.random.default_rng(0)
-    own, control = (
-        xr.Dataset({"near_by_image": (("sample", "head"), random.uniform(size=(8, 4)) + i)}).pipe(
-            lambda d: d.assign(near=d.near_by_image.mean("sample"))
-        )
-        for i in (0, 1)
-    )
+    by_image = (xr.DataArray(random.uniform(size=(8, 4)) + i, dims=("sample", "head")) for i in (0, 1))
+    own, control = (xr.Dataset({"near_by_image": near, "near": near.mean("sample")}) for near in by_image)
 
     def claim(**changed: Any) -> Claim:
         one = {"words": "mean of near", "number": lambda d: float(d.near.mean()), "threshold": 0.9,
@@ -222,7 +204,6 @@ def test_own_claim(capsys: pytest.CaptureFixture[str]) -> None:
     example = claim(words="an example", paper="This is an example.")
     assert check.own_claim(claim(), example=example)
     assert check.own_claim(claim(threshold=-5), example=example), "a claim may fail"
-    capsys.readouterr()
     value = claim().parts[0].estimate.value
     wrong = [..., "Heads look near by.", claim(paper="Do heads look near by?"), example, claim(words="an example"),
              claim(number=lambda d: 0.3), claim(control=None), claim(control=(own,)), claim(threshold=round(value, 4)),
@@ -230,41 +211,32 @@ def test_own_claim(capsys: pytest.CaptureFixture[str]) -> None:
     refused(capsys, wrong, lambda answer: check.own_claim(answer, example=example))
 
 
-def test_the_exercises_are_the_solutions_without_the_answers() -> None:
-    solutions, students = (
-        json.loads((COURSE / f"{name}.ipynb").read_text(encoding="utf-8")) for name in ("solutions", "exercises")
-    )
+def read(name: str) -> dict[str, Any]:
+    return json.loads((COURSE / f"{name}.ipynb").read_text(encoding="utf-8"))
+
+
+def test_the_exercises_are_the_solutions_without_the_answers():
+    solutions, students = map(read, ("solutions", "exercises"))
     assert exercises(solutions) == students, "run python -m vitcnn_utils.course.notebook"
-    code = "".join("".join(cell["source"]) for cell in students["cells"] if cell["cell_type"] == "code")
-    assert "SOLUTION" not in code
-    assert code.count("= ...") + code.count("return ...") >= 10
+    assert "SOLUTION" not in json.dumps(students)
 
 
-def test_the_empty_notebook_fails_every_check_and_the_solutions_pass_each(tmp_path: Path) -> None:
+def test_the_empty_notebook_fails_every_check_and_the_solutions_pass_each(tmp_path: Path):
     """In one run: all cells of the students' notebook, then the answered ones of the solutions."""
     from papermill import execute_notebook
 
-    solutions, notebook = (
-        json.loads((COURSE / f"{name}.ipynb").read_text(encoding="utf-8")) for name in ("solutions", "exercises")
-    )
+    solutions, notebook = map(read, ("solutions", "exercises"))
     answered = [cell for cell in solutions["cells"] if "### BEGIN SOLUTION" in "".join(cell["source"])]
     notebook["cells"] += [{**cell, "id": f"{cell['id']}-answered"} for cell in answered]
     source, target = tmp_path / "both.ipynb", tmp_path / "out.ipynb"
     source.write_text(json.dumps(notebook), encoding="utf-8")
     execute_notebook(source, target, progress_bar=False, kernel_name="python3", cwd=tmp_path)
-    lines = [
-        line
-        for cell in json.loads(target.read_text(encoding="utf-8"))["cells"]
-        for output in cell.get("outputs", [])
-        if output["output_type"] == "stream" and output["name"] == "stdout"
-        for line in "".join(output["text"]).splitlines()
-        if line[:1] in ("✓", "✗")
-    ]
+    lines = [line for line in outputs(target).splitlines() if line[:1] in ("✓", "✗")]
     assert [line[0] for line in lines] == ["✗"] * 10 + ["✓"] * 10, "\n".join(lines)
     assert all("Not answered" in line or "three dots" in line for line in lines[:10])
 
 
-def test_slides_have_their_notes_and_their_explorers(tmp_path: Path) -> None:
+def test_slides_have_their_notes_and_their_explorers(tmp_path: Path):
     source = tmp_path / "slides.md"
     source.write_text(
         "# A & B\n\n<b>raw</b>\n\n---\n\n## Two\n\n{explorer} probes\n\nNote:\nSay *this*.\n", encoding="utf-8"
@@ -283,7 +255,7 @@ def test_slides_have_their_notes_and_their_explorers(tmp_path: Path) -> None:
         slides.write(source, {"attention": figure}, tmp_path)
 
 
-def test_the_slides_of_the_course_name_explorers_and_pictures_that_there_are() -> None:
+def test_the_slides_of_the_course_name_explorers_and_pictures_that_there_are():
     text = (COURSE.parents[1] / "book" / "course" / "slides.md").read_text(encoding="utf-8")
     pictures = {path.name for path in (COURSE.parents[1] / "book" / "images").rglob("*.svg")}
     assert set(re.findall(r"\(_images/([^)]+)\)", text)) <= pictures
@@ -291,13 +263,8 @@ def test_the_slides_of_the_course_name_explorers_and_pictures_that_there_are() -
     assert set(re.findall(r"^\{explorer\} (\w+)$", text, flags=re.MULTILINE)) <= kinds
 
 
-def test_the_handout_has_the_book_the_exercises_and_the_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def printed(page: Path, target: Path, browser: str) -> None:
-        target.write_bytes(b"%PDF")
-
-    monkeypatch.setattr(handout.slides, "print_pdf", printed)
+def test_the_handout_has_the_book_the_exercises_and_the_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(handout.slides, "print_pdf", lambda page, target, browser: target.write_bytes(b"%PDF"))
     monkeypatch.setattr(handout.slides, "find_browser", lambda: "a browser")
     root = tmp_path / "clone"
     pages, course = root / "_build" / "html", root / "notebooks" / "course"
@@ -325,9 +292,7 @@ def test_the_handout_has_the_book_the_exercises_and_the_package(
     assert "no Chromium or Chrome" in said[0]
 
 
-def test_a_machine_that_lacks_a_package_is_not_ready(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_machine_that_lacks_a_package_is_not_ready(monkeypatch, capsys):
     monkeypatch.setattr(handout.metadata, "requires", lambda name: ["numpy>=1", "no-such-package>=2", "torch>=999"])
     assert not handout.check()
     assert '✗ packages missing: pip install "no-such-package>=2" "torch>=999"' in capsys.readouterr().out

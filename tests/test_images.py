@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import socket
 import struct
 import subprocess
 import sys
@@ -11,8 +10,9 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import MagicMock
+from types import SimpleNamespace
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,21 +24,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.images import (
-    SAMPLES,
-    Address,
-    Images,
-    Table,
-    _address,
-    _lies_in,
-    balanced_order,
-    load_images,
-    read_parquet,
-)
+from vitcnn_utils.hub_data import address
+from vitcnn_utils.images import SAMPLES, Images, balanced_order, load_images, read_parquet
 
 CIFAR10_TEST = Path(__file__).parents[2] / "shared/data/cifar10/test-00000-of-00001.parquet"
 FASHION_MNIST_TEST = Path("/usr/share/datasets/fashion-mnist")
 CLASSES = ["cat", "dog", "owl"]
+FEATURES = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": CLASSES}}
 
 
 def picture(seed: int, width: int = 6, height: int = 5) -> Image.Image:
@@ -53,16 +45,35 @@ def encoded(image: Image.Image, **options: object) -> bytes:
 
 def write_table(path: Path, columns: dict[str, object], features: dict[str, object] | None = None) -> Path:
     metadata = {"huggingface": json.dumps({"info": {"features": features}})} if features else None
+    path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)
     return path
 
 
-def cells(count: int) -> list[dict[str, object]]:
-    return [{"bytes": encoded(picture(i)), "path": None} for i in range(count)]
+def cells(count: int, first: int = 0) -> list[dict[str, object]]:
+    return [{"bytes": encoded(picture(i)), "path": None} for i in range(first, first + count)]
 
 
-def class_label(names: list[str]) -> dict[str, object]:
-    return {"_type": "ClassLabel", "names": names}
+def publish(path: Path, count: int = 30, first: int = 0) -> None:
+    """A table of pictures, of which number i has the class i % 3."""
+    labels = [i % 3 for i in range(first, first + count)]
+    write_table(path, {"image": cells(count, first), "label": labels}, FEATURES)
+
+
+def assert_labelled(images: Images, count: int) -> None:
+    """Each of `count` pictures is there once, with its class."""
+    number = {np.asarray(picture(i)).tobytes(): i for i in range(count)}
+    found = [number[image.tobytes()] for image in images.pixels]
+    assert sorted(found) == list(range(count))
+    assert images.classes == tuple(CLASSES)
+    assert images.labels is not None
+    assert images.labels.tolist() == [i % 3 for i in found]
+
+
+def assert_same(one: Images, other: Images) -> None:
+    np.testing.assert_array_equal(one.pixels, other.pixels)
+    np.testing.assert_array_equal(one.labels, other.labels)
+    assert (one.name, one.classes) == (other.name, other.classes)
 
 
 def refusal(*arguments: object, **keywords: object) -> str:
@@ -82,12 +93,9 @@ def refusal(*arguments: object, **keywords: object) -> str:
 def test_sample_is_balanced_and_small(name: str, count: int, side: int, megabytes: int) -> None:
     images = load_images(name)
     assert images.pixels.shape == (count, side, side, 3)
-    assert images.pixels.dtype == np.uint8
-    assert images.labels is not None
-    assert images.labels.dtype == np.int64
+    assert images.labels is not None and images.labels.dtype == np.int64
     assert np.bincount(images.labels).tolist() == [count // 10] * 10
-    assert images.classes is not None
-    assert len(images.classes) == 10
+    assert images.classes is not None and len(images.classes) == 10
     assert SAMPLES[name].stat().st_size <= megabytes * 1e6
 
 
@@ -142,20 +150,12 @@ def test_classes_take_turns(labels: list[int], seed: int, data: st.DataObject) -
         assert taken.max() - taken[unfinished].min() <= 1
 
 
-def test_a_table_without_rows(tmp_path: Path) -> None:
-    path = tmp_path / "none.parquet"
-    pq.write_table(pa.table({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}), path)
-    for n in (None, 3):
-        with pytest.raises(VitcnnError, match=r"has no images|has only 0 images"):
-            load_images(path, n=n)
-
-
 def test_subset_depends_on_the_seed_alone_and_smaller_ones_lie_in_larger_ones() -> None:
     small, large, other = (load_images(n=n, seed=seed) for n, seed in ((np.int64(30), 1), (95, 1), (95, np.int32(2))))
     np.testing.assert_array_equal(small.pixels, large.pixels[:30])
     np.testing.assert_array_equal(small.labels, large.labels[:30])
     assert (small.seed, other.seed, Images("mine", small.pixels).seed) == (1, 2, None)
-    np.testing.assert_array_equal(load_images(n=95, seed=1).pixels, large.pixels)
+    assert_same(load_images(n=95, seed=1), large)
     assert (other.pixels != large.pixels).any()
     assert np.bincount(small.labels).tolist() == [3] * 10
 
@@ -170,17 +170,12 @@ def test_labels_stay_with_their_pixels() -> None:
 # Images
 
 
-def some_images() -> Images:
-    pixels = np.arange(5 * 2 * 2 * 3, dtype=np.uint8).reshape(5, 2, 2, 3)
-    return Images("some", pixels, np.arange(5), ("a", "b", "c", "d", "e"), seed=7)
-
-
 @pytest.mark.parametrize("index", [slice(1, 3), np.array([4, 0]), np.array([True, False, True, False, False])])
 def test_part_of_images(index: slice | np.ndarray) -> None:
-    images = some_images()
-    part = images[index]
-    assert (part.name, part.classes, part.seed) == (images.name, images.classes, images.seed)
-    np.testing.assert_array_equal(part.pixels, images.pixels[index])
+    pixels = np.arange(5 * 2 * 2 * 3, dtype=np.uint8).reshape(5, 2, 2, 3)
+    part = Images("some", pixels, np.arange(5), ("a", "b", "c", "d", "e"), seed=7)[index]
+    assert (part.name, part.classes, part.seed) == ("some", ("a", "b", "c", "d", "e"), 7)
+    np.testing.assert_array_equal(part.pixels, pixels[index])
     np.testing.assert_array_equal(part.labels, np.arange(5)[index])
 
 
@@ -204,41 +199,6 @@ def test_resize_is_that_of_torchvision(tmp_path: Path, shape: tuple[int, int]) -
     resize = transforms.Resize(16, transforms.InterpolationMode.BICUBIC, antialias=True)
     expected = transforms.CenterCrop(16)(resize(image))
     np.testing.assert_array_equal(load_images(tmp_path, size=16).pixels[0], np.asarray(expected))
-
-
-def test_folder_without_classes(tmp_path: Path) -> None:
-    for i, suffix in enumerate(("png", "bmp", "webp", "PPM", "tiff")):
-        picture(i).save(tmp_path / f"{i}.{suffix}", **({"lossless": True, "exact": True} if suffix == "webp" else {}))
-    (tmp_path / "notes.txt").write_text("not a picture")
-    (tmp_path / "._0.png").write_text("a hidden file of macOS")
-    images = load_images(tmp_path)
-    assert (len(images), images.labels, images.classes, images.name) == (5, None, None, str(tmp_path))
-    assert {i.tobytes() for i in images.pixels} == {np.asarray(picture(i)).tobytes() for i in range(5)}
-
-
-def class_folders(root: Path) -> None:
-    for i, name in enumerate(CLASSES):
-        (root / name / "deeper").mkdir(parents=True)
-        picture(i).save(root / name / "a.png")
-        picture(10 + i).save(root / name / "deeper" / "b.png")
-
-
-def test_sub_folders_are_classes(tmp_path: Path) -> None:
-    class_folders(tmp_path)
-    images = load_images(tmp_path)
-    assert images.classes == tuple(CLASSES)
-    assert images.labels is not None
-    of_class = {np.asarray(picture(i)).tobytes(): i % 10 for i in (0, 1, 2, 10, 11, 12)}
-    assert [of_class[i.tobytes()] for i in images.pixels] == images.labels.tolist()
-
-
-def test_splits_of_a_folder(tmp_path: Path) -> None:
-    class_folders(tmp_path / "train")
-    (tmp_path / "val" / "owl").mkdir(parents=True)
-    picture(7).save(tmp_path / "val" / "owl" / "a.png")
-    assert load_images(tmp_path).classes == ("owl",)
-    assert load_images(tmp_path, split="train").classes == tuple(CLASSES)
-    assert "has no such split: it has train, val" in refusal(tmp_path, split="test")
 
 
 def test_jpeg_is_turned_upright(tmp_path: Path) -> None:
@@ -279,177 +239,34 @@ def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     np.testing.assert_array_equal(load_images(tmp_path).pixels[0], expected)
 
 
-# Parquet files
-
-TWO = {"img": cells(2)}
+# Folders
 
 
-def test_parquet_with_class_names(tmp_path: Path) -> None:
-    columns = {"id": list(range(4)), "image": cells(4), "label": [0, 1, 2, 0]}
-    features = {"id": {"_type": "Value", "dtype": "int64"}, "image": {"_type": "Image"}, "label": class_label(CLASSES)}
-    path = write_table(tmp_path / "a.parquet", columns, features)
-    images = load_images(path)
-    assert (images.classes, images.name) == (tuple(CLASSES), str(path))
-    pixels, labels = read_parquet(path)
-    np.testing.assert_array_equal(pixels, [np.asarray(picture(i)) for i in range(4)])
-    assert labels.tolist() == [0, 1, 2, 0]
-
-
-def test_parquet_with_bare_bytes_and_words_for_labels(tmp_path: Path) -> None:
-    columns = {"jpg": [encoded(picture(i)) for i in range(3)], "kind": ["owl", "cat", "owl"]}
-    path = write_table(tmp_path / "a.parquet", columns)
-    assert load_images(path).labels is None
-    images = load_images(path, label_column="kind")
-    assert images.classes == ("cat", "owl")
-    assert images.labels is not None
-    assert sorted(images.labels) == [0, 1, 1]
-    columns = TWO | {"label": ["owl", "cat"], "index": [7, 8]}  # called `label`, it is found
-    assert load_images(write_table(tmp_path / "b.parquet", columns)).classes == ("cat", "owl")
-
-
-def test_paths_in_a_parquet_file_are_not_opened(tmp_path: Path) -> None:
-    picture(3).save(tmp_path / "a.png")
-    rows = [{"bytes": None, "path": path} for path in (str(tmp_path / "a.png"), "http://127.0.0.1:9/a.png")]
-    message = refusal(write_table(tmp_path / "a.parquet", {"img": rows}))
-    assert f"row 0 ({tmp_path}/a.png) (no image in it)" in message
-    assert "row 1 (http://127.0.0.1:9/a.png) (no image in it)" in message
-
-
-def test_hidden_labels_of_a_test_split_are_none(tmp_path: Path) -> None:
-    path = write_table(tmp_path / "a.parquet", {"img": cells(2), "label": [-1, -1]})
-    assert load_images(path).labels is None
-    with pytest.raises(VitcnnError, match="has no labels"):
-        read_parquet(path)
-
-
-TABLES = [
-    ({"label": [0, 1]}, None, {}, "no column of a.parquet holds encoded images: it has label"),
-    (TWO | {"mask": cells(2)}, None, {}, "pass image_column, one of img, mask"),
-    (TWO | {"fine": [0, 1], "coarse": [0, 0]}, None, {}, "pass label_column, one of coarse, fine"),
-    (TWO, None, {"image_column": "image"}, "image_column='image': a.parquet has no such column: it has img"),
-    (TWO | {"y": [0, 1]}, None, {"image_column": "y"}, "this column of a.parquet holds integer: pass one of img"),
-    (TWO | {"y": [0.5, 1]}, None, {"label_column": "y"}, "this column of a.parquet holds float64"),
-    (TWO | {"y": [0, None]}, None, {}, "1 rows of a.parquet have no y"),
-    (TWO | {"y": [-1, 1]}, None, {}, "1 rows of a.parquet have a negative y, which stands for none"),
-    (TWO | {"y": [7, 1]}, {"y": class_label(["no", "yes"])}, {}, "has the y 7, but its classes have 2 names"),
-    (TWO | {"y": np.array([2**63, 1], np.uint64)}, None, {}, f"has the y {2**63}, but that is not a class"),
-    (TWO, None, {"split": "test"}, "split='test' means nothing for the file"),
-    (TWO, None, {"n": 3}, "has only 2 images"),
-]
-
-
-@pytest.mark.parametrize(("columns", "features", "keywords", "message"), TABLES)
-def test_table_that_cannot_be_used(
-    tmp_path: Path, columns: dict, features: dict | None, keywords: dict, message: str
-) -> None:
-    assert message in refusal(write_table(tmp_path / "a.parquet", columns, features), **keywords)
-
-
-BROKEN_METADATA = [
-    "{",
-    '{"info": 5}',
-    '{"info": {"features": 5}}',
-    '{"info": {"features": {"img": 5}}}',
-    '{"info": {"features": {"img": {"_type": "Nothing"}}}}',
-    '{"info": {"features": {"img": {"_type": "Image"}, "y": {"_type": "ClassLabel", "names": 7}}}}',
-    "[" * 100_000,
-]
-
-
-@pytest.mark.parametrize("metadata", BROKEN_METADATA)
-def test_broken_metadata(tmp_path: Path, metadata: str) -> None:
-    table = pa.table(TWO | {"y": [0, 1]}).replace_schema_metadata({"huggingface": metadata})
-    pq.write_table(table, tmp_path / "a.parquet")
-    assert "the columns of a.parquet cannot be understood (" in refusal(tmp_path / "a.parquet")
-
-
-def test_declared_features_decide_between_columns(tmp_path: Path) -> None:
-    img = [cell | {"path": "a.png"} for cell in cells(2)]
-    columns = {"raw": [b"", b""], "img": img, "y": [1, 0], "index": [7, 8]}
-    features = {
-        "img": {"_type": "Image"},
-        "y": class_label(["no", "yes"]),
-        "index": {"_type": "Value", "dtype": "int64"},
-    }
-    images = load_images(write_table(tmp_path / "a.parquet", columns, features))
-    assert images.classes == ("no", "yes")
-
-
-def test_file_that_is_no_parquet(tmp_path: Path) -> None:
-    (tmp_path / "a.parquet").write_text("nothing of the kind")
-    assert "cannot be read as parquet" in refusal(tmp_path / "a.parquet")
-    assert "no file" in refusal(tmp_path / "b.parquet")
-    (tmp_path / "a.csv").write_text("x")
-    assert "neither a folder of pictures nor a .parquet file" in refusal(tmp_path / "a.csv")
-
-
-def shards(folder: Path, **counts: int) -> None:
-    first = 0
-    for name, count in counts.items():
-        images = [{"bytes": encoded(picture(first + i)), "path": None} for i in range(count)]
-        columns = {"image": images, "label": [(first + i) % 3 for i in range(count)]}
-        features = {"image": {"_type": "Image"}, "label": class_label(CLASSES)}
-        write_table(folder / f"{name.replace('_', '-')}.parquet", columns, features)
-        first += count
-
-
-def test_folder_of_parquet_files_is_one_table(tmp_path: Path) -> None:
-    shards(tmp_path, b_00001_of_00002=4, b_00000_of_00002=3)
-    (tmp_path / "._b-00000-of-00002.parquet").write_text("a hidden file of macOS")
+def test_folder_without_classes(tmp_path: Path) -> None:
+    for i, suffix in enumerate(("png", "bmp", "webp", "PPM", "tiff")):
+        picture(i).save(tmp_path / f"{i}.{suffix}", **({"lossless": True, "exact": True} if suffix == "webp" else {}))
+    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "._0.png").write_text("a hidden file of macOS")
     images = load_images(tmp_path)
-    assert (len(images), images.classes, images.name) == (7, tuple(CLASSES), str(tmp_path))
-    assert images.labels is not None
-    of_class = {np.asarray(picture(i)).tobytes(): i % 3 for i in range(7)}
-    assert [of_class[i.tobytes()] for i in images.pixels] == images.labels.tolist()
-    assert len(load_images(tmp_path, split="b", n=5)) == 5
+    assert (len(images), images.labels, images.classes, images.name) == (5, None, None, str(tmp_path))
+    assert {i.tobytes() for i in images.pixels} == {np.asarray(picture(i)).tobytes() for i in range(5)}
 
 
-def test_splits_of_a_folder_of_parquet_files(tmp_path: Path) -> None:
-    shards(tmp_path, train_00000_of_00001=5, test_00000_of_00002=2, test_00001_of_00002=1)
-    assert len(load_images(tmp_path)) == 3
-    assert len(load_images(tmp_path, split="train")) == 5
-    assert "split='dev': " in refusal(tmp_path, split="dev")
-    write_table(tmp_path / "test-x.parquet", {"img": cells(1)})
-    assert "are not parts of one table" in refusal(tmp_path)
+def class_folders(root: Path) -> None:
+    for i, name in enumerate(CLASSES):
+        (root / name / "deeper").mkdir(parents=True)
+        picture(i).save(root / name / "a.png")
+        picture(3 + i).save(root / name / "deeper" / "b.png")
 
 
-# Bad input
-
-
-@pytest.mark.parametrize(
-    ("keywords", "said"),
-    [
-        ({"n": 0}, "n=0: it must be a whole number, 1 or more"),
-        ({"n": -4}, "n=-4: it must be a whole number, 1 or more"),
-        ({"n": 1000.0}, "n=1000.0: it must be"),  # papermill's reading of 1e3
-        ({"n": "1e3"}, "n='1e3': it must be"),  # YAML's
-        ({"n": True}, "n=True: it must be"),
-        ({"size": 0}, "size=0: it must be"),
-        ({"size": (32, 32)}, "size=(32, 32): it must be"),
-        ({"seed": -1}, "seed=-1: it must be a whole number, 0 to 4294967295"),
-        ({"seed": 10**5000}, "seed=a huge number: it must be a whole number, 0 to 4294967295"),
-        ({"n": 2501}, "n=2501: cifar10 has only 2500 images"),
-        *(
-            ({argument: "x"}, f"{argument}='x' means nothing for the sample cifar10")
-            for argument in ("split", "image_column", "label_column")
-        ),
-        ({"size": 10**6}, "2,500 images of 1000000 x 1000000 pixels take 7,500,000.0 GB"),
-        ({"name": ""}, "the name of the images is empty"),
-        ({"name": "~nobody-of-this-name/x"}, "no folder or file ~nobody-of-this-name/x"),
-        ({"name": "x" * 5000 + ".parquet"}, "cannot be read (OSError: [Errno 36] File name too long"),
-    ],
-)
-def test_arguments_that_mean_nothing(keywords: dict[str, object], said: str) -> None:
-    assert said in refusal(**keywords)
-
-
-def test_every_bad_row_is_named(tmp_path: Path) -> None:
-    images = [*cells(1), {"bytes": b"x", "path": "cat.png"}, {"bytes": None, "path": None}, None]
-    message = refusal(write_table(tmp_path / "a.parquet", {"img": images}))
-    assert "row 1 (cat.png)" in message
-    assert "row 2 (no image in it)" in message
-    assert "row 3 (no image in it)" in message
-    assert "row 0" not in message
+def test_sub_folders_are_classes_or_splits(tmp_path: Path) -> None:
+    class_folders(tmp_path / "train")
+    assert_labelled(load_images(tmp_path / "train"), 6)
+    (tmp_path / "val" / "owl").mkdir(parents=True)
+    picture(7).save(tmp_path / "val" / "owl" / "a.png")
+    assert (load_images(tmp_path).classes, load_images(tmp_path).name) == (("owl",), str(tmp_path))
+    assert_labelled(load_images(tmp_path, split="train"), 6)
+    assert "has no such split: it has train, val" in refusal(tmp_path, split="test")
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
@@ -513,10 +330,156 @@ def test_several_sizes(tmp_path: Path) -> None:
     picture(0, 6, 5).save(tmp_path / "a.png")
     picture(1, 7, 9).save(tmp_path / "b.png")
     message = refusal(tmp_path)
-    assert "a.png is 6 x 5" in message
-    assert "b.png is 7 x 9" in message
-    assert "pass size" in message
+    assert all(words in message for words in ("a.png is 6 x 5", "b.png is 7 x 9", "pass size"))
     assert load_images(tmp_path, size=5).pixels.shape == (2, 5, 5, 3)
+    assert "leave out image_column and label_column" in refusal(tmp_path, size=5, label_column="kind")
+
+
+# Parquet files
+
+TWO = {"img": cells(2)}
+
+
+def test_one_parquet_file_or_a_folder_of_them(tmp_path: Path) -> None:
+    publish(tmp_path / "one.parquet", 7)
+    images = load_images(tmp_path / "one.parquet")
+    assert_labelled(images, 7)
+    assert images.name == str(tmp_path / "one.parquet")
+    pixels, labels = read_parquet(tmp_path / "one.parquet")
+    np.testing.assert_array_equal(pixels, [np.asarray(picture(i)) for i in range(7)])
+    assert labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    publish(tmp_path / "many" / "b-00000-of-00002.parquet", 3)
+    publish(tmp_path / "many" / "b-00001-of-00002.parquet", 4, first=3)
+    (tmp_path / "many" / "._b-00000-of-00002.parquet").write_text("a hidden file of macOS")
+    assert_labelled(load_images(tmp_path / "many"), 7)
+    assert len(load_images(tmp_path / "many", split="b", n=5)) == 5
+
+
+def test_splits_of_a_folder_of_parquet_files(tmp_path: Path) -> None:
+    for name, count in (("train-00000-of-00001", 5), ("test-00000-of-00002", 2), ("test-00001-of-00002", 1)):
+        publish(tmp_path / f"{name}.parquet", count)
+    assert len(load_images(tmp_path)) == 3
+    assert len(load_images(tmp_path, split="train")) == 5
+    assert "split='dev': " in refusal(tmp_path, split="dev")
+    write_table(tmp_path / "test-x.parquet", {"img": cells(1)})
+    assert "are not parts of one table: test-x.parquet has other columns" in refusal(tmp_path)
+
+
+def test_parquet_with_bare_bytes_and_words_for_labels(tmp_path: Path) -> None:
+    columns = {"jpg": [encoded(picture(i)) for i in range(3)], "kind": ["owl", "cat", "owl"]}
+    path = write_table(tmp_path / "a.parquet", columns)
+    assert load_images(path).labels is None
+    images = load_images(path, label_column="kind")
+    assert images.classes == ("cat", "owl")
+    assert images.labels is not None
+    assert sorted(images.labels) == [0, 1, 1]
+
+
+COLUMNS = {
+    "declared": (
+        {"raw": [b"", b""], "img": [cell | {"path": "a.png"} for cell in cells(2)], "y": [1, 0], "index": [7, 8]},
+        {"img": {"_type": "Image"}, "y": {"_type": "ClassLabel", "names": ["cat", "owl"]},
+         "index": {"_type": "Value", "dtype": "int64"}},
+        ("cat", "owl"),
+    ),
+    "called label": (TWO | {"label": ["owl", "cat"], "index": [7, 8]}, None, ("cat", "owl")),
+    "called image, beside masks": ({"image": cells(2), "label": cells(2)}, None, None),
+    "hidden, as of a test split": (TWO | {"label": [-1, -1]}, None, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", COLUMNS)
+def test_columns_are_found(tmp_path: Path, case: str) -> None:
+    columns, features, classes = COLUMNS[case]
+    path = write_table(tmp_path / "a.parquet", columns, features)
+    images = load_images(path)
+    assert (images.classes, images.labels is None) == (classes, classes is None)
+    if classes is None:
+        with pytest.raises(VitcnnError, match="has no labels"):
+            read_parquet(path)
+
+
+TABLES = [
+    ({"label": [0, 1]}, None, {}, "no column of a.parquet holds encoded images: it has label"),
+    (TWO | {"mask": cells(2)}, None, {}, "pass image_column, one of img, mask"),
+    (TWO | {"fine": [0, 1], "coarse": [0, 0]}, None, {}, "pass label_column, one of coarse, fine"),
+    (TWO, None, {"image_column": "image"}, "image_column='image': a.parquet has no such column of images: it has img"),
+    (TWO | {"y": [0, 1]}, None, {"image_column": "y"}, "a.parquet has no such column of images: it has img"),
+    (TWO | {"y": [0.5, 1]}, None, {"label_column": "y"}, "label_column='y': a.parquet has no such column of labels"),
+    (TWO | {"y": [0, None]}, None, {}, "1 rows of a.parquet have no y"),
+    (TWO | {"y": [-1, 1]}, None, {}, "1 rows of a.parquet have no y"),
+    (TWO | {"y": [7, 1]}, {"y": {"_type": "ClassLabel", "names": ["no"]}}, {}, "has the y 7, but its classes have 1"),
+    (TWO | {"y": np.array([2**63, 1], np.uint64)}, None, {}, f"has the y {2**63}, but that is not a class"),
+    (TWO, None, {"split": "test"}, "split='test': a.parquet has no such split"),
+    (TWO, None, {"n": 3}, "n=3: a.parquet has only 2 images"),
+    ({"image": pa.array([], pa.binary())}, None, {}, "a.parquet has no images"),
+    # Each bad row is named, and no path in a row is opened.
+    ({"img": [*cells(1), {"bytes": b"x", "path": "cat.png"}, {"bytes": None, "path": "/etc/hostname"}, None]}, None, {},
+     "3 images of a.parquet cannot be read: mend, remove or download again row 1 (cat.png) (UnidentifiedImageError), "
+     "row 2 (/etc/hostname) (no image in it), row 3 (no image in it)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("columns", "features", "keywords", "message"), TABLES)
+def test_table_that_cannot_be_used(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    columns: dict,
+    features: dict | None,
+    keywords: dict,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_table(tmp_path / "a.parquet", columns, features)
+    assert message in refusal("a.parquet", **keywords)
+
+
+BROKEN_METADATA = [
+    "{",
+    '{"info": 5}',
+    '{"info": {"features": 5}}',
+    '{"info": {"features": {"img": 5}}}',
+    '{"info": {"features": {"img": {"_type": "Nothing"}}}}',
+    '{"info": {"features": {"img": {"_type": "Image"}, "y": {"_type": "ClassLabel", "names": 7}}}}',
+    "[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("metadata", BROKEN_METADATA)
+def test_broken_metadata(tmp_path: Path, metadata: str) -> None:
+    table = pa.table(TWO | {"y": [0, 1]}).replace_schema_metadata({"huggingface": metadata})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert "a.parquet cannot be understood (" in refusal(tmp_path / "a.parquet")
+
+
+def test_file_that_is_no_parquet(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_text("nothing of the kind")
+    assert "cannot be read as parquet" in refusal(tmp_path / "a.parquet")
+    assert "no file" in refusal(tmp_path / "b.parquet")
+    (tmp_path / "a.csv").write_text("x")
+    assert "neither a folder of pictures nor a .parquet file" in refusal(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("keywords", "said"),
+    [
+        ({"n": 0}, "n=0: it must be a whole number, 1 or more"),
+        ({"n": 1000.0}, "n=1000.0: it must be"),  # papermill's reading of 1e3
+        ({"n": "1e3"}, "n='1e3': it must be"),  # YAML's
+        ({"size": (32, 32)}, "size=(32, 32): it must be"),
+        ({"seed": -1}, "seed=-1: it must be a whole number, 0 to 4294967295"),
+        ({"seed": 10**5000}, "seed=a huge number: it must be a whole number, 0 to 4294967295"),
+        ({"n": 2501}, "n=2501: cifar10 has only 2500 images"),
+        ({"split": "x"}, "split='x': cifar10 has no such split"),
+        ({"image_column": "x"}, "image_column='x': cifar10 has no such column"),
+        ({"size": 10**6}, "2,500 images of 1000000 x 1000000 pixels take 7,500,000.0 GB"),
+        ({"name": ""}, "the name of the images is empty"),
+        ({"name": "~nobody-of-this-name/x"}, "no folder or file ~nobody-of-this-name/x"),
+        ({"name": "x" * 5000 + ".parquet"}, "cannot be read (OSError: [Errno 36] File name too long"),
+    ],
+)
+def test_arguments_that_mean_nothing(keywords: dict[str, object], said: str) -> None:
+    assert said in refusal(**keywords)
 
 
 # The hub
@@ -569,24 +532,16 @@ def on_hub(endpoint: str, home: Path, requests: list[dict[str, object]], **envir
     return json.loads(process.stdout.rpartition("RESULTS")[2])
 
 
-def make_hub(root: Path) -> None:
-    for name, splits in {"me/pics": ("train", "validation", "test"), "me/odd": ("train", "extra")}.items():
-        (root / name / "data").mkdir(parents=True)
-        for i, split in enumerate(splits):
-            columns = {"image": cells(30 + i), "label": [j % 3 for j in range(30 + i)]}
-            features = {"image": {"_type": "Image"}, "label": class_label(CLASSES)}
-            write_table(root / name / "data" / f"{split}-00000-of-00001.parquet", columns, features)
-    (root / "me/sorted").mkdir()
-    names = [f"class {i}" for i in range(50)]
-    columns = {"image": cells(1) * 2600, "label": [i // 2500 for i in range(2600)]}
-    features = {"image": {"_type": "Image"}, "label": class_label(names)}
-    write_table(root / "me/sorted" / "test.parquet", columns, features)
-    (root / "me/broken").mkdir()
-    (root / "me/broken" / "test.parquet").write_text("nothing of the kind")
-
-
 def test_data_sets_of_a_hub(tmp_path: Path) -> None:
-    make_hub(tmp_path / "hub")
+    hub = tmp_path / "hub"
+    for name, splits in {"me/pics": ("train", "validation", "test"), "me/odd": ("train", "extra")}.items():
+        for i, split in enumerate(splits):
+            publish(hub / name / "data" / f"{split}-00000-of-00001.parquet", 30 + i)
+    columns = {"image": cells(1) * 2600, "label": [i // 2500 for i in range(2600)]}
+    many = FEATURES | {"label": {"_type": "ClassLabel", "names": [f"class {i}" for i in range(50)]}}
+    write_table(hub / "me/sorted" / "test.parquet", columns, many)
+    (hub / "me/broken").mkdir()
+    (hub / "me/broken" / "test.parquet").write_text("nothing of the kind")
     requests: list[dict[str, object]] = [
         {"name": "me/pics"},
         {"name": "me/pics", "n": 9, "seed": 1},
@@ -599,10 +554,9 @@ def test_data_sets_of_a_hub(tmp_path: Path) -> None:
         {"name": "me/sorted", "n": 40},
         {"name": "me/broken"},
         {"name": "me/nothing"},
-        {"name": "CIFAR-10"},
         {"name": "./no/such/folder"},
     ]
-    with serve(tmp_path / "hub") as endpoint:
+    with serve(hub) as endpoint:
         results = iter(on_hub(endpoint, tmp_path / "home", requests))
     whole = next(results)
     expected = sum(int(np.asarray(picture(i)).sum(dtype=np.int64)) for i in range(32))
@@ -618,26 +572,14 @@ def test_data_sets_of_a_hub(tmp_path: Path) -> None:
     errors = [result["error"] for result in results]
     assert not any("\n" in error for error in errors)
     assert "me/broken cannot be read from the hub" in errors[0]
-    assert "pass a folder, a .parquet file" in errors[1]
-    assert "me/nothing" in errors[1]
-    assert "did you mean 'cifar10'?" in errors[2]
-    assert "no folder or file ./no/such/folder" in errors[3]
+    assert "is called me/nothing: pass a folder of pictures, a .parquet file" in errors[1]
+    assert "no folder or file ./no/such/folder" in errors[2]
 
 
 def test_hub_that_does_not_answer(tmp_path: Path) -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # taken, but nobody listens
-        endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        (refused,) = on_hub(endpoint, tmp_path, [{"name": "uoft-cs/cifar10"}])
+    (refused,) = on_hub("http://127.0.0.1:9", tmp_path, [{"name": "uoft-cs/cifar10"}])
     assert "could not be fetched from the hub (ConnectError: " in refused["error"] and "\n" not in refused["error"]
-    assert "otherwise, pass a folder of pictures, a .parquet file or 'cifar10'" in refused["error"]
-
-
-def publish(root: Path, name: str, folder: str = "data", count: int = 30) -> None:
-    (root / name / folder).mkdir(parents=True)
-    features = {"image": {"_type": "Image"}, "label": class_label(CLASSES)}
-    columns = {"image": cells(count), "label": [i % 3 for i in range(count)]}
-    write_table(root / name / folder / "test-00000-of-00001.parquet", columns, features)
+    assert "pass a folder of pictures, a .parquet file, a hub id or 'cifar10'" in refused["error"]
 
 
 HUB_FAULTS: dict[str, tuple[Fault, str | None]] = {
@@ -667,7 +609,7 @@ def on_faulty_hub(tmp_path: Path, faults: list[Fault], **environment: str) -> di
 
 def test_faults_of_a_hub(tmp_path: Path) -> None:
     for name in HUB_FAULTS:
-        publish(tmp_path / "hub", name)
+        publish(tmp_path / "hub" / name / "data" / "test.parquet")
     faulty = on_faulty_hub(tmp_path, [replace(fault) for fault, _ in HUB_FAULTS.values()])
     kept = {path.parent.name.replace("--", "/") for path in (tmp_path / "home").rglob("*.parquet")}
     assert kept == {name for name, (_, message) in HUB_FAULTS.items() if message is None}
@@ -697,11 +639,16 @@ configs:
 """
 
 
-def test_configurations_revisions_and_one_run_offline(tmp_path: Path) -> None:
-    publish(tmp_path / "hub", "me/pets", "cats", 6)
-    publish(tmp_path / "hub", "me/pets", "dogs", 9)
-    (tmp_path / "hub/me/pets/README.md").write_text(CONFIGS)
-    publish(tmp_path / "hub", "me/one")
+FOREIGN = ["http://localhost:{port}/elsewhere.parquet", "/etc/*.parquet", "../other/*.parquet", "zip://x::/a.zip"]
+
+
+def test_configurations_revisions_cards_and_one_run_offline(tmp_path: Path) -> None:
+    """Neither a host nor a file that a data set's card names is read, and `datasets` tells no host what is loaded."""
+    hub = tmp_path / "hub"
+    publish(hub / "me/pets/cats/test.parquet", 6)
+    publish(hub / "me/pets/dogs/test.parquet", 9)
+    (hub / "me/pets/README.md").write_text(CONFIGS)
+    publish(hub / "me/one/test.parquet")
     requests: list[dict[str, object]] = [
         {"name": "me/pets:cats"},
         {"name": "me/pets:dogs", "n": 9, "seed": 1},
@@ -709,39 +656,28 @@ def test_configurations_revisions_and_one_run_offline(tmp_path: Path) -> None:
         {"name": "me/pets"},
         {"name": "me/pets:owls@main"},
         {"name": "me/one@v2"},
+        *({"name": f"me/odd{i}"} for i in range(len(FOREIGN))),
     ]
-    with serve(tmp_path / "hub") as endpoint:
+    asked: list[str] = []
+    with serve(tmp_path / "other", log=asked) as other, serve(hub) as endpoint:
+        for i, foreign in enumerate(FOREIGN):
+            publish(hub / f"me/odd{i}/data/test.parquet", 3)
+            files = foreign.format(port=other.rpartition(":")[2])
+            card = f"---\nconfigs:\n- config_name: default\n  data_files: [{{split: test, path: '{files}'}}]\n---\n"
+            (hub / f"me/odd{i}/README.md").write_text(card)
         online = on_hub(endpoint, tmp_path / "home", requests)
     assert [result["shape"] for result in online[:3]] == [[6, 5, 6, 3], [9, 5, 6, 3], [5, 4, 4, 3]]
     assert "me/pets has several configurations: pass one of me/pets:cats, me/pets:dogs" in online[3]["error"]
     assert "me/pets has no configuration owls: pass one of me/pets:cats" in online[4]["error"]
     assert "me/one@v2 is not a folder or file" in online[5]["error"] and "(no such revision)" in online[5]["error"]
-    other_size: dict[str, object] = {"name": "me/one@main", "n": 5, "size": 8}
-    other_seed: dict[str, object] = {"name": "me/one@main", "n": 5, "seed": 1}
-    offline = on_hub("http://127.0.0.1:9", tmp_path / "home", [*requests, other_size, other_seed], HF_HUB_OFFLINE="1")
-    without_waits = [{**result, "waits": 0} for result in online]
-    assert offline[:3] == without_waits[:3]
-    assert offline[-2]["labels"] == online[2]["labels"]
-    assert "not on this machine, and HF_HUB_OFFLINE forbids to ask" in offline[-1]["error"]
-
-
-FOREIGN = ["http://localhost:{port}/elsewhere.parquet", "/etc/*.parquet", "../other/*.parquet", "zip://x::/a.zip"]
-
-
-def test_cards_that_lead_elsewhere(tmp_path: Path) -> None:
-    """Neither a host nor a file that a data set's card names is read, and `datasets` tells no host what is loaded."""
-    asked: list[str] = []
-    with serve(tmp_path / "other", log=asked) as other, serve(tmp_path / "hub") as endpoint:
-        for i, foreign in enumerate(FOREIGN):
-            publish(tmp_path / "hub", f"me/odd{i}")
-            files = foreign.format(port=other.rpartition(":")[2])
-            card = f"---\nconfigs:\n- config_name: default\n  data_files: [{{split: test, path: '{files}'}}]\n---\n"
-            (tmp_path / f"hub/me/odd{i}/README.md").write_text(card)
-        requests: list[dict[str, object]] = [{"name": f"me/odd{i}"} for i in range(len(FOREIGN))]
-        results = on_hub(endpoint, tmp_path / "home", requests)
-    for i, result in enumerate(results):
+    for i, result in enumerate(online[6:]):
         assert f"me/odd{i} wants to read " in result["error"]
     assert asked == []
+    kept = [*requests[:3], {"name": "me/one@main", "n": 5, "size": 8}, {"name": "me/one@main", "n": 5, "seed": 1}]
+    offline = on_hub("http://127.0.0.1:9", tmp_path / "home", kept, HF_HUB_OFFLINE="1")
+    assert offline[:3] == [{**result, "waits": 0} for result in online[:3]]
+    assert offline[3]["labels"] == online[2]["labels"]
+    assert "not on this machine, and HF_HUB_OFFLINE forbids to ask" in offline[4]["error"]
 
 
 def test_name_of_a_hub_data_set() -> None:
@@ -752,74 +688,62 @@ def test_name_of_a_hub_data_set() -> None:
         "me/pets:dogs@refs/convert/parquet": ("me/pets", "dogs", "refs/convert/parquet"),
         "C:": ("C:", None, None),
     }
-    assert {name: _address(name) for name in known} == known
+    assert {name: address(name) for name in known} == known
 
 
 # What was drawn from the hub is kept
 
-
 HOME = "hf://datasets/me/pics@main/"
 
 
-def table(pictures: list[object], **columns: object) -> Table:
-    """Rows as a hub would stream them."""
-    rows = pa.table({"image": pictures, **columns})
-    return Table(len(rows), rows.schema, lambda column: iter(rows[column].chunks))
+class SmallHub:
+    """A hub that gives 12 pictures, 4 of each class, and knows how often it was asked; its cache."""
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+        self.asked = 0
+        self.holds(
+            [cell | {"path": f"{i}.png"} for i, cell in enumerate(cells(12))], [CLASSES[i % 3] for i in range(12)]
+        )
+
+    def holds(self, pictures: list[object], labels: list[object] | None = None) -> None:
+        table = datasets.Dataset.from_dict({"image": pictures} | ({"label": labels} if labels else {}))
+        self.stream = table.cast_column("image", datasets.Image()).to_iterable_dataset()
+
+    def ask(self, name: str) -> SimpleNamespace:
+        self.asked += 1
+        return SimpleNamespace(id="me/pics", sha="main")
+
+    def kept(self) -> list[Path]:
+        return [path for path in self.cache.rglob("*") if path.is_file()]
 
 
 @pytest.fixture
-def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A hub that gives 12 pictures, 3 of each class, and lists what was asked of it; an empty cache."""
-    asked: list[str] = []
-
-    def ask(name: str) -> Address:
-        asked.append(name)
-        return Address("me/pics", None, "main")
-
-    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("vitcnn_utils.images._ask_hub", ask)
-    monkeypatch.setattr("vitcnn_utils.images._split", lambda *_: MagicMock())
-    kinds = [CLASSES[i % 3] for i in range(12)]
-    monkeypatch.setattr("vitcnn_utils.images._streamed", lambda *_: table(cells(12), label=kinds))
-    return asked
+def small_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallHub:
+    hub = SmallHub(tmp_path / "cache")
+    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(hub.cache))
+    monkeypatch.setattr("vitcnn_utils.hub_data.ask", hub.ask)
+    monkeypatch.setattr("vitcnn_utils.hub_data._stream", lambda *_: hub.stream)
+    return hub
 
 
-def kept(tmp_path: Path) -> list[Path]:
-    return [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-def assert_same(one: Images, other: Images) -> None:
-    np.testing.assert_array_equal(one.pixels, other.pixels)
-    np.testing.assert_array_equal(one.labels, other.labels)
-    assert (one.name, one.classes) == (other.name, other.classes)
-
-
-def test_what_was_drawn_is_used_again(drawn: list, tmp_path: Path) -> None:
+def test_what_was_drawn_is_used_again(small_hub: SmallHub) -> None:
     first = load_images("me/pics", n=7, seed=3)
-    assert_same(load_images("me/pics", n=7, seed=3), first)
+    assert_same(load_images("me/pics", n=np.int64(7), seed=3), first)
     assert load_images("me/pics", n=7, seed=3, size=4).pixels.shape == (7, 4, 4, 3)
-    assert len(drawn) == 1
-    (path,) = kept(tmp_path)
-    assert path.match("vitcnn_utils/me--pics/split-7-seed3-*.parquet")
-    pixels, labels = read_parquet(path)
-    np.testing.assert_array_equal(pixels, first.pixels)
-    np.testing.assert_array_equal(labels, first.labels)
+    np.testing.assert_array_equal(load_images("me/pics", n=6, seed=3, label_column="label").pixels, first.pixels[:6])
+    assert small_hub.asked == 1
+    (path,) = small_hub.kept()
+    assert path.match("vitcnn_utils/me--pics/split-1000-seed3-*.parquet")
+    other: list[dict[str, object]] = [{"n": None}, {"seed": 4}, {"split": "train"}, {"name": "me/pics@v1"}]
+    for times, change in enumerate(other, 2):
+        load_images(**({"name": "me/pics", "n": 7, "seed": 3} | change))
+        assert small_hub.asked == times
 
 
-OTHERS = [{"n": 6}, {"n": None}, {"seed": 4}, {"split": "train"}, {"image_column": "image"}, {"label_column": "label"}]
-
-
-@pytest.mark.parametrize("other", [*OTHERS, {"name": "me/pics@v1"}])
-def test_another_request_is_drawn_anew(drawn: list, other: dict[str, object]) -> None:
-    request: dict[str, object] = {"name": "me/pics", "n": 7, "seed": 3}
-    load_images(**request)
-    load_images(**(request | other))
-    assert len(drawn) == 2
-
-
-def test_deleted_or_damaged_it_is_drawn_again(drawn: list, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_deleted_or_damaged_it_is_drawn_again(small_hub: SmallHub, caplog: pytest.LogCaptureFixture) -> None:
     first = load_images("me/pics", n=7)
-    (path,) = kept(tmp_path)
+    (path,) = small_hub.kept()
     content = path.read_bytes()
     flipped = bytearray(content)
     flipped[content.index(b"PNG")] ^= 1
@@ -828,79 +752,61 @@ def test_deleted_or_damaged_it_is_drawn_again(drawn: list, tmp_path: Path, caplo
         assert_same(load_images("me/pics", n=7), first)
     path.unlink()
     assert_same(load_images("me/pics", n=7), first)
-    assert len(drawn) == 5
+    assert small_hub.asked == 5
     assert caplog.text.count("it is drawn again") == 3
 
 
-def test_half_written_it_is_not_kept(drawn: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_written_or_unreadable_it_is_not_kept(small_hub: SmallHub, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stopped(BaseException):
         """As by Ctrl-C."""
 
-    def stop(source: object, path: Path) -> None:
+    def stop(source: object, home: str, path: Path) -> None:
         path.write_bytes(b"PAR1 and no more")
         raise Stopped
 
-    monkeypatch.setattr("vitcnn_utils.images._write", stop)
+    small_hub.holds([{"bytes": b"nothing of the kind", "path": None}])
+    assert "download again row 0 (UnidentifiedImageError)" in refusal("me/pics")
+    monkeypatch.setattr("vitcnn_utils.hub_data._write", stop)
     with pytest.raises(Stopped):
         load_images("me/pics", n=7)
-    assert kept(tmp_path) == []
+    assert small_hub.kept() == []
 
 
-def test_images_that_cannot_be_read_are_not_kept(tmp_path: Path, drawn: list, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vitcnn_utils.images._streamed", lambda *_: table([b"nothing of the kind"]))
-    assert "download again row 0 (UnidentifiedImageError)" in refusal("me/pics")
-    assert kept(tmp_path) == []
+def test_a_cache_that_cannot_be_written(small_hub: SmallHub) -> None:
+    small_hub.cache.write_text("in the way")
+    assert "me/pics cannot be read from the hub (NotADirectoryError: " in refusal("me/pics", n=7)
 
 
-def test_a_cache_that_cannot_be_written_costs_nothing_else(
-    drawn: list, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "cache").write_text("in the way")
-    assert len(load_images("me/pics", n=7)) == 7
-    assert "the images are not kept for later" in caplog.text
+def test_images_without_labels_or_with_numbers_for_labels_are_kept(small_hub: SmallHub) -> None:
+    for labels in (None, [5, 7]):
+        small_hub.holds(cells(2), labels)  # type: ignore[arg-type]
+        first = load_images("me/pics", seed=len(labels or ""))
+        assert_same(load_images("me/pics", seed=len(labels or "")), first)
+        assert (first.labels if labels is None else sorted(first.labels)) == labels  # type: ignore[arg-type]
+        assert first.classes is None
 
 
-def test_images_without_labels_or_bytes_of_their_own_are_kept(
-    drawn: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "a.png"
-    picture(1).save(path)
-    rows = [{"bytes": None, "path": f"{HOME}a.png"}]
-    monkeypatch.setattr("vitcnn_utils.images._streamed", lambda *_: table(rows))
-    monkeypatch.setattr("fsspec.open", lambda url, mode: io.BytesIO(path.read_bytes()))
-    first = load_images("me/pics")
-    path.unlink()
-    assert_same(load_images("me/pics"), first)
-    assert (first.labels, first.classes) == (None, None)
-    monkeypatch.setattr("vitcnn_utils.images._streamed", lambda *_: table(cells(2), label=[5, 7]))
-    first = load_images("me/pics", n=2)  # classes without names
-    assert_same(load_images("me/pics", n=2), first)
-    assert sorted(first.labels) == [5, 7]  # type: ignore[arg-type]
+OWN = [f"{HOME}a.png", f"zip://a.png::{HOME}a.zip"]
+OTHERS = [
+    "/etc/hostname",
+    "http://127.0.0.1/a.png",
+    "hf://datasets/me/other@main/a.png",
+    f"{HOME}../../other@main/a.png",
+    f"http://127.0.0.1/a.png::{HOME}a.zip",
+    f"zip://a.png::http://127.0.0.1/x::{HOME}a.zip",
+    f"{HOME}a.zip::/etc/hostname",
+]
 
 
-PATHS = {
-    f"{HOME}a.png": True,
-    f"zip://a.png::{HOME}a.zip": True,
-    "/etc/hostname": False,
-    "http://127.0.0.1/a.png": False,
-    "hf://datasets/me/other@main/a.png": False,
-    f"{HOME}../../other@main/a.png": False,
-    f"http://127.0.0.1/a.png::{HOME}a.zip": False,
-    f"zip://a.png::http://127.0.0.1/x::{HOME}a.zip": False,
-    f"{HOME}a.zip::/etc/hostname": False,
-}
-
-
-@pytest.mark.parametrize(("path", "own"), PATHS.items())
-def test_a_hub_data_set_reads_its_own_files_only(
-    drawn: list, monkeypatch: pytest.MonkeyPatch, path: str, own: bool
-) -> None:
-    assert _lies_in(path, HOME) == own
+def test_a_hub_data_set_reads_its_own_files_only(small_hub: SmallHub, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     monkeypatch.setattr("fsspec.open", lambda url, mode: opened.append(url) or io.BytesIO(encoded(picture(0))))
-    monkeypatch.setattr("vitcnn_utils.images._streamed", lambda *_: table([{"bytes": None, "path": path}]))
-    if own:
-        assert len(load_images("me/pics")) == 1
-    else:
-        assert "(no image in it)" in refusal("me/pics")
-    assert opened == [path] * own
+    small_hub.holds([{"bytes": None, "path": path} for path in OWN + OTHERS])
+    message = refusal("me/pics")
+    assert opened == OWN
+    for row, path in enumerate(OTHERS, len(OWN)):
+        assert f"row {row} ({path}) (no image in it)" in message
+    small_hub.holds([{"bytes": None, "path": path} for path in OWN])
+    first = load_images("me/pics")
+    assert_same(load_images("me/pics"), first)
+    assert opened == OWN * 2  # once they are kept, they are not fetched again

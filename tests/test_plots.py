@@ -12,7 +12,7 @@ from similarity_maps import DIAGONAL, PAPER, by_distance, curves, probes, staged
 
 from vitcnn_utils.measures.cka import CEILING, FLOOR
 from vitcnn_utils.measures.receptive_field import of_kind, summarize
-from vitcnn_utils.plots import locality, localization, scale, skips, structure
+from vitcnn_utils.plots import locality, localization, scale, skips, structure, training
 from vitcnn_utils.plots.style import BLUE, GREEN, ORANGE
 
 
@@ -63,24 +63,20 @@ def test_figure_1_draws_four_maps_with_layer_0_at_the_bottom():
     assert "before training (on 128 images)" in figure.caption
 
 
-def test_stage_lines_are_drawn_and_promised_where_a_model_has_stages_only():
+def test_stage_lines_and_constant_layers_are_drawn_and_explained_only_where_there_are_any():
     _, _, figure = within()
     of_vit, of_cnn = figure.drawing.axes[:2]
     assert len(of_vit.lines) == 0
     assert [line.get_ydata()[0] for line in of_cnn.lines[::2]] == [12]
-    assert "new stage" in figure.caption
-    _, _, figure = within(cnn=by_distance(0.5))
-    assert not any(ax.lines for ax in figure.drawing.axes[:4])
-    assert "stage" not in figure.caption
-
-
-def test_constant_layers_are_explained_only_where_there_are_any():
+    assert "new stage" in figure.caption and "Grey" not in figure.caption
     gap = staged(0.9, 0.2)
     gap[3], gap[:, 3] = np.nan, np.nan
     _, _, figure = within(gap, key="blocks")
     assert "Grey" in figure.caption and np.isnan(drawn(figure.drawing.axes[1])[3]).all()
     assert figure.id == "" and 'id="fig-1-blocks-' in figure.svg
-    assert "Grey" not in within()[2].caption
+    _, _, figure = within(cnn=by_distance(0.5))
+    assert not any(ax.lines for ax in figure.drawing.axes[:4])
+    assert "stage" not in figure.caption
 
 
 def test_figure_2_marks_the_layer_most_alike_in_the_map_and_in_depth():
@@ -234,12 +230,9 @@ def test_figure_7_draws_the_ratios_of_tokens_and_of_parts():
     assert "MLP CLS from 8.0 to 2.0" in figure.alt and "2.0 to 2.0" in figure.alt
 
 
-def test_figure_7_without_cls_draws_spatial_tokens_only():
-    figure = skips.norm_ratios(vit_ratios(HIGH_THEN_LOW, LOW_THEN_HIGH, prefix=0), UNITS)
-    assert "CLS" not in figure.svg + figure.caption
-
-
-def test_figure_7_of_an_untrained_cnn_leaves_its_line_out():
+def test_figure_7_leaves_out_what_there_is_not():
+    without_cls = skips.norm_ratios(vit_ratios(HIGH_THEN_LOW, LOW_THEN_HIGH, prefix=0), UNITS)
+    assert "CLS" not in without_cls.svg + without_cls.caption
     figure = skips.norm_ratios(RATIOS, cnn_ratios([np.inf] * 6, [False] * 6), key="untrained")
     assert np.isnan(lines(figure.drawing.axes[2])["CNN units"].get_ydata()).all()
     assert figure.id == "" and "inf" in figure.alt
@@ -379,3 +372,24 @@ def test_bands_are_the_standard_deviation_of_a_sample():
     ax = scale.probes_over_depth({"ViT": spread}).drawing.axes[0]
     band = ax.collections[0].get_paths()[0].vertices
     np.testing.assert_allclose((band[:, 1].min(), band[:, 1].max()), (20 - 1, 60 + 1))  # ddof 1: a point, not 0.82
+
+
+# The page of the zoo, from logs with and without what older trainings did not note
+
+OLD = [{"epoch": i, "step": 100 * i, "train_accuracy": 0.1 * i} for i in (1, 2, 3)]
+NEW = [{**row, "held_out_accuracy": 0.2, "head_distances": [[16.0, 14.0 - row["epoch"]], [15.0, 13.5]]} for row in OLD]
+
+
+def test_learning_curves_have_a_panel_a_group_and_held_out_accuracy_where_there_is_one():
+    figure = training.learning_curves({"ViT": {"zoo/old": OLD, "zoo/new": NEW}, "ResNet": {"zoo/cnn": OLD}})
+    of_vits, _ = figure.drawing.axes
+    np.testing.assert_allclose(of_vits.lines[0].get_ydata(), [0.1, 0.2, 0.3])
+    np.testing.assert_allclose(of_vits.lines[3].get_ydata(), [0.2] * 3)
+    assert "zoo/old 0.30, zoo/new 0.30, held-out 0.20, zoo/cnn 0.30." in figure.alt
+
+
+def test_distances_have_a_panel_a_block():
+    figure = training.distances_over_training("zoo/new", NEW)
+    first, _ = figure.drawing.axes
+    np.testing.assert_allclose(first.lines[1].get_ydata(), [13, 12, 11])
+    assert "block 0 13.0 and 11.0 px, block 1 13.5 and 13.5 px." in figure.alt

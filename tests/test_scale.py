@@ -73,34 +73,10 @@ def test_where_memory_runs_out_batches_are_halved_and_the_numbers_stay(measure, 
     expected = measure(vit, IMAGES)
     seen = []
     vit.module.register_forward_pre_hook(out_of_memory_above(5, seen))
-    with left_as_it_was(vit):
+    with left_as_it_was(vit), left_as_it_was(CNN):
         found = measure(vit, IMAGES)
     assert max(seen) <= 5
     assert_close(found, expected, rtol=1e-3, atol=1e-5)
-
-
-def test_nothing_that_is_done_is_done_again(vit):
-    seen = []
-    vit.module.register_forward_pre_hook(out_of_memory_above(5, seen))
-    head_distances(vit, IMAGES)
-    assert seen == [1, *[3] * 8]  # the first image alone, to see what one takes; then half of half of half of 24
-
-
-def test_no_memory_for_one_image_ends_in_one_line(measure, vit):
-    vit.module.register_forward_pre_hook(out_of_memory_above(0, []))
-    with left_as_it_was(vit), pytest.raises(VitcnnError, match="no memory for even one"):
-        measure(vit, IMAGES)
-
-
-def test_little_memory_from_the_start_changes_no_number(measure, vit, monkeypatch):
-    expected = measure(vit, IMAGES)
-    monkeypatch.setattr(run, "free_memory", lambda device: 60_000)
-    assert_close(measure(vit, IMAGES), expected, rtol=1e-3, atol=1e-5)
-
-
-def test_the_batch_size_changes_no_number_not_even_of_drawn_channels(vit):
-    one, other = (effective_receptive_fields(vit, IMAGES, LAYERS, channels=2, batch_size=b) for b in (24, 7))
-    assert_close(one, other, rtol=1e-4, atol=1e-7)
 
 
 # Something goes wrong
@@ -129,11 +105,6 @@ def test_an_interrupt_leaves_the_model_as_it_was(measure, vit, monkeypatch):
     monkeypatch.setattr(vit.module.blocks[1], "forward", interrupted)
     with left_as_it_was(vit), left_as_it_was(CNN), pytest.raises(KeyboardInterrupt):
         [measure(vit, IMAGES) for _ in range(4)]
-
-
-def test_success_leaves_the_model_as_it_was(measure, vit):
-    with left_as_it_was(vit), left_as_it_was(CNN):
-        measure(vit, IMAGES)
 
 
 VIT = described(small_vit(), "small ViT")
@@ -170,23 +141,22 @@ def test_four_times_as_many_images_take_no_more_memory(name):
     assert more_arrays <= arrays + 150 * 1024
 
 
-def test_skip_ratios_keep_four_bytes_an_image_branch_and_token():
+@pytest.mark.parametrize(
+    ("measure", "numbers", "most"),
+    [
+        # All ratios twice, as they are put in place, or one of the 6 branches a few times more for its median.
+        (skip_ratios, 6 * 17, 0),
+        # Two distances for each of the 12 heads.
+        (head_distances, 2 * 3 * 4, 64 * 1024),
+    ],
+)
+def test_what_is_kept_by_image_takes_four_bytes_a_number(measure, numbers, most):
     few, many = noise_images(64), noise_images(512)
-    skip_ratios(VIT, few, 16)
-    (tensors, arrays), (more_tensors, more_arrays) = (peak(lambda i=i: skip_ratios(VIT, i, 16)) for i in (few, many))
+    measure(VIT, few, 16)
+    (tensors, arrays), (more_tensors, more_arrays) = (peak(lambda i=i: measure(VIT, i, 16)) for i in (few, many))
     assert more_tensors <= 1.05 * tensors
-    # All ratios twice, as they are put in place, or one of the 6 branches a few times more for its median.
-    ratios = 4 * 6 * 17 * (len(many) - len(few))
-    assert ratios <= more_arrays - arrays <= 2.5 * ratios
-
-
-def test_two_distances_keep_four_bytes_an_image_and_head():
-    few, many = noise_images(64), noise_images(512)
-    head_distances(VIT, few, 16)
-    (tensors, arrays), (more_tensors, more_arrays) = (peak(lambda i=i: head_distances(VIT, i, 16)) for i in (few, many))
-    assert more_tensors <= 1.05 * tensors
-    distances = 2 * 4 * 3 * 4 * (len(many) - len(few))
-    assert 0.9 * distances <= more_arrays - arrays <= 2.5 * distances + 64 * 1024
+    kept = 4 * numbers * (len(many) - len(few))
+    assert 0.9 * kept <= more_arrays - arrays <= 2.5 * kept + most
 
 
 def test_features_of_probes_keep_to_their_share_of_memory(monkeypatch):

@@ -6,17 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from vitcnn_utils.plots.style import (
-    BLUE,
-    CYCLE,
-    GREEN,
-    ORANGE,
-    figure,
-    heat_map,
-    model_style,
-    panels,
-    styled,
-)  # fmt: skip
+from vitcnn_utils.plots.style import BLUE, CYCLE, GREEN, ORANGE, figure, heat_map, model_style, panels, styled
 
 MADE = "zoo/vit (1234) · 2,500 images of <cifar10>"
 
@@ -40,40 +30,24 @@ def ids_of(shown):
     return [element.attrib["id"] for element in svg_of(shown).iter() if "id" in element.attrib]
 
 
-def test_a_figure_takes_the_colour_of_the_page():
-    text = figure(draw(), "fig-1", "alt", "caption", MADE)._repr_html_()
-    assert "currentColor" in text
-    assert not re.search(r"#000000|#010203|: *black", text)
-    assert "<style" not in text and "<metadata" not in text
-
-
 def test_a_figure_has_alt_text_caption_and_provenance_and_no_text_writes_the_page():
     shown = figure(draw(), "fig-1", 'a "quoted" <picture>', "What <b> shows", MADE)
     assert svg_of(shown).attrib["aria-label"] == 'a "quoted" <picture>'
     text = shown._repr_html_()
-    assert 'id="fig-1"' in text
-    assert "Figure 1.</strong> What &lt;b&gt; shows" in text
-    assert "2,500 images of &lt;cifar10&gt;" in text
+    for written in ('id="fig-1"', "Figure 1.</strong> What &lt;b&gt; shows", "2,500 images of &lt;cifar10&gt;"):
+        assert written in text
+    # Its colours are the page's.
+    assert "currentColor" in text and not re.search(r"#000000|#010203|: *black|<style|<metadata", text)
 
 
-def test_two_drawings_of_a_page_share_no_id():
-    ids = []
-    for key in ("", "detail"):
-        shown = figure(draw(), "fig-1", "alt", "caption", MADE, key=key)
-        ids.append(set(ids_of(shown)))
-        references = set(re.findall(r'href="#([^"]+)|url\(#([^)]+)\)', shown._repr_html_()))
-        assert {"".join(pair) for pair in references} <= ids[-1]
-    assert ids[0] and not ids[0] & ids[1]
-
-
-def test_two_equal_colour_bars_share_no_id():
-    ids = ids_of(figure(draw(3), "fig-1", "alt", "caption", MADE))
-    assert len(ids) == len(set(ids))
-
-
-def test_the_same_drawing_gives_the_same_bytes():
-    first, second = (figure(draw(), "fig-1", "alt", "caption", MADE)._repr_html_() for _ in range(2))
-    assert first == second
+def test_drawings_have_ids_of_their_own_and_are_the_same_each_time():
+    one, again, detail = (figure(draw(3), "fig-1", "alt", "caption", MADE, key=key) for key in ("", "", "detail"))
+    assert one._repr_html_() == again._repr_html_()
+    for shown in (one, detail):
+        assert len(ids_of(shown)) == len(set(ids_of(shown)))  # of equal colour bars too
+        references = re.findall(r'href="#([^"]+)|url\(#([^)]+)\)', shown._repr_html_())
+        assert {"".join(pair) for pair in references} <= set(ids_of(shown))
+    assert not set(ids_of(one)) & set(ids_of(detail))
 
 
 @pytest.mark.parametrize("upward", [True, False])

@@ -59,7 +59,7 @@ def small_cifar(tmp_path, monkeypatch):
 TINY = Recipe(family="vit-small", epochs=3, batch_size=50, data_fraction=0.5, heads=4)
 # Everything that recipes may ask for.
 FULL = replace(TINY, cutmix=0.5, patch_drop=0.5, mimetic=True)
-CNN = replace(TINY, family="resnet", batch_size=10, small_size=16)
+CNN = replace(TINY, family="resnet", small_size=16)
 
 
 def train(recipe, data, tmp_path):
@@ -108,7 +108,7 @@ def train_two_epochs(recipe, data, tmp_path, monkeypatch):
         train(recipe, data, tmp_path)
 
 
-@pytest.mark.parametrize("recipe", [TINY, FULL, CNN], ids=["tiny", "full", "cnn"])
+@pytest.mark.parametrize("recipe", [FULL, CNN], ids=["vit", "cnn"])
 def test_an_interrupted_run_ends_with_the_same_weights(recipe, small_cifar, tmp_path, monkeypatch):
     whole = load_file(train(recipe, small_cifar, tmp_path / "whole"))
     with pytest.raises(KeyboardInterrupt):
@@ -217,14 +217,8 @@ def test_augmentation_only_shifts_and_flips():
     plain = trainer.normalize(images)
     padded = torch.nn.functional.pad(plain, [4] * 4)
     for i in range(8):
-        candidates = [
-            view
-            for dy in range(9)
-            for dx in range(9)
-            for window in [padded[i, :, dy : dy + 32, dx : dx + 32]]
-            for view in (window, window.flip(-1))
-        ]
-        assert any(torch.equal(augmented[i], c) for c in candidates)
+        windows = [padded[i, :, dy : dy + 32, dx : dx + 32] for dy in range(9) for dx in range(9)]
+        assert any(torch.equal(augmented[i], view) for one in windows for view in (one, one.flip(-1)))
 
 
 def test_patches_and_pixels_are_left_out_until_the_recipe_says(tmp_path):
@@ -398,10 +392,7 @@ def test_a_card_describes_the_weights_beside_it(name):
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
 def test_the_interval_of_a_share_is_that_of_the_textbook(hits, images, low, high):
-    assert trainer.wilson_interval(hits / images, images) == (
-        pytest.approx(low, abs=5e-5),
-        pytest.approx(high, abs=5e-5),
-    )
+    assert trainer.wilson_interval(hits / images, images) == pytest.approx((low, high), abs=5e-5)
 
 
 def test_the_queue_takes_what_has_no_card_of_its_recipe_in_order(tmp_path, monkeypatch, capfd):
@@ -436,10 +427,12 @@ def test_a_queue_that_is_stopped_stops_its_trainings(sent, small_cifar, tmp_path
         idle = [sys.executable, "-c", "import time; time.sleep(60)"]
         real = not started and sent == signal.SIGTERM
         started.append(original_start(name, *arguments) if real else subprocess.Popen(idle))
+        if sent == signal.SIGINT and len(started) == 2:
+            signal.raise_signal(sent)  # before the queue has noted the training
         return started[-1]
 
     def stop_when_both_are_at_work(seconds):
-        if sent == signal.SIGINT or list(runs.glob("*.lock")):
+        if sent == signal.SIGTERM and list(runs.glob("*.lock")):
             signal.raise_signal(sent)
         time.sleep(0.1)
 

@@ -9,9 +9,12 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+
+from vitcnn_utils.errors import VitcnnError
 
 T = TypeVar("T")
 
@@ -126,3 +129,14 @@ def reason(error: BaseException) -> str:
         return "the hub refuses access" if status in (401, 403) else f"the hub answers {status}"
     text = " ".join(str(error).split()).rstrip(".")
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+
+
+@contextmanager
+def one_line(problem: str, advice: str = "mend it or take another") -> Iterator[None]:
+    """Turn what another library raises into a VitcnnError."""
+    try:
+        yield
+    except VitcnnError:
+        raise
+    except Exception as error:  # file system, format, network and data set each bring exceptions of their own
+        raise VitcnnError(f"{problem} ({reason(error)}): {advice}") from error

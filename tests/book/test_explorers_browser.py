@@ -259,13 +259,9 @@ def test_every_kind_is_tried() -> None:
 # --- it shows what it was given -------------------------------------------------------------------------------
 
 
-def test_it_paints(one: Explored) -> None:
-    assert one.first["pictures"] >= 2
-    assert one.first["blank"] == 0
+def test_it_paints_the_arrays_that_were_given(explored: Seen, one: Explored, kind: str) -> None:
+    assert one.first["pictures"] >= 2 and one.first["blank"] == 0
     assert not one.first["fallback"]
-
-
-def test_its_data_are_the_arrays_that_were_given(explored: Seen, one: Explored, kind: str) -> None:
     explorer, given = explored.samples[kind]
     places = explorer.header["arrays"]
     assert set(one.arrays) == set(given)
@@ -291,17 +287,13 @@ def test_every_control_changes_picture_and_sentence(one: Explored, how: str) -> 
         assert step.after["sentence"] != step.before["sentence"], step.control
 
 
-def test_a_link_restores_what_was_seen(one: Explored) -> None:
+def test_a_link_restores_what_was_seen_and_reset_brings_the_start_back(one: Explored) -> None:
     assert one.last["state"] != one.first["state"]
     assert one.copied == one.linked
     for key in ("state", "sentence", "painted"):
         assert one.restored[key] == one.last[key]
-    assert -50 < one.restored["top"] < 200
-
-
-def test_reset_brings_the_start_back(one: Explored) -> None:
-    for key in ("state", "sentence", "painted"):
         assert one.reset[key] == one.first[key]
+    assert -50 < one.restored["top"] < 200
 
 
 def test_a_link_from_the_disk_gives_the_published_address(one: Explored, kind: str) -> None:
@@ -327,12 +319,8 @@ def test_it_takes_the_colours_of_dark_mode(one: Explored) -> None:
     assert dark["grounds"] == []
 
 
-@pytest.mark.parametrize("how", ["light", "phone"])
-def test_it_fits(one: Explored, how: str) -> None:
-    assert one.looks[how]["overflow"] == 0
-
-
-def test_it_works_from_the_disk(one: Explored) -> None:
+def test_it_fits_a_phone_and_works_from_the_disk(one: Explored) -> None:
+    assert (one.looks["light"]["overflow"], one.looks["phone"]["overflow"]) == (0, 0)
     assert one.looks["file"]["operable"] == one.controls
 
 
@@ -358,12 +346,8 @@ def test_data_are_loaded_when_they_are_near(explored: Seen) -> None:
     assert len(names) == len(set(names)) == 4
 
 
-def test_no_other_host_is_asked(explored: Seen) -> None:
-    assert explored.foreign == []
-
-
-def test_no_error_is_logged(explored: Seen) -> None:
-    assert explored.console == []
+def test_no_other_host_is_asked_and_no_error_is_logged(explored: Seen) -> None:
+    assert (explored.foreign, explored.console) == ([], [])
 
 
 def test_an_explorer_that_fails_says_so_and_leaves_the_picture(explored: Seen) -> None:

@@ -112,6 +112,7 @@ def localization_cases() -> dict[str, Any]:
 def probes_cases() -> dict[str, Any]:
     vit, cnn = probed(), probed(("mean", "token"), grid=2, seed=1)
     explorer = explorers.explore_probes({"ViT": vit, "CNN": cnn})
+    one_draw = probed(("mean",), draws=1)
     tokens = 100 * vit["token_accuracy"].mean("draw")[1]
     some = explorers.explore_probes({"ViT": vit, "GAP": probed(("mean", "token")), "CNN": probed(("mean",))})
     state = {"readout": "mean", "layer": 1, "row": 3, "column": 0}
@@ -129,8 +130,8 @@ def probes_cases() -> dict[str, Any]:
         "what a model lacks": (some, {"readout": "cls"}, "…; GAP not measured; CNN not measured. Chance…"),
         "models that are hidden": (some, {"readout": "cls", "shown": 0}, "CLS token: no model is shown. Chance…"),
         "no single tokens": (some, {"model": 2}, "… Beside: CNN, single tokens not measured."),
-        "one draw": (explorers.explore_probes({"ViT": probed(("mean",), draws=1)}), {},
-                     "Mean of tokens: ViT (b2, depth 1.00) …"),
+        "one draw": (explorers.explore_probes({"ViT": one_draw}), {},
+                     f"Mean of tokens: ViT (b2, depth 1.00) {100 * one_draw['accuracy'][2].item():.1f} %. Chance…"),
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Claims as a notebook and the book show them: a card each, the verdict first."""
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,7 +109,7 @@ def _around(part: Part, claim: Claim) -> str:
 
 
 def _interval(part: Part, estimate: Estimate, before: str = "") -> str:
-    if estimate.interval is None:
+    if estimate.interval is None or math.isnan(estimate.value):
         return ""
     low, high = (part.words(end).removesuffix(part.unit).strip() for end in estimate.interval)
     return f"{before}[{low}, {high}]"

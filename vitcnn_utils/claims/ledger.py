@@ -29,6 +29,9 @@ VERDICTS = (HOLDS, HOLDS_TOO, FAILS, CLOSE, CANNOT)
 
 NOTHING = "there is nothing to count"
 
+NO_CLASSES = "the images have no labels that these models know"
+"""Why a claim on accuracies cannot be asked."""
+
 POWER = 1 + stats.norm.ppf(0.8) / stats.norm.ppf(0.975)
 """An effect of so many half widths of a 95 % interval is shown in 4 of 5 samples."""
 
@@ -109,6 +112,8 @@ def estimate(statistic: Callable[..., float], *arrays: xr.DataArray | xr.Dataset
     parted = [left_out(a) if isinstance(a, xr.Dataset) and a.sizes.get("sample", 0) > 1 else a for a in arrays]
     value = float(statistic(*(whole(one) for one in parted)))
     counts = {a.sizes["left_out"] - 1 for a in parted if "left_out" in a.dims}
+    if counts == {0}:
+        return Estimate(value, over="there is one minibatch, and none to leave out")
     draws = {a.sizes.get("draw", 1) for a in arrays}
     images = [f"{a.attrs.get('n_test', a.attrs['n_images']):,} {'test ' * ('n_test' in a.attrs)}images in "
               for a in parted if "left_out" in a.dims and "n_images" in a.attrs]  # fmt: skip
@@ -128,8 +133,10 @@ def estimate(statistic: Callable[..., float], *arrays: xr.DataArray | xr.Dataset
 def difference_of_shares(a: float, b: float, n: int) -> Estimate:
     """a − b, two shares of n images each, in percentage points, with Newcombe's interval from two Wilson intervals.
 
-    The images are taken to be different ones, which is cautious where both are shares of the same.
+    The images are taken to be different ones, which is cautious where both are shares of the same. NaN where one is.
     """
+    if math.isnan(a + b):
+        return Estimate(math.nan)
     wilson = [stats.binomtest(round(share * n), n).proportion_ci(method="wilson") for share in (a, b)]
     below = math.hypot(a - wilson[0].low, wilson[1].high - b)
     above = math.hypot(wilson[0].high - a, b - wilson[1].low)

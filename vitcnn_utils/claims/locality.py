@@ -14,6 +14,7 @@ from vitcnn_utils.claims.ledger import (
     CANNOT,
     FAILS,
     HOLDS,
+    NO_CLASSES,
     UNDECIDED,
     Arrays,
     Claim,
@@ -163,9 +164,10 @@ def small_model_claim(little: xr.Dataset, full: xr.Dataset, untrained: xr.Datase
 def accuracy_claim(accuracies: Mapping[str, float], other: float | None, who: str, n_images: int) -> Claim:
     """Fig 4: the model without local heads is also the worse one.
 
-    accuracies: from 0 to 1, of 'little data' and 'all data'. other: of another start with all data, if there is one.
+    accuracies: from 0 to 1, of 'little data' and 'all data'; empty where the images have no labels that the models
+    know. other: of another start with all data, if there is one.
     """
-    little, full = accuracies["little data"], accuracies["all data"]
+    little, full = (accuracies.get(label, np.nan) for label in ("little data", "all data"))
     return _claim(
         "fig-4-accuracy", "4", "The model trained on little data also recognises much less.",
         (Part("accuracy with all data minus with little", difference_of_shares(full, little, n_images), "above", WORSE,
@@ -173,7 +175,9 @@ def accuracy_claim(accuracies: Mapping[str, float], other: float | None, who: st
               control=None if other is None else difference_of_shares(full, other, n_images)),),
         of=who, control="another start with all data", uncontrolled="There is no other start with all data here.",
         caveat="Less data changes much besides the heads: that both fall together does not make one the cause.",
-        note=f"accuracy {100 * full:.1f} % with all data, {100 * little:.1f} % with little, {n_images:,} images",
+        missing="" if accuracies else NO_CLASSES,
+        note=f"accuracy {100 * full:.1f} % with all data, {100 * little:.1f} % with little, {n_images:,} images"
+        if accuracies else "",
     )  # fmt: skip
 
 
@@ -192,7 +196,7 @@ def data_words(claims: Sequence[Claim]) -> str:
                         f"{near.words(abs(near.estimate.value))} of the uniform distance{start}.")  # fmt: skip
         elif claim:
             said.append(f"Little data can take no local head from {who}: {claim.reason}.")
-    if accuracy:
+    if accuracy and not accuracy.missing:
         loss = accuracy.parts[0]
         both = {HOLDS: ", and locality falls with it", FAILS: ", though the heads look as near as with all data"}
         with_heads = both.get(heads.verdict, "") if heads and loss.says(loss.estimate) == HOLDS else ""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from vitcnn_utils.claims.ledger import CANNOT, Claim, Controls, Part, difference_of_shares, whole
+from vitcnn_utils.claims.ledger import CANNOT, NO_CLASSES, Claim, Controls, Part, difference_of_shares, whole
 from vitcnn_utils.claims.words import cause, effect_of_training, shown
 from vitcnn_utils.measures.cka import split_contrast
 from vitcnn_utils.measures.residual import by_part, geometric_mean, halves
@@ -188,10 +188,10 @@ def accuracy_loss(intact: float, without: Mapping[int, float], n_images: int, of
     """Without the skips of a middle block, accuracy falls by about 4 points.
 
     intact, without: accuracy from 0 to 1 of the intact twin and, by block, of the models without that block's skips, on
-    `n_images` images; `of` says which. Only blocks that are neither the first nor the last of those removed count as
-    middle ones, where there are three or more.
+    `n_images` images; `of` says which. intact is NaN where the images have no labels that the models know. Only blocks
+    that are neither the first nor the last of those removed count as middle ones, where there are three or more.
     """
-    ordered = sorted(without)
+    ordered = [] if np.isnan(intact) else sorted(without)
     middle = ordered[1:-1] if len(ordered) > 2 else ordered
     return Claim(
         id=f"fig-8-accuracy-{n_images}",
@@ -207,21 +207,23 @@ def accuracy_loss(intact: float, without: Mapping[int, float], n_images: int, of
         ),
         caveat="The interval is that of the images alone; another start may change accuracy by more.",
         uncontrolled="Before training no model has any accuracy that it could lose.",
-        note=f"intact {100 * intact:.1f} %; " + ", ".join(f"block {b} {100 * without[b]:.1f} %" for b in ordered),
+        missing="" if ordered else NO_CLASSES,
+        note=f"intact {100 * intact:.1f} %; " + ", ".join(f"block {b} {100 * without[b]:.1f} %" for b in ordered)
+        if ordered else "",
     )  # fmt: skip
 
 
 def split_words(claims: Sequence[Claim]) -> str:
-    """What these models show in Fig 8, from `split_claim` and any `accuracy_loss`, in sentences."""
-    split, *accuracies = claims
-    if split.verdict == CANNOT:
+    """What these models show in Fig 8, from `split_claim` and any `accuracy_loss`, in sentences; '' for no claims."""
+    split, *accuracies = claims or (None,)
+    if split is None or split.verdict == CANNOT:
         return ""
     most = max(split.parts, key=lambda part: part.estimate.value)
     said = [f"The model divides most {_at(most)}, where CKA falls by {shown(most)} more than in the intact twin"
             f"{effect_of_training(most)}."]  # fmt: skip
     if len(split.parts) > 1:
         said.append(cause({f"a split {_at(part)}": replace(split, parts=(part,)) for part in split.parts}))
-    for claim in accuracies:
+    for claim in (one for one in accuracies if one.parts):
         changes = ", ".join(f"{part.words(-part.estimate.value)} {_at(part)}" for part in claim.parts)
         said.append(f"On {claim.of}, accuracy differs from the twin's by {changes}.")
     return " ".join(said)

@@ -5,7 +5,7 @@ the start (arXiv 2305.09828). The numbers of a claim are those of two models tra
 thresholds are ours. As control stands what another start of the same recipe changes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import xarray as xr
@@ -13,6 +13,7 @@ import xarray as xr
 from vitcnn_utils.claims.ledger import BEYOND, Claim, Estimate, Part, difference_of_shares
 from vitcnn_utils.claims.locality import LARGER, LOCAL
 from vitcnn_utils.claims.structure import VISIBLE
+from vitcnn_utils.claims.words import shown, signed
 from vitcnn_utils.measures.attention import near_heads
 from vitcnn_utils.measures.cka import best_match
 from vitcnn_utils.measures.localization import skill
@@ -28,6 +29,9 @@ LATER = 10.0
 KEPT = 0.1
 """A difference of how much oftener than by chance tokens are most like their own patch."""
 
+CUTMIX, PLAIN, MIMETIC, AGAIN = "CutMix", "no CutMix", "no CutMix, mimetic start", "CutMix, second start"
+"""Labels of the models that are compared. There may be none from a mimetic start, and no second start."""
+
 SENTENCES = {
     "cutmix": "With CutMix, heads of the lowest blocks become local; without it they do not.",
     "start": "From a mimetic start, heads are local without CutMix.",
@@ -40,6 +44,7 @@ SENTENCES = {
 }
 """The claims of the chapter."""
 
+_A_START = "a model that was trained without CutMix from a mimetic start"
 _NO_SECOND = "There is no second training from a mimetic start."
 _ONE_EACH = "One training each: what another start changes is the control."
 Side = Literal["above", "below"]
@@ -55,6 +60,11 @@ class Trio(NamedTuple):
     cutmix: Any
     second: Any = None
 
+    @classmethod
+    def of(cls, measured: Mapping[str, Any]) -> "Trio":
+        """From what was measured of models by label."""
+        return cls(measured[PLAIN], measured[CUTMIX], measured.get(AGAIN))
+
     def part(
         self, words: str, number: Callable[..., float], side: Side, threshold: float, why: str, unit: str = ""
     ) -> Part:
@@ -65,25 +75,38 @@ class Trio(NamedTuple):
                        again=again)  # fmt: skip
 
 
-def not_asked(why: str) -> list[Claim]:
-    """All claims that compare trainings, where the models for them are missing."""
-    return [_claim(key, (), missing=why) for key in SENTENCES if key != "when"]
+def local_claims(heads: Mapping[str, xr.Dataset], lacks: str = "") -> list[Claim]:
+    """Whether CutMix, and a mimetic start without it, make heads of the lowest blocks local.
 
-
-def cutmix_makes_local(heads: Trio) -> Claim:
-    """Whether CutMix makes heads of the lowest blocks local. heads: of `head_distances`."""
-    without = Part.of(f"{_NEAR}, without CutMix", near_heads, (heads.without,), "above", LOCAL, _AROUND, unit="%")
-    parts = (*_local_parts(heads, "with CutMix"), without)
-    return _claim("cutmix", parts)
-
-
-def start_makes_local(mimetic: xr.Dataset, without: xr.Dataset) -> Claim:
-    """Whether heads stay local from a mimetic start, both trained without CutMix."""
-    return _claim("start", _local_parts(Trio(without, mimetic), "mimetic start"), uncontrolled=_NO_SECOND)
+    heads: of `head_distances`, by label; empty where there are no such models, and `lacks` then says which they are.
+    """
+    if not heads:
+        return _not_asked(lacks, "cutmix", "start")
+    without = Part.of(f"{_NEAR}, without CutMix", near_heads, (heads[PLAIN],), "above", LOCAL, _AROUND, unit="%")
+    cutmix = _claim("cutmix", (*_local_parts(Trio.of(heads), "with CutMix"), without))
+    if MIMETIC not in heads:
+        return [cutmix, *_not_asked(_A_START, "start")]
+    of_start = _local_parts(Trio(heads[PLAIN], heads[MIMETIC]), "mimetic start")
+    return [cutmix, _claim("start", of_start, uncontrolled=_NO_SECOND)]
 
 
 _NEAR = "nearest quarter of the heads of the two lowest blocks, mean, in percent of the distance of uniform attention"
 _AROUND = "As in Figure 3: a head that looks at its patch and the eight around it has 25 % on a grid of 8 × 8."
+
+
+def local_words(claims: Sequence[Claim]) -> str:
+    """What the models show, from `local_claims`, in sentences; '' where nothing was asked."""
+    cutmix, start = claims
+    if not cutmix.parts:
+        return ""
+    moved, with_it, without = cutmix.parts
+    mimetic = f", and {shown(start.parts[1])} without it from a mimetic start" if start.parts else ""
+    chance = "" if moved.control is None else f"; another start with CutMix moves it by {signed(moved, moved.control)}"
+    return (
+        "The nearest quarter of the heads of the two lowest blocks has, of the distance of uniform attention, "
+        f"{shown(with_it)} with CutMix, {shown(without)} without it{mimetic}. CutMix moves it by "
+        f"{signed(moved, moved.estimate)}{chance}."
+    )
 
 
 def _local_parts(heads: Trio, what: str) -> tuple[Part, ...]:
@@ -95,11 +118,12 @@ def _local_parts(heads: Trio, what: str) -> tuple[Part, ...]:
     )  # fmt: skip
 
 
-def local_late(course: xr.Dataset | None, second: xr.Dataset | None) -> Claim:
+def local_late(courses: Mapping[str, xr.Dataset]) -> Claim:
     """Whether heads become local after the model has learned most of what it knows.
 
-    course: of `measures.training.courses`, None where there is none. second: that of a second training.
+    courses: of `measures.training.courses`, by label.
     """
+    course, second = courses.get(CUTMIX), courses.get(AGAIN)
     if course is None:
         return _claim("when", (), missing="the log of this model's training does not have the distances of its heads")
 
@@ -116,18 +140,33 @@ def local_late(course: xr.Dataset | None, second: xr.Dataset | None) -> Claim:
     return _claim("when", (part,), missing=missing, uncontrolled="A model that is not trained has no course.")
 
 
-def local_heads_score_better(accuracies: Trio, n: int, missing: str) -> Claim:
-    """Whether the model with CutMix recognises more of n images. accuracies: from 0 to 1.
+def accuracy_claims(
+    accuracies: Mapping[str, float], n: int, heads: Mapping[str, xr.Dataset], lacks: str = ""
+) -> list[Claim]:
+    """Whether the model with CutMix recognises more, and whether a mimetic start without CutMix gains as well.
 
-    missing: of `no_local_heads`.
+    accuracies: on n images, from 0 to 1, by label; empty where the images have no labels that the models know. heads,
+    lacks: as for `local_claims`.
     """
-    return _claim("accuracy", (_gain(accuracies, n, "with CutMix"),), missing=missing)
+    if not accuracies or not heads:
+        return _not_asked(lacks or "images with labels that the models know", "accuracy", "cause")
+    of_cutmix = _claim("accuracy", (_gain(Trio.of(accuracies), n, "with CutMix"),),
+                       missing=_no_local_heads(heads, CUTMIX, PLAIN))  # fmt: skip
+    if MIMETIC not in heads:
+        return [of_cutmix, *_not_asked(_A_START, "cause")]
+    from_start = _gain(Trio(accuracies[PLAIN], accuracies[MIMETIC]), n, "mimetic start")
+    missing = _no_local_heads(heads, MIMETIC, PLAIN)
+    return [of_cutmix, _claim("cause", (from_start,), missing=missing, uncontrolled=_NO_SECOND)]
 
 
-def local_start_scores_better(mimetic: float, without: float, n: int, missing: str) -> Claim:
-    """Whether a mimetic start without CutMix gains as well. missing: of `no_local_heads`."""
-    parts = (_gain(Trio(without, mimetic), n, "mimetic start"),)
-    return _claim("cause", parts, missing=missing, uncontrolled=_NO_SECOND)
+def accuracy_words(claims: Sequence[Claim]) -> str:
+    """What CutMix and a mimetic start bring, from `accuracy_claims`, in sentences; '' where nothing was asked."""
+    if not claims[0].parts:
+        return ""
+    cutmix, *mimetic = (part for claim in claims for part in claim.parts)
+    chance = "" if cutmix.control is None else f" (another start with CutMix: {signed(cutmix, cutmix.control)})"
+    of_start = "".join(f", a mimetic start without it by {signed(one, one.estimate)}" for one in mimetic)
+    return f"CutMix changes accuracy by {signed(cutmix, cutmix.estimate)}{chance}{of_start}."
 
 
 def _gain(accuracies: Trio, n: int, what: str) -> Part:
@@ -142,25 +181,34 @@ def _gain(accuracies: Trio, n: int, what: str) -> Part:
                 )  # fmt: skip
 
 
-def moves_along(similarities: Trio, sizes: Trio, tokens: Trio, missing: str) -> list[Claim]:
+def companion_claims(
+    similarities: Mapping[str, xr.DataArray],
+    sizes: Mapping[str, xr.Dataset],
+    tokens: Mapping[str, xr.DataArray],
+    heads: Mapping[str, xr.Dataset],
+    lacks: str = "",
+) -> list[Claim]:
     """Whether other measures differ between a model with local heads and one without.
 
     similarities: of `cka.layer_similarity` with one CNN. sizes: of `receptive_field.summarize`, attention sub-layers.
-    tokens: of `localization.token_patch_similarity`. missing: of `no_local_heads`.
+    tokens: of `localization.token_patch_similarity`. heads, lacks: as for `local_claims`. All by label.
     """
+    if not heads:
+        return _not_asked(lacks, "cka", "field", "places")
     parts = {
-        "cka": similarities.part(
+        "cka": Trio.of(similarities).part(
             "mean best CKA of the layers of the ViT's lower half with any layer of the CNN, with CutMix − without",
             lambda a, b: _like_cnn(a) - _like_cnn(b), "above", VISIBLE,
             "Smaller differences of mean CKA cannot be seen in a map."),
-        "field": sizes.part(
+        "field": Trio.of(sizes).part(
             "radius that holds 50 % of the field, mean of the lowest third of depth, with CutMix / without",
             lambda a, b: early_radius(a, "radius_50") / early_radius(b, "radius_50"), "below", 1 / LARGER,
             "Smaller ratios cannot be seen in Figure 6.", unit="times"),
-        "places": tokens.part(
+        "places": Trio.of(tokens).part(
             "how much oftener than by chance a token is most like its own patch, from 0 to 1, with CutMix − without",
             lambda a, b: skill(a) - skill(b), "above", KEPT, "On an 8 × 8 grid, that is six tokens."),
     }  # fmt: skip
+    missing = _no_local_heads(heads, CUTMIX, PLAIN)
     return [_claim(key, (part,), missing=missing) for key, part in parts.items()]
 
 
@@ -168,13 +216,17 @@ def _like_cnn(similarity: xr.DataArray) -> float:
     return float(best_match(similarity).where(similarity["depth_a"] <= 0.5).mean())
 
 
-def no_local_heads(*heads: xr.Dataset) -> str:
-    """Why nothing can be asked of local heads: no model has nearer ones than another; '' where one has."""
-    near = {one.attrs["model"]: near_heads(one) for one in heads}
-    if max(near.values()) - min(near.values()) > NEARER:
+def _no_local_heads(heads: Mapping[str, xr.Dataset], nearer: str, farther: str) -> str:
+    """Why nothing can be asked of local heads: the first model has no nearer ones than the second; '' where it has."""
+    near = {label: near_heads(heads[label]) for label in (nearer, farther)}
+    if near[farther] - near[nearer] > NEARER:
         return ""
-    found = ", ".join(f"{model} {value:.0f} %" for model, value in near.items())
-    return f"the models do not differ in local heads; {_NEAR}: {found}"
+    found = ", ".join(f"{label} {value:.0f} %" for label, value in near.items())
+    return f"the first of the two models does not have nearer heads than the other; {_NEAR}: {found}"
+
+
+def _not_asked(lacks: str, *keys: str) -> list[Claim]:
+    return [_claim(key, (), missing=f"it needs {lacks}") for key in keys]
 
 
 def _claim(key: str, parts: tuple[Part, ...], missing: str = "", uncontrolled: str = "") -> Claim:

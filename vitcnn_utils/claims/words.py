@@ -30,6 +30,11 @@ def shown(part: Part) -> str:
     return part.words(part.estimate.value)
 
 
+def signed(part: Part, estimate: Estimate) -> str:
+    """A value of a part's statistic with its sign."""
+    return f"{'+' * (estimate.value > 0)}{part.words(estimate.value)}"
+
+
 def effect_of_training(part: Part) -> str:
     """What the number was before training, and whether training moved it; '' where that is not known."""
     if part.control is None or not math.isfinite(part.control.value):

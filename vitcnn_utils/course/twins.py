@@ -6,6 +6,7 @@ from itertools import permutations
 from typing import Any
 
 from vitcnn_utils import zoo
+from vitcnn_utils.zoo.cards import differences
 from vitcnn_utils.zoo.recipes import RECIPES
 
 # question -> the one setting of the recipe that differs, and whether it is larger in the first model.
@@ -45,7 +46,7 @@ def _pairs(recipes: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, tupl
         steps = {
             (a, b): (recipes[b].get(setting) or 0) - (recipes[a].get(setting) or 0)
             for a, b in permutations(recipes, 2)
-            if {k for k in recipes[a].keys() | recipes[b].keys() if recipes[a].get(k) != recipes[b].get(k)} == {setting}
+            if differences(recipes[a], recipes[b]) == {setting}
         }
         ordered = {pair: abs(step) for pair, step in steps.items() if (step < 0) == descending}
         if ordered:

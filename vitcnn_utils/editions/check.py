@@ -1,15 +1,14 @@
 """What an edition needs, told in seconds: names, kinds of models, what fits what, what is still to be fetched."""
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitcnn_utils import hub
 from vitcnn_utils.editions.chapters import find_root, sources
 from vitcnn_utils.editions.companions import of_zoo, skipless_block, title
 from vitcnn_utils.editions.parameters import default_parameters, read_edition, unfit
 from vitcnn_utils.errors import VitcnnError
+from vitcnn_utils.hub import one_line
 
 if TYPE_CHECKING:
     from vitcnn_utils.models.facts import Model
@@ -50,30 +49,26 @@ def check_edition(
     report("nothing is missing: `vitcnn run` can begin")
 
 
-# --- models -------------------------------------------------------------------------------------------------
-
-
 def _models(parameters: dict[str, Any], problems: list[str], report: Callable[[str], None]) -> "dict[str, Model]":
     """The models by parameter, untrained and without memory; reports each once, and adds what is wrong with others."""
-    found: dict[str, Model] = {}
-    shapes: dict[str, Model] = {}
-    sizes: dict[str, int] = {}
+    models: dict[str, Model] = {}
+    told: dict[str, Model] = {}
+    to_fetch = 0
     for parameter, name in _named(parameters):
         key = title(name)
         try:
-            if key not in shapes:
-                shapes[key] = _shape(name, parameters)
-                found[parameter] = model = shapes[key]  # to be held against others, even if its weights are nowhere
-                sizes[key] = _bytes_to_fetch(name)
+            models[parameter] = model = told.get(key) or _shape(name, parameters)
+            if key not in told:
+                told[key] = model
+                size = _bytes_to_fetch(name)
+                to_fetch += size
                 count = sum(weight.numel() for weight in model.module.parameters())
                 takes = f"{model.image_size[0]} x {model.image_size[1]} pixels" if model.grid else "any size"
-                facts = f"{_kind(model)}, {count / 1e6:.1f} M parameters, takes {takes}"
-                report(f"{key}: {facts}, {_to_fetch(sizes[key])}")
-            found[parameter] = shapes[key]
+                report(f"{key}: {_kind(model)}, {count / 1e6:.1f} M parameters, takes {takes}, {_to_fetch(size)}")
         except VitcnnError as error:
             problems.append(f"{parameter}: {error}")
-    report(f"all models: {_to_fetch(sum(sizes.values()))}")
-    return found
+    report(f"all models: {_to_fetch(to_fetch)}")
+    return models
 
 
 def _named(parameters: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -112,62 +107,44 @@ def _bytes_to_fetch(name: Any) -> int:
         return 0 if "weights" in name else _bytes_to_fetch(name["name"])
     if of_zoo(name):
         return 0
-    repository = repository_of(name)
+    repository, weights = repository_of(name), "model.safetensors"
     if repository is None:
-        fetch_file(name, repository, "model.safetensors")  # says what to do
+        fetch_file(name, repository, weights)  # says what to do
         return 0
-    owner_and_name, _, revision = repository.partition("@")
-    file: dict[str, Any] = {"filename": "model.safetensors", "revision": revision or None}
-    if isinstance(try_to_load_from_cache(owner_and_name, **file), str):
+    id, _, revision = repository.partition("@")
+    if isinstance(try_to_load_from_cache(id, weights, revision=revision or None), str):
         return 0
     try:
-        return get_hf_file_metadata(hf_hub_url(owner_and_name, **file), timeout=PATIENCE).size or 0
+        return get_hf_file_metadata(hf_hub_url(id, weights, revision=revision or None), timeout=PATIENCE).size or 0
     except Exception as error:  # the hub's client raises errors of several libraries
-        raise not_from_hub(name, repository, "model.safetensors", error) from None
-
-
-# --- images -------------------------------------------------------------------------------------------------
+        raise not_from_hub(name, repository, weights, error) from None
 
 
 def _images(parameters: dict[str, Any], problems: list[str], report: Callable[[str], None]) -> None:
-    from vitcnn_utils.images import SAMPLES, Request, find_images
+    from vitcnn_utils import hub_data
+    from vitcnn_utils.images import find_images
 
     for parameter, count in IMAGES.items():
         name, n = parameters.get(parameter), parameters.get(count)
-        if not name:
-            continue
         try:
-            here = name in SAMPLES or name.endswith(".parquet") or os.path.exists(os.path.expanduser(name))
-            if here:
-                find_images(name, Request(n))
-            where = "on this machine" if here else f"on the hub, {_to_fetch(_size_of_data_set(name))} at most"
+            with one_line(f"{name} cannot be read"):
+                if not name:
+                    continue
+                where, images = "on this machine", find_images(name)
+                if images is not None:
+                    images.order(n, seed=0)
+                else:
+                    files = hub_data.ask(name, files_metadata=True).siblings or []
+                    where = f"on the hub, {_to_fetch(sum(file.size or 0 for file in files))} at most"
             report(f"{name}: {'all' if n is None else f'{n:,}'} images, {where}")
         except VitcnnError as error:
             problems.append(f"{parameter}: {error}")
-
-
-def _size_of_data_set(name: str) -> int:
-    from huggingface_hub import HfApi
-
-    repository, _, revision = name.partition("@")
-    try:
-        info = HfApi().dataset_info(
-            repository.partition(":")[0], revision=revision or None, timeout=PATIENCE, files_metadata=True
-        )
-    except Exception as error:  # the hub's client raises errors of several libraries
-        raise VitcnnError(
-            f"{name} is not on this machine and cannot be fetched from the hub ({hub.reason(error)})"
-        ) from None
-    return sum(file.size or 0 for file in info.siblings or [])
 
 
 def _to_fetch(size: int) -> str:
     if not size:
         return "nothing to fetch"
     return f"{size / 1e9:.2f} GB to fetch" if size >= 1e8 else f"{size / 1e6:.0f} MB to fetch"
-
-
-# --- what fits what -----------------------------------------------------------------------------------------
 
 
 def _stands_in(parameters: dict[str, Any], parameter: str) -> bool:

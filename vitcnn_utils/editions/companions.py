@@ -6,17 +6,18 @@ other origin, so they are compared with a model of the zoo, on the zoo's images.
 """
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
 from vitcnn_utils import zoo
+from vitcnn_utils.claims.training import AGAIN, CUTMIX, MIMETIC, PLAIN
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.images import Images, load_images
 from vitcnn_utils.measures.accuracy import accuracy, knows_classes
 from vitcnn_utils.models.facts import Model
 from vitcnn_utils.models.load import load_model
-from vitcnn_utils.zoo.cards import steps_beside
+from vitcnn_utils.zoo.cards import differences, steps_beside
 
 WHOLE, TWIN = "zoo/vit-cls", "zoo/vit-cls-seed-2"
 """The zoo's ViT, and the one of the same recipe that was trained for as long as the zoo's other companions."""
@@ -67,6 +68,10 @@ class Cast(Mapping[str, Model]):
             return {}
         return {label: accuracy(model, self.images) for label, model in trained.items()}
 
+    def draw(self, figure: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
+        """A figure or an explorer of arrays that were measured on these models; None where there are no models."""
+        return figure(*arrays, **options) if self.names else None
+
     def _repr_html_(self) -> str:
         figure = f"<strong>{html.escape(self.figure)}</strong>"
         if not self.names:
@@ -99,7 +104,7 @@ class Casting:
         present = {label: name for label, name in names.items() if name}
         if not present or len(present) < len(names):
             return Cast(figure, {}, self.images)
-        if waiting := [title(name) for name in present.values() if of_zoo(name) and name not in zoo.names()]:
+        if waiting := [title(name) for name in present.values() if _waiting(name)]:
             return Cast(figure, {}, self.images, lacks=f"{', '.join(waiting)}, which are not trained yet")
         if any(related(name, self.vit) for name in present.values()):
             return Cast(figure, present, self.images, **self.own_options)
@@ -131,13 +136,19 @@ class Casting:
     def protocols(
         self, vit_no_cutmix: Name | None, vit_mimetic: Name | None, vit_seed_2: Name | None, cnn: Name
     ) -> Cast:
-        """Models trained with CutMix, without it, without it from a mimetic start, and with it again; and a CNN."""
+        """Models trained with CutMix and without it, and a CNN.
+
+        Beside them, where there are such, one without CutMix from a mimetic start, and one with CutMix from another
+        start, if that is all in which its training differs.
+        """
         own = vit_no_cutmix is None or related(vit_no_cutmix, self.vit)
         cutmix, again, cnn = (self.vit, vit_seed_2, cnn) if own else (WHOLE, TWIN, "zoo/resnet")
-        return self.cast("The comparison of trainings", {
-            "CutMix": cutmix, "no CutMix": vit_no_cutmix, "no CutMix, mimetic start": vit_mimetic,
-            "CutMix, second start": again, "CNN": cnn,
-        })  # fmt: skip
+        names: dict[str, Name | None] = {CUTMIX: cutmix, PLAIN: vit_no_cutmix}
+        if vit_mimetic and not _waiting(vit_mimetic):
+            names[MIMETIC] = vit_mimetic
+        if again and _differ_in_start(cutmix, again):
+            names[AGAIN] = again
+        return self.cast("The comparison of trainings", names | {"CNN": cnn})
 
     def series(self, figure: str, *series: Mapping[Any, Name] | None, vit_seed_2: Name | None = None) -> list[Cast]:
         """Models by the part of the data that they saw, one cast a series, all on the same images.
@@ -169,6 +180,11 @@ def of_zoo(name: Name) -> bool:
     return isinstance(name, str) and name.startswith("zoo/")
 
 
+def _waiting(name: Name) -> bool:
+    """Whether a model is of the zoo and not trained yet."""
+    return of_zoo(name) and name not in zoo.names()
+
+
 def title(name: Name) -> str:
     """What a model is called where it is shown."""
     return name if isinstance(name, str) else ", ".join(map(str, name.values()))
@@ -195,6 +211,13 @@ def another_start(name: Name, vit: Name, vit_seed_2: Name | None) -> Name | None
     if name == vit:
         return vit_seed_2 if vit_seed_2 and related(vit_seed_2, vit) else None
     return TWIN if name == WHOLE else None
+
+
+def _differ_in_start(name: Name, other: Name) -> bool:
+    """Whether two models were trained alike but for their start, as far as cards of the zoo tell."""
+    if not isinstance(name, str) or not isinstance(other, str) or not {name, other} <= set(zoo.names()):
+        return not of_zoo(name) and not of_zoo(other)
+    return differences(zoo.card(name)["recipe"], zoo.card(other)["recipe"]) == {"seed"}
 
 
 def skipless_block(model: Model) -> int:

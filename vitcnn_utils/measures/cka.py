@@ -72,7 +72,7 @@ def layer_similarity(
     tokens: which tokens of a model with tokens: 'all' (prefix tokens too), 'spatial' or 'cls'.
     clip_norms: see `centred_gram`. A map that changes with it is made by a few images of large norm.
     left_out: also give the map without each minibatch, along a first dimension `left_out`, for `intervals.jackknife`:
-    -1 is the map of all minibatches, i the map without minibatch i.
+    -1 is the map of all minibatches, i the map without minibatch i, where there are two or more.
 
     batch_size: images a minibatch, on which the estimate depends a little. Where so many do not fit in memory, they go
     through the models in smaller parts, and CKA is that of the same minibatches (see `run.reduce_whole`).
@@ -232,10 +232,8 @@ def labelled_cka(batches: Sequence[Hsic], dims: tuple[str, str], left_out: bool)
     """`cka` over `dims`; with `left_out` also without each minibatch, see `layer_similarity`."""
     if not left_out:
         return xr.DataArray(cka(batches), dims=dims, name="cka")
-    if len(batches) < 2:
-        raise VitcnnError("left_out needs two or more minibatches: give more images or a smaller batch_size")
-    without = [cka([*batches[:i], *batches[i + 1 :]]) for i in range(len(batches))]
-    coords = {"left_out": np.arange(-1, len(batches))}
+    without = [cka([*batches[:i], *batches[i + 1 :]]) for i in range(len(batches))] if len(batches) > 1 else []
+    coords = {"left_out": np.arange(-1, len(without))}
     return xr.DataArray(np.stack([cka(batches), *without]), coords, ("left_out", *dims), name="cka")
 
 

@@ -29,8 +29,10 @@ def jackknife(statistic: Callable[..., xr.DataArray | float], *arrays: xr.DataAr
     >>> low, high = jackknife(lambda cka: cka.mean(), similarity)
     """
     counts = {one.sizes["left_out"] for one in arrays if "left_out" in one.dims}
-    if len(counts) != 1:
-        raise VitcnnError("a jackknife needs arrays with left_out, all of as many parts: measure the same images")
+    if len(counts) != 1 or min(counts) < 3:
+        raise VitcnnError(
+            "a jackknife needs arrays with left_out, of two or more parts, as many in all: measure the same images"
+        )
     every, *without = [
         xr.DataArray(statistic(*(one.isel(left_out=i, drop=True) if "left_out" in one.dims else one for one in arrays)))
         for i in range(counts.pop())

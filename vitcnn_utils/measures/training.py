@@ -6,22 +6,27 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from vitcnn_utils.measures.attention import nearest_quarter
+from vitcnn_utils import zoo
+from vitcnn_utils.measures.attention import nearest_quarter, uniform_distance
+from vitcnn_utils.zoo.architectures import IMAGE_SIZE, PATCH_SIZE
 
-Log = Sequence[Mapping[str, Any]]
 
+def courses(models: Mapping[str, Any]) -> dict[str, xr.Dataset]:
+    """The trainings of zoo models over (step), a value a pass over the images.
 
-def courses(logs: Mapping[str, Log], uniform_distance: float) -> dict[str, xr.Dataset]:
-    """Trainings by step, a value a pass over the images; those without distances of heads in their log are left out.
-
-    logs: of `zoo.log`, by model. accuracy: on held-out images, 0 to 1. distance: as `attention.near_heads`;
-    `uniform_distance` in pixels.
+    models: label -> name; what is not of the zoo, or has no distances of heads in its log, is left out.
+    accuracy: on held-out images, 0 to 1. distance: as `attention.near_heads`.
     """
-    return {model: _course(log, uniform_distance) for model, log in logs.items() if "head_distances" in log[0]}
+    there = zoo.names()
+    logs = {label: zoo.log(name) for label, name in models.items() if name in there}
+    return {label: course(log) for label, log in logs.items() if "head_distances" in log[0]}
 
 
-def _course(log: Log, uniform_distance: float) -> xr.Dataset:
-    near = [nearest_quarter(np.array(row["head_distances"]), uniform_distance) for row in log]
+def course(log: Sequence[Mapping[str, Any]]) -> xr.Dataset:
+    """The same of one log, as `zoo.log` gives it."""
+    side = IMAGE_SIZE // PATCH_SIZE
+    uniform = uniform_distance((side, side), PATCH_SIZE)
+    near = [nearest_quarter(np.array(row["head_distances"]), uniform) for row in log]
     accuracy = [row["held_out_accuracy"] for row in log]
     return xr.Dataset(
         {"accuracy": ("step", accuracy), "distance": ("step", near, {"units": "%"})},

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vitcnn_utils.zoo.recipes import Recipe
 
-IMAGE_SIZE = 32
+IMAGE_SIZE, PATCH_SIZE = 32, 4
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CLASSES = len(CLASS_NAMES)
 # Channel statistics of the CIFAR-10 training images, on a scale of 0 to 1.
@@ -34,7 +34,8 @@ def build(recipe: Recipe) -> nn.Module:
         return _build_resnet()
     width, depth = {"vit": (96, 8), "vit-small": (64, 6)}[recipe.family]
     model = VisionTransformer(
-        img_size=IMAGE_SIZE, patch_size=4, num_classes=CLASSES, embed_dim=width, depth=depth, num_heads=recipe.heads,
+        img_size=IMAGE_SIZE, patch_size=PATCH_SIZE, num_classes=CLASSES, embed_dim=width, depth=depth,
+        num_heads=recipe.heads,
         class_token=recipe.readout == "token", global_pool=recipe.readout,  # type: ignore[arg-type]  # 'token' or 'avg'
         fc_norm=False,  # both read-outs come after the same final norm
     )  # fmt: skip

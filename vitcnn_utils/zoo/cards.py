@@ -20,6 +20,11 @@ def _training(card: Mapping[str, Any]) -> dict[str, str | float]:
     }  # fmt: skip
 
 
+def differences(recipe: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]:
+    """In which values two recipes differ; an older one may lack some."""
+    return {name for name in recipe.keys() | other.keys() if recipe.get(name) != other.get(name)}
+
+
 def equal_steps(cards: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether all models were trained for one number of steps."""
     return len({card["steps"] for card in cards.values()}) == 1

@@ -22,13 +22,17 @@ def train_all(data: Path, out: Path, runs: Path, device: str, jobs: int = 1) -> 
     if jobs < 1:
         raise VitcnnError(f"jobs={jobs}: give 1 or more")
     lowest_priority()
-    # SIGTERM is treated as an interrupt, so that the trainings end with the queue.
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # A signal is noted and heeded later: raised at once, it could fall between starting a training and noting it.
+    received: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: received.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     waiting = [name for name, recipe in RECIPES.items() if not is_trained(name, recipe, out)]
     running: dict[str, subprocess.Popen[bytes]] = {}
     failed: list[str] = []
     try:
-        while waiting or running:
+        while (waiting or running) and not received:
             while waiting and len(running) < jobs:
                 name = waiting.pop(0)
                 running[name] = _start(name, data, out, runs, device)
@@ -37,11 +41,14 @@ def train_all(data: Path, out: Path, runs: Path, device: str, jobs: int = 1) -> 
             failed += [name for name, status in ended.items() if status]
             running = {name: process for name, process in running.items() if name not in ended}
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         for process in running.values():
             process.terminate()
         for process in running.values():
             process.wait()
+    if received:
+        raise KeyboardInterrupt
     if failed:
         raise VitcnnError(f"not trained, see above: {', '.join(failed)}")
 
