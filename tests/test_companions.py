@@ -8,6 +8,7 @@ from vitcnn_utils.editions import companions
 from vitcnn_utils.editions.companions import TWIN, WHOLE, Cast, Casting
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.images import Images, load_images
+from vitcnn_utils.zoo.recipes import RECIPES
 
 OURS, THEIRS = "zoo/vit-cls-data-10", "deit3_small_patch16_224.fb_in1k"
 LARGE = Images("large", np.zeros((5, 64, 64, 3), np.uint8))

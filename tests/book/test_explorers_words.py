@@ -131,7 +131,7 @@ def probes_cases() -> dict[str, Any]:
         "models that are hidden": (some, {"readout": "cls", "shown": 0}, "CLS token: no model is shown. Chance…"),
         "no single tokens": (some, {"model": 2}, "… Beside: CNN, single tokens not measured."),
         "one draw": (explorers.explore_probes({"ViT": one_draw}), {},
-                     f"Mean of tokens: ViT (b2, depth 1.00) {100 * float(one_draw['accuracy'][2]):.1f} %. Chance…"),
+                     f"Mean of tokens: ViT (b2, depth 1.00) {100 * one_draw['accuracy'][2].item():.1f} %. Chance…"),
     }  # fmt: skip
 
 
