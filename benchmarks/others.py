@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vitcnn_utils.images import Images
-from vitcnn_utils.measures.attention import mean_distance
+from vitcnn_utils.measures.attention import query_distance
 from vitcnn_utils.measures.probes import STRENGTHS, class_numbers, split_images
 from vitcnn_utils.models.facts import Layer, Model
 from vitcnn_utils.models.trace import Tap
@@ -110,7 +110,9 @@ def all_maps_kept(model: Model, images: Images, dtype: torch.dtype) -> Callable[
     def run() -> np.ndarray:
         with torch.no_grad():
             maps = extract(model.prepare(torch.from_numpy(images.pixels)).to(dtype))
-            distances = [mean_distance(A, model.grid, model.patch_size, model.prefix_tokens) for A in maps.values()]
+            distances = [
+                query_distance(A, model.grid, model.patch_size, model.prefix_tokens).mean(-1) for A in maps.values()
+            ]
         return torch.stack([distance.mean(0) for distance in distances]).numpy()
 
     return run

@@ -10,6 +10,7 @@ from textbook import noise_images
 
 from vitcnn_utils.images import Images
 from vitcnn_utils.models.facts import Model
+from vitcnn_utils.models.load import load_model
 
 # Also in the processes that tests start, and in those that share the tests (pytest-xdist).
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -40,6 +41,22 @@ def vit() -> Model:
 @pytest.fixture
 def resnet() -> Model:
     return described(small_resnet(), "small ResNet")
+
+
+@pytest.fixture(scope="session")
+def zoo_vit() -> Model:
+    """Not trained. No test changes it."""
+    return load_model("zoo/vit-cls", "untrained", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def zoo_resnet() -> Model:
+    """Not trained, but no unit is an identity, as timm starts them. No test changes it."""
+    model = load_model("zoo/resnet", "untrained", device="cpu")
+    for name, parameter in model.module.named_parameters():
+        if name.endswith("bn3.weight"):
+            torch.nn.init.ones_(parameter)
+    return model
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from textbook import noise_images
 
 from vitcnn_utils import explorers
 from vitcnn_utils.explorers.base import Explorer
-from vitcnn_utils.measures.attention import mean_distance, patch_distances, uniform_distance
+from vitcnn_utils.measures.attention import patch_distances, query_distance, uniform_distance
 from vitcnn_utils.measures.localization import DIMS
 from vitcnn_utils.measures.receptive_field import radius_of_mass
 
@@ -35,7 +35,7 @@ def heads(
     """Attention drawn at random and the distances that follow from it, as if measured on these images alone."""
     P, T = len(prefix), len(prefix) + grid[0] * grid[1]
     weights = random_weights((images, blocks, heads), T, seed).astype(np.float32)
-    distance, renormalized = (mean_distance(weights, grid, 8, P, way).mean(0) for way in (False, True))
+    distance, renormalized = (query_distance(weights, grid, 8, P, way).mean(-1).mean(0) for way in (False, True))
     dims = ("block", "head")
     variables = {
         "distance": (dims, distance),

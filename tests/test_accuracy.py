@@ -30,28 +30,29 @@ PIXELS[3:, ..., 0] = 255
 def test_it_is_the_share_of_right_guesses_over_all_batches() -> None:
     images = Images("reds", PIXELS, np.array([0, 0, 1, 1, 1]))
     assert accuracy(MODEL, images, batch_size=2) == pytest.approx(0.8)
+    with pytest.raises(VitcnnError, match="NaN or Inf in the logits of red"):
+        accuracy(replace(MODEL, mean=(np.nan,) * 3), images)
 
 
-def test_without_labels() -> None:
-    with pytest.raises(VitcnnError, match="reds has no labels"):
-        accuracy(MODEL, Images("reds", PIXELS))
-
-
-def test_with_classes_that_the_model_does_not_have() -> None:
-    with pytest.raises(VitcnnError, match="has 2 classes and reds has labels up to 7"):
-        accuracy(MODEL, Images("reds", PIXELS, np.array([0, 0, 1, 1, 7])))
-
-
-def test_classes_are_the_models_if_there_are_as_many() -> None:
-    labels = np.array([0, 0, 1, 1, 1])
-    assert not knows_classes(MODEL, Images("reds", PIXELS))
-    assert knows_classes(MODEL, Images("reds", PIXELS, labels))
-    assert knows_classes(MODEL, Images("reds", PIXELS, labels, ("blue", "red")))
-    # Two of a thousand classes in folders are numbered anew, and a head of 21,843 is not that of ImageNet-1k.
-    some = Images("reds", PIXELS, labels, ("blue", "green", "red"))
-    assert not knows_classes(MODEL, some)
-    with pytest.raises(VitcnnError, match="has 2 classes and reds has 3, the first of them 'blue': accuracy needs"):
-        accuracy(MODEL, some)
+@pytest.mark.parametrize(
+    ("labels", "classes", "refusal"),
+    [
+        ([0, 0, 1, 1, 1], None, ""),
+        ([0, 0, 1, 1, 1], ("blue", "red"), ""),
+        (None, None, "reds has no labels"),
+        ([0, 0, 1, 1, 7], None, "has 2 classes and reds has labels up to 7"),
+        # Two of a thousand classes in folders are numbered anew, and a head of 21,843 is not that of ImageNet-1k.
+        ([0, 0, 1, 1, 1], ("blue", "green", "red"), "has 2 classes and reds has 3, the first of them 'blue': accuracy"),
+    ],
+)
+def test_classes_are_the_models_if_there_are_as_many(
+    labels: list[int] | None, classes: tuple[str, ...] | None, refusal: str
+) -> None:
+    images = Images("reds", PIXELS, None if labels is None else np.array(labels), classes)
+    assert knows_classes(MODEL, images) == (not refusal)
+    if refusal:
+        with pytest.raises(VitcnnError, match=refusal):
+            accuracy(MODEL, images)
 
 
 class Ordered(nn.Module):

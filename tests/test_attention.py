@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from small_models import attention_in, described, small_vit, stir
 from textbook import noise_images
 from timm.models.beit import Beit
@@ -14,13 +12,19 @@ from torch import nn
 
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.measures.attention import (
+    _weights,
     attention_maps,
     head_distances,
     head_subset_similarity,
-    mean_distance,
+    query_distance,
     uniform_distance,
 )
 from vitcnn_utils.measures.cka import linear_cka
+
+
+def mean_distance(*weights_and_grid, **how):
+    """Of each head, over its queries."""
+    return query_distance(*weights_and_grid, **how).mean(-1)
 
 
 def random_weights(shape, T, seed=0):
@@ -49,19 +53,15 @@ def textbook_distance(A, grid, patch_size, P, renormalize):
 )
 def test_uniform_attention(side, patch_size, expected):
     grid, S = (side, side), side**2
-    decimals = 1 if side <= 16 else 0
-    assert round(uniform_distance(grid, patch_size), decimals) == expected
+    assert round(uniform_distance(grid, patch_size), 1 if side <= 16 else 0) == expected
     weights = np.full((1, S, S), 1 / S)
     assert mean_distance(weights, grid, patch_size) == pytest.approx(uniform_distance(grid, patch_size))
     in_float32 = mean_distance(torch.from_numpy(weights).float(), grid, patch_size)
     assert in_float32.item() == pytest.approx(uniform_distance(grid, patch_size), rel=1e-5)
 
 
-def test_attention_to_oneself_is_no_distance():
+def test_attention_to_oneself_and_to_the_neighbour():
     assert mean_distance(np.eye(49)[None], (7, 7), 32).tolist() == [0.0]
-
-
-def test_attention_to_the_neighbour():
     # Every query looks at the patch to its right, those of the last column at themselves.
     to_the_right = np.kron(np.eye(3), np.eye(4, k=1) + np.diag([0, 0, 0, 1.0]))
     assert mean_distance(to_the_right[None], (3, 4), 16).item() == pytest.approx(16 * 3 / 4)
@@ -74,12 +74,16 @@ def test_attention_to_the_neighbour():
 @pytest.mark.parametrize("P", [0, 1, 3])
 def test_textbook(P, renormalize):
     A = random_weights((2, 3), P + 20)
-    found = mean_distance(A, (4, 5), 8, P, renormalize)
     expected = [[textbook_distance(head, (4, 5), 8, P, renormalize) for head in image] for image in A]
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    of_numpy = mean_distance(A, (4, 5), 8, P, renormalize)
+    assert isinstance(of_numpy, np.ndarray)
+    np.testing.assert_allclose(of_numpy, expected, rtol=1e-12)
+    of_torch = mean_distance(torch.from_numpy(A), (4, 5), 8, P, renormalize)
+    assert of_torch.dtype == torch.float64
+    np.testing.assert_allclose(of_torch, of_numpy, rtol=1e-12)
 
 
-@given(mass=st.floats(0, 0.999))
+@pytest.mark.parametrize("mass", [0, 0.3, 0.999])
 def test_mass_on_cls_shrinks_the_distance_unless_renormalized(mass):
     spatial = random_weights((2,), 12)
     A = np.zeros((2, 13, 13))
@@ -89,19 +93,9 @@ def test_mass_on_cls_shrinks_the_distance_unless_renormalized(mass):
     expected = mean_distance(spatial, (3, 4), 16)
     np.testing.assert_allclose(mean_distance(A, (3, 4), 16, 1), (1 - mass) * expected, rtol=1e-9)
     np.testing.assert_allclose(mean_distance(A, (3, 4), 16, 1, renormalize=True), expected, rtol=1e-9)
-
-
-def test_all_mass_on_cls_is_no_distance_in_either_convention():
-    A = np.zeros((1, 13, 13))
-    A[..., 0] = 1
-    assert mean_distance(A, (3, 4), 16, 1).item() == mean_distance(A, (3, 4), 16, 1, renormalize=True).item() == 0
-
-
-@given(order=st.permutations(range(4)), scale=st.integers(1, 64), seed=st.integers(0, 99))
-def test_heads_are_apart_and_pixels_scale(order, scale, seed):
-    A = random_weights((4,), 12, seed)
-    one = mean_distance(A, (3, 4), 1)
-    np.testing.assert_allclose(mean_distance(A[list(order)], (3, 4), scale), scale * one[list(order)], rtol=1e-12)
+    A[:, 1:] = A[:, :1]  # all mass on it is no distance in either convention
+    assert not mean_distance(A, (3, 4), 16, 1).any()
+    assert not mean_distance(A, (3, 4), 16, 1, renormalize=True).any()
 
 
 @pytest.mark.parametrize("shape", [(2, 13, 12), (2, 12, 12), (13,)])
@@ -110,20 +104,13 @@ def test_weights_that_do_not_fit_the_grid(shape):
         mean_distance(np.zeros(shape), (3, 4), 16, prefix_tokens=1)
 
 
-def test_gives_what_it_takes():
-    A = random_weights((2,), 12).astype(np.float32)
-    assert isinstance(mean_distance(A, (3, 4), 16), np.ndarray)
-    found = mean_distance(torch.from_numpy(A).double(), (3, 4), 16)
-    assert isinstance(found, torch.Tensor)
-    assert found.dtype == torch.float64
-
-
 # The weights of a model
 
 
 SHAPE = {"img_size": 32, "patch_size": 8, "num_classes": 10, "embed_dim": 24, "depth": 2, "num_heads": 4}
 
 ROTARY = {**SHAPE, "embed_dim": 32, "use_rot_pos_emb": True}
+
 
 VARIANTS = {
     "plain": lambda: small_vit(),
@@ -136,42 +123,43 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(params=VARIANTS)
-def variant(request):
-    return described(VARIANTS[request.param]())
-
-
 @pytest.mark.parametrize("fused", [True, False])
-def test_weights_are_those_that_timm_forms_without_fusing(variant, fused):
-    x = variant.prepare(torch.from_numpy(noise_images(3).pixels))
+@pytest.mark.parametrize("name", VARIANTS)
+def test_maps_are_those_that_timm_forms_without_fusing(name, fused):
+    model, images = described(VARIANTS[name]()), noise_images(5)
+    x = model.prepare(torch.from_numpy(images.pixels))
     expected = []
-    for attention in variant.attentions:
+    for attention in model.attentions:
         attention.fused_attn = False
-        attention.attn_drop.register_forward_hook(lambda module, args, out: expected.append(out))
-    variant.module(x)
-    for attention in variant.attentions:
+        attention.attn_drop.register_forward_hook(lambda module, args, out: expected.append(out.detach()))
+    model.module(x)
+    by_block = np.stack([weights.numpy() for weights in expected], axis=1)
+    for attention in model.attentions:
         attention.fused_attn = fused
-    for block, weights in enumerate(expected[: len(variant.attentions)]):
-        found, _ = attention_in(variant, x, block)
-        torch.testing.assert_close(found, weights, rtol=1e-5, atol=1e-6)
-        # Not the trivial case in which all is uniform.
-        assert found.std() > 1e-3
-
-
-def test_maps_of_all_blocks_are_those_that_timm_forms_without_fusing(variant):
-    images = noise_images(5)
-    found = attention_maps(variant, images, batch_size=2)
-    expected = []
-    for attention in variant.attentions:
-        attention.fused_attn = False
-        attention.attn_drop.register_forward_hook(lambda module, args, out: expected.append(out))
-    variant.module(variant.prepare(torch.from_numpy(images.pixels)))
+    found = attention_maps(model, images, batch_size=2)
     assert found.dims == ("image", "block", "head", "query", "key")
-    assert found.block.values.tolist() == list(range(len(variant.attentions)))
-    by_block = np.stack([weights.detach().numpy() for weights in expected[: len(variant.attentions)]], axis=1)
+    assert found.block.values.tolist() == [0, 1, 2][: len(model.attentions)]
     np.testing.assert_allclose(found, by_block, rtol=1e-4, atol=1e-6)
-    assert found.attrs["grid"] == variant.grid
-    assert len(found.attrs["prefix"]) == variant.prefix_tokens
+    assert found.std() > 1e-3  # not the trivial case in which all is uniform
+    assert found.attrs["grid"] == model.grid
+    # With the values that belong to them, they make what the module gives.
+    layer = model.layer("blocks.1.attn")
+    weights, values = attention_in(model, x, block=1)
+    side_by_side = (weights @ values).transpose(1, 2).flatten(2)
+    module = model.attentions[1]
+    with torch.no_grad():
+        output = module.proj(getattr(module, "norm", nn.Identity())(side_by_side))
+    torch.testing.assert_close(output, model.record(x, [layer])[layer.name], rtol=1e-4, atol=1e-5)
+
+
+MASK = torch.arange(9)[:, None] >= torch.arange(9) - 2
+
+
+@pytest.mark.parametrize("options", [{}, {"scale": 0.3}, {"attn_mask": MASK}, {"attn_mask": MASK.double(), "scale": 2}])
+def test_weights_are_those_of_torchs_fused_kernel(options):
+    query, key, value = torch.randn(3, 2, 4, 9, 6, dtype=torch.float64)
+    expected = nn.functional.scaled_dot_product_attention(query, key, value, **options)
+    torch.testing.assert_close(_weights(query, key, value, **options) @ value, expected)
 
 
 @pytest.mark.parametrize(
@@ -189,22 +177,6 @@ def test_maps_name_the_tokens_before_the_patches(changes, expected):
     assert found.sizes["key"] == 16 + len(expected)
 
 
-@pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("name", ["plain", "relative positions", "relative positions, as in BEiT"])
-def test_weighted_values_projected_are_the_output_of_the_module(name, fused):
-    model = described(VARIANTS[name]())
-    x = model.prepare(torch.from_numpy(noise_images(5).pixels))
-    for attention in model.attentions:
-        attention.fused_attn = fused
-    layer = model.layer("blocks.1.attn")
-    expected = model.record(x, [layer])[layer.name]
-    weights, values = attention_in(model, x, block=1)
-    heads = weights @ values
-    assert heads.shape == (5, 4, expected.shape[1], 6)
-    side_by_side = heads.transpose(1, 2).flatten(2)
-    torch.testing.assert_close(model.attentions[1].proj(side_by_side), expected, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("module", "named"),
     [
@@ -218,13 +190,10 @@ def test_other_attention_is_named(module, named):
         head_distances(model, noise_images(2))
 
 
-def test_no_attention(resnet, noise):
+def test_no_attention(vit, resnet, noise):
     for measure in (head_distances, attention_maps, lambda *a: head_subset_similarity(a[0], *a)):
         with pytest.raises(VitcnnError, match="small ResNet has no attention"):
             measure(resnet, noise)
-
-
-def test_no_such_block(vit, resnet, noise):
     with pytest.raises(VitcnnError, match="no attention in block 3: there is some in 0 to 2"):
         head_subset_similarity(vit, resnet, noise, block=3)
 
@@ -281,27 +250,21 @@ def subset_by_hand(vit, resnet, images, heads, layer, pooled):
 
 def test_subsets_side_by_side(vit, resnet):
     images = noise_images(24)
+    layers = [resnet.blocks[4], resnet.blocks[0]]  # in the order asked for
     distance = head_distances(vit, images).distance.sel(block=0).values
     order = np.argsort(distance)
-    for size, found in head_subset_similarity(vit, resnet, images, sizes=(1, 3)).items():
+    for size, found in head_subset_similarity(vit, resnet, images, sizes=(1, 3), cnn_layers=layers).items():
         assert found.cka.dims == ("subset", "layer")
-        assert found.layer.values.tolist() == [layer.name for layer in resnet.blocks[:5]]
+        assert found.layer.values.tolist() == [layer.name for layer in layers]
         assert len(found.subset) == 4 - size + 1 and found.attrs["size"] == size
         for i, heads in enumerate(found.heads.values):
             assert heads.tolist() == order[i : i + size].tolist()
             assert found.distance[i].item() == pytest.approx(distance[heads].mean(), rel=1e-5)
             for name, pooled in (("cka", False), ("cka_pooled", True)):
-                for layer in (resnet.blocks[0], resnet.blocks[4]):
+                for layer in layers:
                     expected = subset_by_hand(vit, resnet, images, heads.tolist(), layer, pooled)
                     assert found[name].sel(layer=layer.name)[i].item() == pytest.approx(expected, abs=1e-4)
         assert np.all(np.diff(found.distance) > 0)
-
-
-def test_layers_of_the_cnn_keep_the_order_asked_for(vit, resnet):
-    images = noise_images(24)
-    there = head_subset_similarity(vit, resnet, images, sizes=(2,), cnn_layers=resnet.blocks[:3])[2]
-    back = head_subset_similarity(vit, resnet, images, sizes=(2,), cnn_layers=resnet.blocks[2::-1])[2]
-    np.testing.assert_allclose(back.cka.values, there.cka.values[:, ::-1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("size", [0, 5])
@@ -310,9 +273,10 @@ def test_no_such_subset(vit, resnet, noise, size):
         head_subset_similarity(vit, resnet, noise, sizes=(1, size))
 
 
-def test_a_cnn_without_units_needs_its_layers_named(vit, noise):
+def test_layers_of_the_cnn_are_its_first_five_units_or_must_be_named(vit, resnet, noise):
+    found = head_subset_similarity(vit, resnet, noise)[4]
+    assert found.layer.values.tolist() == [layer.name for layer in resnet.blocks[:5]]
     plain = described(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)))
     with pytest.raises(VitcnnError, match="name its layers with cnn_layers"):
         head_subset_similarity(vit, plain, noise)
-    found = head_subset_similarity(vit, plain, noise, cnn_layers=plain.layers)[4]
-    assert found.cka.shape == (1, 2)
+    assert head_subset_similarity(vit, plain, noise, cnn_layers=plain.layers)[4].cka.shape == (1, 2)

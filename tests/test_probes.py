@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.preprocessing import StandardScaler
 from small_models import described, small_vit
-from textbook import left_as_it_was, model_of, noise_images, patch_copier
+from textbook import model_of, noise_images, patch_copier
 from torch import nn
 
 from vitcnn_utils.errors import VitcnnError
@@ -17,11 +17,6 @@ from vitcnn_utils.images import Images, load_images
 from vitcnn_utils.measures.probes import STRENGTHS, Ridge, _at_grid, _groups, layer_probes, split_images
 from vitcnn_utils.models.load import load_model
 from vitcnn_utils.models.trace import Layout
-
-
-@pytest.fixture(scope="module")
-def vit():
-    return load_model("zoo/vit-cls", "untrained", device="cpu")
 
 
 def telling_patch(n=120, classes=4, row=2, col=5):
@@ -86,16 +81,8 @@ def test_a_whole_probe_against_scikit_learn():
 # What probes see
 
 
-def test_separable_classes_reach_one():
-    images = noise_images(80, classes=2)
-    images.pixels[:] = images.pixels // 4 + 100 * images.labels[:, None, None, None].astype(np.uint8)
-    result = layer_probes(patch_copier(), images)
-    assert (result.accuracy == 1).all()
-    assert result.attrs["chance"] == 0.5
-
-
-def test_random_labels_stay_near_chance(vit):
-    result = layer_probes(vit, noise_images(400, classes=2), vit.blocks[::4], draws=4)
+def test_random_labels_stay_near_chance(zoo_vit):
+    result = layer_probes(zoo_vit, noise_images(400, classes=2), zoo_vit.blocks[::4], draws=4)
     # 160 test images: a standard deviation of 0.04, less the more probes are averaged.
     np.testing.assert_allclose(result.accuracy.mean("draw"), 0.5, atol=0.12)
     assert abs(result.accuracy.sel(readout="token").mean() - 0.5) < 0.03
@@ -119,36 +106,40 @@ def test_tokens_of_a_vit_are_numbered_as_its_patches_are():
     accuracy = layer_probes(model, telling_patch(), model.blocks[-1:], draws=1).token_accuracy[0, ..., 0]
     assert accuracy[2, 5] == 1
     assert accuracy.mean() < 0.4
+    in_the_corner = telling_patch(row=0, col=0)
+    assert layer_probes(model, in_the_corner, model.blocks[-1:], ["first token"], draws=1).accuracy == 1
 
 
-def test_first_token_is_the_one_in_the_corner(vit):
-    result = layer_probes(vit, noise_images(150, classes=5), vit.blocks[:2], draws=2)
-    alone = layer_probes(vit, noise_images(150, classes=5), vit.blocks[:2], ["first token"], draws=2)
-    np.testing.assert_array_equal(result.accuracy.sel(readout="first token"), alone.accuracy[:, 0])
-    corner = layer_probes(patch_copier(), telling_patch(row=0, col=0), draws=1).token_accuracy[0, 0, 0]
-    assert corner == 1
-
-
-def test_readouts_that_a_model_has(vit):
-    gap, resnet = (load_model(name, "untrained", device="cpu") for name in ("zoo/vit-gap", "zoo/resnet"))
+def test_readouts_that_a_model_has(zoo_vit, zoo_resnet):
+    gap = load_model("zoo/vit-gap", "untrained", device="cpu")
     images = noise_images(50, classes=2)
     registers = described(small_vit(class_token=False, reg_tokens=2, global_pool="avg"))
     for model, expected in (
         (registers, ["mean", "first token", "token"]),
-        (vit, ["cls", "mean", "mean with cls", "first token", "token"]), (gap, ["mean", "first token", "token"]),
-        (resnet, ["mean", "token"]),
+        (zoo_vit, ["cls", "mean", "mean with cls", "first token", "token"]), (gap, ["mean", "first token", "token"]),
+        (zoo_resnet, ["mean", "token"]),
     ):  # fmt: skip
         assert list(layer_probes(model, images, model.blocks[-1:], draws=1).readout.values) == expected
+    for model, readout, message in (
+        (gap, "cls", r"zoo/vit-gap .* has no CLS token"),
+        (zoo_resnet, "first token", "has no tokens"),
+        (gap, "max", "no read-out 'max'; there are: cls, mean"),
+    ):
+        with pytest.raises(VitcnnError, match=message):
+            layer_probes(model, images, readouts=[readout])
 
 
-def test_labels_of_the_result(vit):
-    result = layer_probes(vit, noise_images(64, classes=2), vit.blocks[:3], ["cls", "token"], shots=5, draws=2, seed=7)
+def test_labels_of_the_result(zoo_vit):
+    images = noise_images(64, classes=2)
+    result = layer_probes(zoo_vit, images, zoo_vit.blocks[:3], ["cls", "token"], shots=5, draws=2, seed=7)
     assert result.accuracy.sizes == {"layer": 3, "readout": 2, "draw": 2}
     assert result.token_accuracy.sizes == {"layer": 3, "row": 8, "col": 8, "draw": 2}
     assert list(result.layer.values) == ["blocks.0", "blocks.1", "blocks.2"]
     assert set(np.unique(result.strength)) <= set(STRENGTHS)
-    assert (result.attrs["shots"], result.attrs["seed"], result.attrs["n_test"]) == (5, 7, 28)
-    assert "token_accuracy" not in layer_probes(vit, noise_images(64, classes=2), vit.blocks[:1], ["cls"])
+    assert (result.attrs["shots"], result.attrs["n_test"], result.attrs["chance"]) == (5, 28, 0.5)
+    alone = layer_probes(zoo_vit, images, zoo_vit.blocks[:3], ["cls"], shots=5, draws=2, seed=7)
+    np.testing.assert_array_equal(result.accuracy.sel(readout="cls"), alone.accuracy[:, 0])
+    assert "token_accuracy" not in alone
 
 
 def test_means_with_and_without_the_cls_token():
@@ -180,22 +171,15 @@ def test_large_maps_are_cut_in_squares_and_pooled():
     assert cells.shape == (2, 4, 4, 256)  # squares of 2 x 2: 4 x 64 channels; 4 x 4 would make 1024, more than 512
     # Channel c, at the upper right of its square, pooled over the 4 x 4 squares of the cell.
     assert cells[1, 2, 3, 4 * 9 + 1] == pytest.approx(x[1, 16:24:2, 25:32:2, 9].mean().item(), abs=1e-6)
-
-
-def test_the_last_map_stays_as_it_is():
-    x = torch.randn(2, 4, 4, 512)
-    assert torch.equal(_at_grid(x, 4, 4, 512), x)
-
-
-def test_odd_sizes_are_pooled():
+    last = torch.randn(2, 4, 4, 512)
+    assert torch.equal(_at_grid(last, 4, 4, 512), last)
     assert _at_grid(torch.randn(2, 13, 13, 8), 4, 4, 512).shape == (2, 4, 4, 8)
 
 
-def test_every_unit_of_a_resnet_on_the_last_grid():
-    resnet = load_model("zoo/resnet", "untrained", device="cpu")
-    result = layer_probes(resnet, noise_images(30, classes=2), shots=4, draws=1)
+def test_every_unit_of_a_resnet_on_the_last_grid(zoo_resnet):
+    result = layer_probes(zoo_resnet, noise_images(30, classes=2), shots=4, draws=1)
     assert result.token_accuracy.sizes == {"layer": 12, "row": 4, "col": 4, "draw": 1}
-    one = layer_probes(resnet, noise_images(30, classes=2), resnet.blocks[1:2], shots=4, draws=1)
+    one = layer_probes(zoo_resnet, noise_images(30, classes=2), zoo_resnet.blocks[1:2], shots=4, draws=1)
     xr.testing.assert_equal(result.isel(layer=[1]), one)
 
 
@@ -228,17 +212,12 @@ def test_classes_have_equal_shares_and_parts_do_not_overlap():
     assert len({tuple(sorted(draw)) for draw in split.draws}) > 1
 
 
-def test_the_seed_decides():
+def test_the_seed_decides_and_more_draws_begin_with_the_same_ones():
     images = load_images("cifar10", n=300)
     first, again, other = (layer_probes(patch_copier(), images, seed=seed, draws=2) for seed in (0, 0, 1))
     xr.testing.assert_identical(first, again)
     assert not np.array_equal(first.accuracy, other.accuracy)
-
-
-def test_more_draws_begin_with_the_same_ones():
-    images = load_images("cifar10", n=300)
-    few, many = (layer_probes(patch_copier(), images, draws=draws) for draws in (2, 4))
-    xr.testing.assert_equal(few, many.isel(draw=slice(2)))
+    xr.testing.assert_equal(first, layer_probes(patch_copier(), images, draws=4).isel(draw=slice(2)))
 
 
 def test_the_strength_does_not_depend_on_the_test_images():
@@ -251,62 +230,19 @@ def test_the_strength_does_not_depend_on_the_test_images():
     assert not np.array_equal(before.accuracy, after.accuracy)
 
 
-def test_the_batch_size_does_not_matter(vit):
-    images = noise_images(60, classes=2)
-    one, other = (layer_probes(vit, images, vit.blocks[:1], ["mean"], batch_size=b) for b in (60, 7))
-    np.testing.assert_allclose(one.accuracy, other.accuracy, atol=1 / 20)
+# Errors
 
 
-# What cannot be
-
-
-def test_no_labels(vit):
-    with pytest.raises(VitcnnError, match="noise has no labels, which linear probes need"):
-        layer_probes(vit, noise_images(40))
-
-
-def test_one_class(vit):
-    with pytest.raises(VitcnnError, match="two or more"):
-        layer_probes(vit, noise_images(40, classes=1))
-
-
-def test_too_few_images_of_a_class(vit):
-    with pytest.raises(VitcnnError, match="10-shot probes need 25 images of each class, and noise has 24 of one"):
-        layer_probes(vit, noise_images(49, classes=2))
-    assert layer_probes(vit, noise_images(50, classes=2), vit.blocks[:1], ["cls"]).accuracy.notnull().all()
-
-
-@pytest.mark.parametrize("wrong", [{"shots": 0}, {"draws": 0}])
-def test_no_shots_or_draws(vit, wrong):
-    with pytest.raises(VitcnnError, match="1 or more"):
-        layer_probes(vit, noise_images(40, classes=2), **wrong)
-
-
-def test_readouts_that_a_model_has_not():
-    gap, resnet = (load_model(name, "untrained", device="cpu") for name in ("zoo/vit-gap", "zoo/resnet"))
-    images = noise_images(50, classes=2)
-    with pytest.raises(VitcnnError, match=r"zoo/vit-gap .* has no CLS token"):
-        layer_probes(gap, images, readouts=["cls"])
-    with pytest.raises(VitcnnError, match="has no tokens"):
-        layer_probes(resnet, images, readouts=["first token"])
-    with pytest.raises(VitcnnError, match="no read-out 'max'; there are: cls, mean"):
-        layer_probes(gap, images, readouts=["max"])
-
-
-def test_nan_in_a_layer_is_named():
-    model = load_model("zoo/vit-cls", "untrained", device="cpu")
-    nn.init.constant_(model.module.blocks[2].mlp.fc2.bias, np.nan)
-    with left_as_it_was(model), pytest.raises(VitcnnError, match=r"NaN or Inf in blocks\.2 of zoo/vit-cls"):
-        layer_probes(model, noise_images(50, classes=2))
-
-
-def test_the_model_is_as_before(vit, monkeypatch):
-    with left_as_it_was(vit):
-        layer_probes(vit, noise_images(50, classes=2), vit.blocks[:1])
-
-    def crash(x, *args, **kwargs):
-        raise RuntimeError("inside the model")
-
-    monkeypatch.setattr(vit.module.blocks[4], "forward", crash)
-    with left_as_it_was(vit), pytest.raises(RuntimeError, match="inside the model"):
-        layer_probes(vit, noise_images(50, classes=2))
+@pytest.mark.parametrize(
+    ("n", "classes", "options", "message"),
+    [
+        (40, None, {}, "noise has no labels, which linear probes need"),
+        (40, 1, {}, "two or more"),
+        (49, 2, {}, "10-shot probes need 25 images of each class, and noise has 24 of one"),
+        (40, 2, {"shots": 0}, "1 or more"),
+        (40, 2, {"draws": 0}, "1 or more"),
+    ],
+)
+def test_images_that_do_not_do(zoo_vit, n, classes, options, message):
+    with pytest.raises(VitcnnError, match=message):
+        layer_probes(zoo_vit, noise_images(n, classes=classes), **options)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from made import HIGH_THEN_LOW, LOW_THEN_HIGH, divided, elsewhere, subsets_of, token_map, vit_ratios
-from similarity_maps import DIAGONAL, PAPER, by_distance, curves, grid, probes, similarity, similarity_to, staged
+from similarity_maps import DIAGONAL, PAPER, by_distance, grid, probes, similarity, similarity_to, staged
 
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.images import load_images
@@ -21,19 +21,16 @@ from vitcnn_utils.tables import number_table
 
 DISTANCES = [20, 40, 60, 80, 100]
 VIT_LIKE = (grid(0.9, 0.8), staged(0.9, 0.2))
-SERIES = {
-    "3 %": (0.95, 0.35),
-    "10 %": (0.95, 0.5),
-    "30 %": (0.95, 0.65),
-    cka.CEILING: (0.97, 0.9),
-    cka.FLOOR: (0.4, 0.1),
-}
 
 
-def test_low_high_is_the_mean_of_the_corner() -> None:
+def test_numbers_of_a_map_whose_cka_falls_with_the_distance() -> None:
     assert cka.low_high(by_distance(0)) == pytest.approx(1)
     # Of 4 layers at depths 0, 1/3, 2/3, 1, the first and the last two are 2/3, 1, 1/3 and 2/3 apart.
     assert cka.low_high(by_distance(0.6, count=4)) == pytest.approx(1 - 0.6 * 2 / 3)
+    assert cka.decay(by_distance(0.7)) == pytest.approx(-0.7)
+    assert abs(cka.grid_contrast(by_distance(0.9))) < 0.05  # distance in depth alone makes no grid
+    assert np.isnan(cka.decay(by_distance(0.7, count=2)))
+    assert np.isnan(cka.decay(by_distance(0.7) * np.nan)), "all images are one picture"
 
 
 def test_spread_leaves_the_diagonal_out() -> None:
@@ -41,12 +38,6 @@ def test_spread_leaves_the_diagonal_out() -> None:
     np.fill_diagonal(values, 1)
     assert cka.spread(similarity(values)) == pytest.approx(0, abs=1e-12)
     assert cka.spread(staged(1, 0)) > 0.4
-
-
-def test_decay_is_the_slope() -> None:
-    assert cka.decay(by_distance(0.7)) == pytest.approx(-0.7)
-    assert np.isnan(cka.decay(by_distance(0.7, count=2)))
-    assert np.isnan(cka.decay(by_distance(0.7) * np.nan)), "all images are one picture"
 
 
 def test_a_constant_layer_is_left_out_of_every_number() -> None:
@@ -59,29 +50,19 @@ def test_a_constant_layer_is_left_out_of_every_number() -> None:
 
 
 def test_stage_contrast_sees_stages_only_where_they_are_cut() -> None:
+    first_of_second = np.linspace(0, 1, 24)[12]
     assert cka.stage_contrast(staged(0.9, 0.2), [0.5]) == pytest.approx(0.7)
+    assert cka.stage_contrast(staged(0.9, 0.2), [first_of_second]) == pytest.approx(0.7)
     assert cka.stage_contrast(staged(0.9, 0.2), [0.25]) < 0.7
     assert np.isnan(cka.stage_contrast(staged(0.9, 0.2), []))
-
-
-def test_a_stage_starts_at_its_first_layer_not_behind_it() -> None:
-    depth = np.linspace(0, 1, 24)
-    assert cka.stage_contrast(staged(0.9, 0.2), [depth[12]]) == pytest.approx(0.7)
 
 
 def test_grid_contrast_compares_kinds_across_blocks() -> None:
     # Two of six entries are norms, so "same kind" counts them across names.
     assert cka.grid_contrast(grid(0.8, 0.5)) == pytest.approx(0.3)
     assert cka.grid_contrast(grid(0.5, 0.5)) == pytest.approx(0)
-    assert np.isnan(cka.grid_contrast(cka.block_outputs(grid(0.8, 0.5))))
-
-
-def test_distance_in_depth_alone_makes_no_grid() -> None:
-    assert abs(cka.grid_contrast(by_distance(0.9))) < 0.05
-
-
-def test_block_outputs_keeps_one_entry_a_block() -> None:
-    assert cka.block_outputs(grid(0.8, 0.5)).shape == (4, 4)
+    outputs = cka.block_outputs(grid(0.8, 0.5))
+    assert outputs.shape == (4, 4) and np.isnan(cka.grid_contrast(outputs))
 
 
 @pytest.mark.parametrize(
@@ -112,11 +93,8 @@ def test_the_matched_depth_follows_the_ridge() -> None:
     inner = (matched.depth_b > 0.3) & (matched.depth_b < 0.7)
     assert np.abs(matched["centroid"] - matched.depth_b)[inner].max() < 0.01
     assert float(matched["best"].min()) > 0.9
-
-
-def test_the_centroid_ignores_what_all_layers_share() -> None:
-    low, high = cka.matched_depth(DIAGONAL), cka.matched_depth(DIAGONAL + 5)
-    assert np.allclose(low["centroid"], high["centroid"], atol=0.02)
+    shared_by_all = cka.matched_depth(DIAGONAL + 5)
+    assert np.allclose(matched["centroid"], shared_by_all["centroid"], atol=0.02)
 
 
 def test_constant_layers_have_no_match() -> None:
@@ -149,22 +127,14 @@ def test_a_number_table_shows_two_decimals_text_and_what_is_missing() -> None:
 
 
 def test_by_part_keeps_cls_and_averages_the_spatial_tokens() -> None:
-    dataset = vit_ratios(HIGH_THEN_LOW, LOW_THEN_HIGH)
-    dataset["ratio"][0, 0, 1:] = [1, 2, 3, 6]
+    dataset = vit_ratios(HIGH_THEN_LOW, LOW_THEN_HIGH, prefix=3)
+    dataset["ratio"][:, :, 1:3] = 99  # registers are neither
+    dataset["ratio"][0, 0, 3:] = [1, 2, 3, 6]
     parts = residual.by_part(dataset)
     assert list(parts["part"].values) == ["CLS", "spatial"]
     assert parts.sel(part="spatial", branch="attention")[0] == 3
-    assert parts.sel(part="CLS", branch="attention")[0] == 8
-
-
-def test_by_part_of_a_model_without_cls_has_spatial_only() -> None:
-    assert list(residual.by_part(vit_ratios(HIGH_THEN_LOW, LOW_THEN_HIGH, prefix=0))["part"].values) == ["spatial"]
-
-
-def test_registers_are_neither_cls_nor_spatial() -> None:
-    dataset = vit_ratios(HIGH_THEN_LOW, LOW_THEN_HIGH, prefix=3)
-    dataset["ratio"][:, :, 1:3] = 99
-    np.testing.assert_array_equal(residual.by_part(dataset).sel(part="CLS", branch="mlp"), HIGH_THEN_LOW)
+    np.testing.assert_array_equal(parts.sel(part="CLS", branch="mlp"), HIGH_THEN_LOW)
+    assert list(residual.by_part(vit_ratios([1], [1], prefix=0))["part"].values) == ["spatial"]
 
 
 def test_averages_are_geometric_within_each_half() -> None:
@@ -176,24 +146,12 @@ def test_averages_are_geometric_within_each_half() -> None:
 
 def test_contrast_is_within_less_across() -> None:
     assert cka.split_contrast(divided(0.2), 1) == pytest.approx(0.7)
-
-
-def test_a_uniform_map_has_no_contrast() -> None:
     assert cka.split_contrast(divided(0.9), 1) == pytest.approx(0)
-
-
-def test_nothing_stands_before_the_first_block() -> None:
-    assert np.isnan(cka.split_contrast(divided(0.2, block=0), 0))
-
-
-def test_a_constant_layer_is_left_out_of_the_contrast() -> None:
-    values = divided(0.2)
-    values[8, :] = values[:, 8] = np.nan
-    assert cka.split_contrast(values, 1) == pytest.approx(0.7)
-    assert np.isnan(cka.split_contrast(values, 3))  # the only one behind
-
-
-def test_contrast_at_a_block_that_is_not_there() -> None:
+    assert np.isnan(cka.split_contrast(divided(0.2, block=0), 0))  # nothing stands before the first block
+    constant = divided(0.2)
+    constant[8, :] = constant[:, 8] = np.nan
+    assert cka.split_contrast(constant, 1) == pytest.approx(0.7)
+    assert np.isnan(cka.split_contrast(constant, 3))  # the only one behind
     with pytest.raises(VitcnnError, match="no block 5"):
         cka.split_contrast(divided(0.2), 5)
 
@@ -204,49 +162,33 @@ def test_accuracies_are_unknown_where_no_model_was_trained() -> None:
     np.testing.assert_allclose(table, [[80, 80], [np.nan, 20], [70, 10]])
 
 
-def test_same_blocks_takes_the_diagonal() -> None:
-    values = np.linspace(0.9, 0.1, 5)
-    result = cka.same_blocks({"3 %": similarity_to("ref", values), cka.FLOOR: similarity_to("ref", values / 2)})
-    assert result.dims == ("model", "block")
-    assert np.allclose(result.sel(model="3 %"), values)
-    assert np.allclose(result.sel(model=cka.FLOOR), values / 2)
-    assert result.depth.values.tolist() == [0, 0.25, 0.5, 0.75, 1]
-    assert result.attrs["reference"] == "ref"
-
-
-def test_same_blocks_keeps_what_is_left_out_and_what_made_each_map() -> None:
+def test_same_blocks_takes_the_diagonal_and_keeps_what_is_left_out() -> None:
+    values = np.array([1.0, 1, 1, 0.5, 0, 0, 0, 0])
     maps = {
-        label: xr.concat([similarity_to("ref", height * np.linspace(0.9, 0.1, 5)) for height in (1, 0.9, 0.8)],
+        label: xr.concat([similarity_to("ref", height * values) for height in (1, 0.9, 0.8)],
                          xr.Variable("left_out", [-1, 0, 1])).assign_attrs(model=label, weights=f"w {label}")
-        for label in ("3 %", "10 %")
+        for label in ("3 %", "10 %", cka.FLOOR)
     }  # fmt: skip
     result = cka.same_blocks(maps)
     assert result.dims == ("left_out", "model", "block") and result.left_out.values.tolist() == [-1, 0, 1]
+    assert result.attrs["reference"] == "ref"
+    assert (result.attrs["model"], result.attrs["weights"]) == ("3 %, 10 %, untrained", "w 3 %, w 10 %, w untrained")
+    np.testing.assert_allclose(result.depth, np.linspace(0, 1, 8))
     one = cka.same_blocks({label: similarity.isel(left_out=2) for label, similarity in maps.items()})
+    assert one.dims == ("model", "block")
+    np.testing.assert_allclose(one, np.tile(0.8 * values, (3, 1)))
     np.testing.assert_allclose(result.isel(left_out=2), one)
-    assert (result.attrs["model"], result.attrs["weights"]) == ("3 %, 10 %", "w 3 %, w 10 %")
+    assert cka.subsets(one) == ["3 %", "10 %"]  # the controls are no parts of the data
+    # What is low and what is high do not overlap.
+    assert (cka.lower_third(one)[0], cka.upper_half(one)[0]) == (pytest.approx(0.8), 0)
 
 
-def test_controls_are_no_parts_of_the_data() -> None:
-    assert cka.subsets(curves(SERIES)) == ["3 %", "10 %", "30 %"]
-
-
-def test_low_and_high_do_not_overlap() -> None:
-    values = np.array([1.0, 1, 1, 0.5, 0, 0, 0, 0])
-    result = cka.same_blocks({"3 %": similarity_to("ref", values)})
-    assert float(cka.lower_third(result)[0]) == 1
-    assert float(cka.upper_half(result)[0]) == 0
-
-
-def test_accuracy_at_a_depth_is_interpolated_in_percent() -> None:
-    assert at_depth(probes(0.2, 0.6), 0.5) == pytest.approx(40)
-    assert at_depth(probes(0.2, 0.6), 1) == pytest.approx(60)
-
-
-def test_the_average_does_not_depend_on_where_layers_lie() -> None:
+def test_accuracy_of_probes_is_interpolated_over_depth_in_percent() -> None:
     even, uneven = probes(0.2, 0.6), probes(0.2, 0.6, depths=(0, 0.01, 0.02, 0.03, 1))
+    assert at_depth(even, 0.5) == pytest.approx(40)
+    assert at_depth(even, 1) == pytest.approx(60)
     assert average(even) == pytest.approx(40)
-    assert average(uneven) == pytest.approx(40, abs=0.5)
+    assert average(uneven) == pytest.approx(40, abs=0.5)  # wherever layers lie
 
 
 def test_skill_is_one_where_all_tokens_find_their_patch_and_zero_by_chance() -> None:
@@ -273,6 +215,7 @@ def sizes(radius: list[float], depths: list[float] | None = None) -> xr.Dataset:
 def test_steady_growth_has_a_quarter_in_each_quarter_of_the_depth() -> None:
     assert largest_growth(sizes([0, 1, 2, 3, 4]))[0] == pytest.approx(0.25)
     assert largest_growth(sizes([0, 4]))[0] == pytest.approx(0.25)  # however many layers there are
+    assert early_radius(sizes([1, 2, 30, 40]), "radius_50") == 1.5  # of the lowest third
 
 
 def test_a_jump_is_found_where_it_is() -> None:
@@ -281,10 +224,6 @@ def test_a_jump_is_found_where_it_is() -> None:
     assert middle == pytest.approx(0.5, abs=0.1)
     assert np.isnan(largest_growth(sizes([3, 3, 3]))).all()
     assert np.isnan(largest_growth(sizes([3, 2.5, 3.01]))).all()  # as good as nothing
-
-
-def test_early_is_the_lowest_third() -> None:
-    assert early_radius(sizes([1, 2, 30, 40]), "radius_50") == 1.5
 
 
 def test_the_shift_of_the_centre_compares_each_layer_with_itself() -> None:

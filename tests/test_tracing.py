@@ -1,7 +1,7 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
-from small_models import small_resnet, small_vit
-from textbook import noise_images
 from torch import nn
 from torch.nn import functional as F
 
@@ -75,13 +75,6 @@ def test_in_a_nest_the_outer_unit_counts():
     assert [type(unit.call.module) for unit in found] == [Outer]
 
 
-def test_units_of_models_of_timm():
-    assert [len(unit.skips) for unit in units(traced(small_vit()))] == [2, 2, 2]
-    found = units(traced(small_resnet()))
-    assert [unit.call.name for unit in found] == [f"layer{i}.{j}" for i in (1, 2, 3, 4) for j in (0, 1)]
-    assert [skip.shortcut is skip.entering for unit in found for skip in unit.skips] == [False, True] * 4
-
-
 @pytest.mark.parametrize(
     ("layers", "offset", "step"),
     [
@@ -99,36 +92,10 @@ def test_where_places_lie(layers, offset, step):
     assert traced(nn.Sequential(*layers)).given.layout[:3] == (False, offset, step)
 
 
-def test_channels_last():
-    class Permuted(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm, self.conv = nn.LayerNorm(3), nn.Conv2d(3, 3, 1)
-
-        def forward(self, x):
-            return self.conv(self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
-
-    norm, conv = traced(Permuted()).inner
-    assert [value.layout.channels_last for value in (norm.taken, norm.given, conv.taken, conv.given)] == [
-        True, True, False, False,
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("make", [small_vit, small_resnet])
-def test_leaves_no_trace_and_changes_nothing(make):
-    module = make().eval()
-    x = torch.from_numpy(noise_images(1).pixels).permute(0, 3, 1, 2).float() / 255
-    with torch.no_grad():
-        before = module(x)
-        trace(module, x)
-        assert torch.equal(module(x), before)
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
-    assert torch._C._len_torch_function_stack() == 0
-
-
-def test_a_crash_leaves_no_trace():
-    module = Net(lambda u, x: u.a(x[:, :2]))
-    with pytest.raises(RuntimeError):
+@pytest.mark.parametrize("channels", [6, 2])  # of 2 a convolution of 6 makes a crash
+def test_leaves_no_trace(channels):
+    module = Net(lambda u, x: u.a(x[:, :channels]))
+    with nullcontext() if channels == 6 else pytest.raises(RuntimeError):
         traced(module)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
     assert torch._C._len_torch_function_stack() == 0

@@ -3,7 +3,10 @@
 import difflib
 import numbers
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class VitcnnError(ValueError):
@@ -44,6 +47,7 @@ def whole_number(what: str, value: Any, least: int = 1, most: int | None = None)
     return int(value)
 
 
-def not_finite(name: str) -> VitcnnError:
-    """What to raise where the numbers of a layer, or of something else, contain NaN or Inf."""
-    return VitcnnError(f"there is NaN or Inf in {name}: leave it out, or find the image or weight that causes it")
+def check_finite(name: str, *values: "Tensor") -> None:
+    """VitcnnError where there is NaN or Inf in the values of what is called `name`."""
+    if not all(each.isfinite().all() for each in values):
+        raise VitcnnError(f"there is NaN or Inf in {name}: leave it out, or find the image or weight that causes it")

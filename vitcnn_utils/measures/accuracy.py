@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from vitcnn_utils.errors import VitcnnError, not_finite
+from vitcnn_utils.errors import VitcnnError, check_finite
 from vitcnn_utils.images import Images
 from vitcnn_utils.models.facts import Model
 from vitcnn_utils.run import each_batch
@@ -37,8 +37,7 @@ def accuracy(model: Model, images: Images, batch_size: int | None = None) -> flo
     def guesses(x: Tensor) -> np.ndarray:
         with torch.no_grad():
             logits = model.module(x)
-        if not torch.isfinite(logits).all():
-            raise not_finite(f"the logits of {model.name}")
+        check_finite(f"the logits of {model.name}", logits)
         return logits.argmax(-1).cpu().numpy()
 
     return float((np.concatenate(list(each_batch(model, images, batch_size, guesses))) == numbers).mean())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vitcnn_utils import provenance
-from vitcnn_utils.errors import VitcnnError, not_finite
+from vitcnn_utils.errors import VitcnnError, check_finite
 from vitcnn_utils.measures.cka import Hsic, centred_gram, hsic, labelled_cka
 from vitcnn_utils.models.facts import Layer, Model
 from vitcnn_utils.run import Pace, each_batch, minibatches, of_first, prepared, reduce_whole, whole_pace
@@ -70,13 +70,6 @@ def query_distance(
     return result if isinstance(weights, Tensor) else result.numpy()
 
 
-def mean_distance(
-    weights: Array, grid: tuple[int, int], patch_size: float, prefix_tokens: int = 0, renormalize: bool = False
-) -> Array:
-    """Mean attention distance of each head in pixels, (..., H): `query_distance`, averaged over the spatial queries."""
-    return query_distance(weights, grid, patch_size, prefix_tokens, renormalize).mean(-1)
-
-
 def attention_maps(model: Model, images: "Images", batch_size: int | None = None) -> xr.DataArray:
     """Every attention weight of a few images: float32 (image, block, head, query, key), each query's sum to 1.
 
@@ -90,9 +83,12 @@ def attention_maps(model: Model, images: "Images", batch_size: int | None = None
 
     def maps(x: Tensor) -> Tensor:
         found: list[Tensor] = []
-        watch_attention(
-            model, x, lambda i, weights, _: found.append(_finite(weights, layers[i], model).float().cpu()), layers
-        )
+
+        def keep(index: int, weights: Tensor, _: Tensor) -> None:
+            check_finite(f"{layers[index].name} of {model.name}", weights)
+            found.append(weights.float().cpu())
+
+        watch_attention(model, x, keep, layers)
         return torch.stack(found, dim=1)  # (B, L, H, T, T)
 
     weights = torch.cat(list(each_batch(model, images, batch_size, maps)))
@@ -130,7 +126,7 @@ def head_distances(model: Model, images: "Images", batch_size: int | None = None
     by_image, total = [], np.zeros(())
     for values in each_batch(model, images, batch_size, numbers):
         for layer, of_layer in zip(layers, values, strict=True):
-            _finite(of_layer, layer, model)
+            check_finite(f"{layer.name} of {model.name}", of_layer)
         by_image.append(values[:, :2].permute(1, 2, 0, 3).numpy().copy())  # (2, B, L, H)
         total = total + values.double().sum(2).numpy()
     means = total.swapaxes(0, 1) / len(images)
@@ -263,13 +259,6 @@ def _reduce(weights: Tensor, model: Model) -> Tensor:
     entropy = queries.clamp_min(tiny).log_().mul_(queries).sum(-1) / -np.log(weights.shape[-1])
     numbers = distance, distance / mass.clamp_min(tiny), queries[..., :P].sum(-1), entropy
     return torch.stack([v.mean(-1) for v in numbers])
-
-
-def _finite(values: Tensor, layer: Layer, model: Model) -> Tensor:
-    """The values as they are; VitcnnError if they are no numbers."""
-    if not torch.isfinite(values).all():
-        raise not_finite(f"{layer.name} of {model.name}")
-    return values
 
 
 def _attention_layers(model: Model) -> list[Layer]:

@@ -10,7 +10,6 @@ The biased one, which many libraries take, reads near 1 for any two layers with 
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from math import isfinite
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from vitcnn_utils import provenance
-from vitcnn_utils.errors import VitcnnError, not_finite
+from vitcnn_utils.errors import VitcnnError, check_finite
 from vitcnn_utils.images import Images
 from vitcnn_utils.measures.intervals import whole
 from vitcnn_utils.models.facts import Layer, Model
@@ -142,12 +141,11 @@ def centred_gram(features: Tensor, name: str = "the features", clip_norms: bool 
         norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         x = torch.where(norms > norms.median(), x * (norms.median() / norms), x)
     gram = _gram(x)
-    variance = float(gram.diagonal().mean())
-    if not isfinite(variance):  # the diagonal has the largest of all entries
-        raise not_finite(name)
+    variance = gram.diagonal().mean()
+    check_finite(name, variance)  # the diagonal has the largest of all entries
     # The float32 mean of equal numbers misses them by up to 4 eps.
     rounding = 16 * torch.finfo(gram.dtype).eps * float(torch.linalg.vector_norm(x[0].to(gram.dtype)))
-    if variance**0.5 <= rounding:
+    if float(variance) ** 0.5 <= rounding:
         return gram.new_zeros(n * (n - 1) // 2)
     return _u_centred(gram) * (2 / (n * (n - 3))) ** 0.5
 

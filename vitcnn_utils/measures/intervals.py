@@ -39,8 +39,7 @@ def jackknife(statistic: Callable[..., xr.DataArray | float], *arrays: xr.DataAr
     ]
     B = len(without)
     error = (B - 1) / np.sqrt(B) * np.std([one.values for one in without], axis=0, ddof=1)
-    half = t.ppf(0.975, B - 1) * every.copy(data=error)
-    return (every + half * xr.DataArray([-1, 1], {"bound": ["low", "high"]}, "bound")).transpose("bound", ...)
+    return _bounds(every, t.ppf(0.975, B - 1) * every.copy(data=error))
 
 
 def draws_and_images(statistic: Callable[..., xr.DataArray | float], *probes: xr.Dataset) -> xr.DataArray:
@@ -63,8 +62,12 @@ def draws_and_images(statistic: Callable[..., xr.DataArray | float], *probes: xr
     total, counts = variance.sum("spread"), xr.DataArray([count for _, count in spreads], dims="spread")
     freedom = total**2 / (variance**2 / counts).sum("spread").where(total > 0, 1)
     half = total.copy(data=t.ppf(0.975, freedom.where(total > 0, 1)) * np.sqrt(total))
-    bound = xr.DataArray([-1, 1], {"bound": ["low", "high"]}, "bound")
-    return (xr.DataArray(statistic(*every)) + half * bound).transpose("bound", ...)
+    return _bounds(xr.DataArray(statistic(*every)), half)
+
+
+def _bounds(middle: xr.DataArray, half: xr.DataArray) -> xr.DataArray:
+    """The interval that reaches as far as `half` from the middle: (bound, …)."""
+    return (middle + half * xr.DataArray([-1, 1], {"bound": ["low", "high"]}, "bound")).transpose("bound", ...)
 
 
 def whole(measured: Measured) -> Measured:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitcnn_utils import provenance
-from vitcnn_utils.errors import VitcnnError, not_finite
+from vitcnn_utils.errors import VitcnnError, check_finite
 from vitcnn_utils.images import Images
 from vitcnn_utils.models.facts import Layer, Model
 from vitcnn_utils.run import Pace, of_first, prepared, room
@@ -302,8 +302,7 @@ class _Reader:
     def read(self, name: str, activation: Tensor, readouts: Sequence[Readout]) -> dict[Readout, Tensor]:
         """What a probe sees, (B, P, D) each; P is 1 but for 'token', where it is rows * cols."""
         cells = _at_grid(self.model.spatial(activation), *self.grid, self.channels).flatten(1, 2)
-        if not torch.isfinite(cells).all():
-            raise not_finite(f"{name} of {self.model.name}")
+        check_finite(f"{name} of {self.model.name}", cells)
         views: dict[Readout, Tensor] = {
             "mean": cells.mean(dim=1, keepdim=True),
             "first token": cells[:, :1],

@@ -10,7 +10,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from vitcnn_utils import provenance
-from vitcnn_utils.errors import VitcnnError, not_finite
+from vitcnn_utils.errors import VitcnnError, check_finite
 from vitcnn_utils.models.facts import Branch, Model
 from vitcnn_utils.models.trace import Layout, Tap
 from vitcnn_utils.run import Pace, of_first, prepared
@@ -179,8 +179,7 @@ def _fields(model: Model, x: Tensor, places: list[Place], drawn: list[np.ndarray
         grid = model.spatial(z)
         centre = grid[:, grid.shape[1] // 2, grid.shape[2] // 2]  # (B, C)
         gradient = _absolute_gradients(centre, x, torch.tensor(of_layer, dtype=torch.long, device=x.device))
-        if not (torch.isfinite(z).all() and torch.isfinite(gradient).all()):
-            raise not_finite(f"{name} of {model.name}, or its gradient")
+        check_finite(f"{name} of {model.name}, or its gradient", z, gradient)
         # x = (pixel - mean) / std, so d z / d pixel = d z / d x / std.
         found.append((gradient / std).mean(1).cpu())
     return torch.stack(found, dim=1)

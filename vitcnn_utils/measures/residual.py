@@ -10,7 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from vitcnn_utils import provenance
-from vitcnn_utils.errors import VitcnnError, not_finite
+from vitcnn_utils.errors import VitcnnError, check_finite
 from vitcnn_utils.models.facts import Branch, Model, hook
 from vitcnn_utils.run import each_batch
 
@@ -75,8 +75,7 @@ def _compare(z: Tensor, f: Tensor, by_token: bool, name: str) -> Tensor:
     """
     s = z + f
     z_norm, f_norm, s_norm = (v.norm(dim=-1) for v in (z, f, s))
-    if not (torch.isfinite(z_norm).all() and torch.isfinite(f_norm).all()):
-        raise not_finite(f"the skip or the branch of {name}")
+    check_finite(f"the skip or the branch of {name}", z_norm, f_norm)
     cosines = (z * f).sum(-1) / (z_norm * f_norm), (z * s).sum(-1) / (z_norm * s_norm)
     values = torch.stack([z_norm, f_norm, z_norm / f_norm, *cosines])
     # Where all channels of a place are 0 after a ReLU, its cosine is NaN and left out of the mean.
