@@ -1,7 +1,7 @@
 """Explorers keep the arrays that they are given, check their state, and refuse what they cannot show."""
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from matplotlib import colormaps
+from similarity_maps import PAPER
 from small_models import described, small_vit
 from textbook import noise_images
 
@@ -37,8 +38,8 @@ from vitcnn_utils.measures.attention import attention_maps, head_distances
 from vitcnn_utils.measures.cka import layer_similarity
 from vitcnn_utils.measures.localization import layer_patch_similarity
 from vitcnn_utils.measures.probes import layer_probes
-from vitcnn_utils.measures.receptive_field import effective_receptive_fields, radius_of_mass
-from vitcnn_utils.measures.residual import AVERAGES, skip_ratios
+from vitcnn_utils.measures.receptive_field import effective_receptive_fields
+from vitcnn_utils.measures.residual import skip_ratios
 from vitcnn_utils.models.facts import Model
 from vitcnn_utils.plots import style
 
@@ -128,7 +129,7 @@ def test_every_layer_of_every_model_is_nearest_to_one_of_the_stops() -> None:
 
 # Of each kind
 
-TWO = noise_images(2)
+TWO, TWELVE = noise_images(2), noise_images(12)
 
 
 @pytest.mark.parametrize(
@@ -225,62 +226,59 @@ def test_the_data_of_large_models_are_light_enough(explore: Callable[[], Explore
 
 # Models in the place of arrays
 
-
-def test_similarities_of_models(vit: Model, resnet: Model) -> None:
-    images = noise_images(12)
-    explorer = explore_similarity((vit, resnet), images)
-    assert explorer.header["titles"] == [f"{a.name} with {b}" for a, b in
-                                         ((vit, "itself"), (resnet, "itself"), (vit, resnet.name))]  # fmt: skip
-    expected = layer_similarity(vit, resnet, images)
-    np.testing.assert_allclose(unpacked(explorer, "map2"), np.clip(expected, 0, 1), atol=0.003)
+LABELLED = noise_images(60, classes=2)
 
 
-def test_places_of_models_of_unlike_grids(vit: Model, resnet: Model, noise: Images) -> None:
-    explorer = explore_localization({"ViT": vit, "CNN": resnet}, noise)
-    assert explorer.header["layers"][0] == [block.name for block in vit.blocks]
-    assert explorer.header["layers"][1] == [block.name for block in resnet.blocks[-2:]]  # the last of four grids
-    expected = layer_patch_similarity(vit, noise, vit.blocks)
-    np.testing.assert_allclose(unpacked(explorer, "map0"), expected, atol=1.01 * explorer.header["error"])
+def similarities(vit: Model, cnn: Model) -> Iterator[Explorer]:
+    yield explore_similarity((vit, cnn), TWELVE)
+    titles = {f"{vit.name} with itself": (vit, vit), f"{cnn.name} with itself": (cnn, cnn)}
+    titles |= {f"{vit.name} with {cnn.name}": (vit, cnn)}
+    yield explore_similarity({title: layer_similarity(*pair, TWELVE) for title, pair in titles.items()})
 
 
-def test_probes_of_models(vit: Model, resnet: Model) -> None:
-    images = noise_images(60, classes=2)
-    explorer = explore_probes({"ViT": vit, "CNN": resnet}, images)
-    expected = layer_probes(vit, images)
-    assert explorer.header["readouts"] == [[*expected["readout"].values, "chosen"], ["mean", "token", "chosen"]]
-    assert explorer.header["grids"][0] == [4, 4]
-    np.testing.assert_allclose(unpacked(explorer, "by_token0"), expected["token_accuracy"].mean("draw"), atol=1e-4)
+def maps_of_places(vit: Model, cnn: Model) -> Iterator[Explorer]:
+    yield explore_localization({"ViT": vit, "CNN": cnn}, TWELVE)
+    layers = {"ViT": (vit, vit.blocks), "CNN": (cnn, cnn.blocks[-2:])}  # the last of its four grids
+    yield explore_localization({name: layer_patch_similarity(m, TWELVE, of) for name, (m, of) in layers.items()})
 
 
-def test_receptive_fields_of_models(vit: Model, resnet: Model) -> None:
-    explorer = explore_receptive_field({"ViT": vit, "CNN": resnet}, TWO, channels=1)
-    for side in ("after", "before"):
-        for i, model in enumerate((vit, resnet)):
-            measured = effective_receptive_fields(model, TWO, channels=1, before_addition=side == "before")
-            radius = unpacked(explorer, f"radius_{side}{i}")
-            np.testing.assert_allclose(radius, radius_of_mass(measured, 0.5), rtol=1e-6)
+def probes(vit: Model, cnn: Model) -> Iterator[Explorer]:
+    yield explore_probes({"ViT": vit, "CNN": cnn}, LABELLED)
+    yield explore_probes({"ViT": layer_probes(vit, LABELLED), "CNN": layer_probes(cnn, LABELLED)})
 
 
-def test_skip_ratios_of_models(vit: Model, resnet: Model) -> None:
-    vit.grid = (2, 8)  # as of a picture four times as wide as it is high; the ratios do not ask for it
-    explorer = explore_skip_ratios({"ViT": vit, "CNN": resnet}, TWO)
-    expected = skip_ratios(vit, TWO)
-    for average in AVERAGES:
-        np.testing.assert_allclose(unpacked(explorer, f"{average}0"), expected[average], rtol=1e-6)
-    assert explorer.header["units"][0]["projected"] == [True, False] * 4  # each stage of the small ResNet changes shape
-    assert explorer.header["grids"] == [[2, 8]]
+def receptive_fields(vit: Model, cnn: Model) -> Iterator[Explorer]:
+    models = {"ViT": vit, "CNN": cnn}
+    yield explore_receptive_field(models, TWO, channels=1)
+    after, before = (
+        {name: effective_receptive_fields(m, TWO, channels=1, before_addition=before) for name, m in models.items()}
+        for before in (False, True)
+    )
+    yield explore_receptive_field(after, before=before)
 
 
-def test_heads_of_models(vit: Model, noise: Images) -> None:
+def ratios_of_skips(vit: Model, cnn: Model) -> Iterator[Explorer]:
+    yield explore_skip_ratios({"ViT": vit, "CNN": cnn}, TWO)
+    yield explore_skip_ratios({"ViT": skip_ratios(vit, TWO), "CNN": skip_ratios(cnn, TWO)})
+
+
+def attention(vit: Model, _: Model) -> Iterator[Explorer]:
     little = described(small_vit(), "little data")
     with torch.no_grad():
         little.attentions[0].qkv.weight.neg_()
-    explorer = explore_attention(vit, noise, other=little, n_images=3)
-    for i, model in enumerate((vit, little)):
-        shown = unpacked(explorer, "relative")[i] * unpacked(explorer, "peak")[i][..., None]
-        np.testing.assert_allclose(shown, attention_maps(model, noise[:3]).values[..., 1:], atol=0.005)
-        np.testing.assert_allclose(unpacked(explorer, "distance")[i], head_distances(model, noise).distance, rtol=1e-6)
-    assert (explorer.header["n_images"], explorer.header["models"]) == (10, [vit.name, "little data"])
+    yield explore_attention(vit, TWELVE, other=little, n_images=3)
+    # Distances of all images, attention of some.
+    first, second = ((head_distances(m, TWELVE), attention_maps(m, TWELVE[:3])) for m in (vit, little))
+    yield explore_attention(first, TWELVE, second)
+
+
+@pytest.mark.parametrize(
+    "explore", [similarities, maps_of_places, probes, receptive_fields, ratios_of_skips, attention]
+)
+def test_models_are_measured(explore: Any, vit: Model, resnet: Model) -> None:
+    of_models, of_arrays = explore(vit, resnet)
+    assert of_models.data == of_arrays.data
+    assert of_models.header == of_arrays.header
 
 
 # What only one kind has
@@ -370,6 +368,14 @@ def test_labels_may_be_numbers_and_dimensions_in_any_order() -> None:
     explorer = explore_receptive_field(numbers, before=numbers)
     assert explorer.header["labels"] == ["0", "1"]
     assert explorer.data == explore_receptive_field(FIELDS, before=FIELDS).data
+
+
+def test_what_is_shown_is_that_of_all_images() -> None:
+    def with_parts(measured: xr.DataArray) -> xr.DataArray:
+        return xr.concat([measured, 0.5 * measured], xr.Variable("left_out", [-1, 0])).assign_attrs(measured.attrs)
+
+    for explore, measured in ((explore_receptive_field, FIELDS), (explore_similarity, {"a map": PAPER})):
+        assert explore({label: with_parts(one) for label, one in measured.items()}).data == explore(measured).data
 
 
 @pytest.mark.parametrize("prefix", [0, 1, 3])

@@ -60,26 +60,8 @@ def attempt(name: str, **arguments: object) -> Images | None:
     return images
 
 
-ODD = [
-    "~",
-    "~x",
-    "/",
-    "..",
-    "http://",
-    "hf://",
-    "zip://",
-    "::",
-    "@",
-    ":",
-    "\0",
-    "\n",
-    "*",
-    "[",
-    "a.parquet",
-    " ",
-    "\ud800",
-    "x" * 999,
-]
+ODD = ["~", "~x", "/", "..", "http://", "hf://", "zip://", "::", "@", ":", "\0", "\n", "*", "[", "a.parquet", " ",
+       "\ud800", "x" * 999]  # fmt: skip
 
 
 @many

@@ -290,3 +290,7 @@ def test_what_papermill_injects_is_checked(cells: list[str], problem: str | None
     else:
         with pytest.raises(VitcnnError, match=re.escape(problem)):
             parameters.check_parameters()
+
+
+def test_outside_a_notebook_there_is_nothing_to_check() -> None:
+    parameters.check_parameters()

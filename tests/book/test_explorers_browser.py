@@ -267,6 +267,8 @@ def test_it_paints_the_arrays_that_were_given(explored: Seen, one: Explored, kin
     assert set(one.arrays) == set(given)
     found = {n: np.array(a["values"], dtype=float).reshape(a["shape"]) for n, a in one.arrays.items()}
     assert [n for n, values in given.items() if differs(found[n], values, places[n])] == []
+    error = explorer.header.get("error", explorer.header.get("errors", {}).get("weight", 0))
+    assert error < 0.015  # of the colours of a receptive field; the others are finer
 
 
 # --- it answers -------------------------------------------------------------------------------------------------
