@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from matplotlib import colormaps
+from similarity_maps import PAPER
 from small_models import described, small_vit
 from textbook import noise_images
 
@@ -367,6 +368,14 @@ def test_labels_may_be_numbers_and_dimensions_in_any_order() -> None:
     explorer = explore_receptive_field(numbers, before=numbers)
     assert explorer.header["labels"] == ["0", "1"]
     assert explorer.data == explore_receptive_field(FIELDS, before=FIELDS).data
+
+
+def test_what_is_shown_is_that_of_all_images() -> None:
+    def with_parts(measured: xr.DataArray) -> xr.DataArray:
+        return xr.concat([measured, 0.5 * measured], xr.Variable("left_out", [-1, 0])).assign_attrs(measured.attrs)
+
+    for explore, measured in ((explore_receptive_field, FIELDS), (explore_similarity, {"a map": PAPER})):
+        assert explore({label: with_parts(one) for label, one in measured.items()}).data == explore(measured).data
 
 
 @pytest.mark.parametrize("prefix", [0, 1, 3])

@@ -203,7 +203,7 @@ def test_curves_beside_figure_6_are_in_the_colours_of_their_models():
 def test_the_centre_is_shown_before_and_after_by_block_from_0():
     after = {"attention": summarize(of_kind(VIT, "attention"), 4), "CNN unit": summarize(CNN[1:], 4)}
     before = {name: data * 0.5 for name, data in after.items()}
-    figure = check(locality.centre_before_and_after(after, before), "")
+    figure = check(locality.centre_before_and_after({name: (after[name], before[name]) for name in after}), "")
     for ax, name in zip(figure.drawing.axes, after, strict=True):
         np.testing.assert_array_equal(lines(ax)["after the addition"].get_ydata(), after[name]["centre_mass"])
         np.testing.assert_array_equal(lines(ax)["before the addition"].get_ydata(), before[name]["centre_mass"])
@@ -262,6 +262,26 @@ def test_figure_8_has_the_intact_model_first():
     assert [line.get_xdata()[0] for line in figure.drawing.axes[1].lines[1::2]] == [6, 12]
     assert "trained without both skip connections" in figure.caption
     assert "for block 2 (0.0" in figure.alt
+
+
+def with_parts(measured):
+    """As a measure gives it with each minibatch left out in turn; without these, other numbers."""
+    return xr.concat([measured, 0.5 * measured], xr.Variable("left_out", [-1, 0])).assign_attrs(measured.attrs)
+
+
+DRAWN = {
+    "fig-1": (lambda *maps: structure.within_models(maps[:2], maps[2:]), [named(by_distance(0.3), "a")] * 4),
+    "fig-2": (structure.across_models, [PAPER, DIAGONAL]),
+    "fig-5": (lambda *sizes: locality.head_subsets({4: sizes[0]}, {4: sizes[1]}), [subsets_of(5), subsets_of(5)]),
+    "fig-6": (lambda *fields: locality.receptive_fields(*fields, 4), [VIT, CNN]),
+    "fig-8": (lambda *maps: skips.split_maps(maps[0], {1: maps[1]}), [by_distance(0.1), staged(0.9, 0.4)]),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_what_is_drawn_is_that_of_all_images(name):
+    draw, arrays = DRAWN[name]
+    assert draw(*map(with_parts, arrays)).svg == draw(*arrays).svg
 
 
 # Figures 9 to 11

@@ -11,6 +11,7 @@ import xarray as xr
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers.base import Explorer, Page, Quantized, depths_of, measured, number, quantize, stops, word
 from vitcnn_utils.images import Images
+from vitcnn_utils.measures.intervals import whole
 from vitcnn_utils.measures.receptive_field import effective_receptive_fields, radius_of_mass
 from vitcnn_utils.models.facts import Model
 
@@ -50,7 +51,8 @@ def explore_receptive_field(
         if given is not None:
             measure = partial(effective_receptive_fields, channels=channels, before_addition=side == "before")
             form = "what `effective_receptive_fields` returns"
-            sides[side] = measured(given, images, measure, _is_field, form, most=4)
+            fields_of = measured(given, images, measure, _is_field, form, most=4)
+            sides[side] = {label: whole(field) for label, field in fields_of.items()}
     after = sides["after"]
     if any(set(side) != set(after) for side in sides.values()):
         raise VitcnnError(f"fields and before must have the same labels, not {[*after]} and {[*sides['before']]}")
@@ -74,7 +76,11 @@ def explore_receptive_field(
 
 
 def _is_field(field: Any) -> bool:
-    return isinstance(field, xr.DataArray) and {*field.dims} == {"layer", "y", "x"} and "centre_y" in field.coords
+    return (
+        isinstance(field, xr.DataArray)
+        and {*field.dims} - {"left_out"} == {"layer", "y", "x"}
+        and "centre_y" in field.coords
+    )
 
 
 def _arrays(field: xr.DataArray, cell: int) -> dict[str, np.ndarray | Quantized]:

@@ -9,6 +9,7 @@ from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.explorers.base import Explorer, Page, depths_of, number, quantize, word
 from vitcnn_utils.images import Images
 from vitcnn_utils.measures.cka import layer_similarity
+from vitcnn_utils.measures.intervals import whole
 from vitcnn_utils.models.facts import Model
 
 
@@ -40,6 +41,7 @@ def explore_similarity(
         maps = {title: layer_similarity(*pair, images) for title, pair in pairs.items()}
     if not maps:
         raise VitcnnError("there is nothing to explore: give at least one `layer_similarity`")
+    maps = {title: whole(one) for title, one in maps.items()}
     stored = {f"map{i}": quantize(one.values, 0, 1) for i, one in enumerate(maps.values())}
     sides = [[_side(one, "a"), _side(one, "b")] for one in maps.values()]
     kinds = dict.fromkeys(kind for pair in sides for side in pair for kind in side["kinds"])

@@ -22,6 +22,7 @@ from torch import Tensor
 from vitcnn_utils import provenance
 from vitcnn_utils.errors import VitcnnError, check_finite
 from vitcnn_utils.images import Images
+from vitcnn_utils.measures.intervals import whole
 from vitcnn_utils.models.facts import Layer, Model
 from vitcnn_utils.run import SMALLEST_BATCH, Pace, minibatches, reduce_whole, whole_pace
 
@@ -206,8 +207,6 @@ class Hsic(NamedTuple):
 
 def hsic(a: Tensor, b: Tensor) -> Hsic:
     """HSIC₁ from what `centred_gram` gives, stacked, of the same n images, (La, m) and (Lb, m), m = n (n - 1) / 2."""
-    if a.shape[1] != b.shape[1]:
-        raise VitcnnError(f"CKA compares features of the same images, not Grams of {a.shape[1]} and {b.shape[1]}")
     if a.device.type == "mps":  # has no float64
         a, b = a.cpu(), b.cpu()
     b = b.to(a.device)
@@ -321,7 +320,8 @@ def _layer_coords(layers: Sequence[Layer], side: Literal["a", "b"]) -> dict[str,
 
 def block_outputs(similarity: xr.DataArray) -> xr.DataArray:
     """The part of a map (layer_a, layer_b) that compares block outputs only."""
-    return similarity[(similarity.kind_a == "block").values, (similarity.kind_b == "block").values]
+    chosen = {f"layer_{side}": (similarity[f"kind_{side}"] == "block").values for side in "ab"}
+    return similarity.isel(chosen)
 
 
 def low_high(similarity: xr.DataArray) -> float:
@@ -477,7 +477,7 @@ def within_numbers(maps: Mapping[str, tuple[xr.DataArray, xr.DataArray]]) -> pd.
     }
     rows = {
         way: {
-            f"{name}, {kind}": summary(of_model)
+            f"{name}, {kind}": summary(whole(of_model))
             for name, summary in columns.items()
             for kind, of_model in zip(("ViT", "CNN"), pair, strict=True)
         }
@@ -495,7 +495,7 @@ def across_numbers(maps: Mapping[str, xr.DataArray]) -> pd.DataFrame:
         "first two thirds": "best CKA, ViT's first two thirds",
         "last third": "best CKA, ViT's last third",
     }
-    rows = {way: across_summary(similarity) for way, similarity in maps.items()}
+    rows = {way: across_summary(whole(similarity)) for way, similarity in maps.items()}
     return pd.DataFrame.from_dict(rows, orient="index")[list(names)].rename(columns=names)
 
 

@@ -10,6 +10,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
 
 from vitcnn_utils.measures.attention import rank_correlations
+from vitcnn_utils.measures.intervals import whole
 from vitcnn_utils.measures.receptive_field import of_kind
 from vitcnn_utils.plots import style
 from vitcnn_utils.plots.style import Figure, figure, heat_map, panels, styled
@@ -134,9 +135,9 @@ def head_subsets(trained: Mapping[int, xr.Dataset], untrained: Mapping[int, xr.D
     first = next(iter(trained.values()))
     rows = {
         size: {
-            "trained": trained[size]["cka"],
-            "trained, tokens averaged": trained[size]["cka_pooled"],
-            "untrained": untrained[size]["cka"],
+            "trained": whole(trained[size]["cka"]),
+            "trained, tokens averaged": whole(trained[size]["cka_pooled"]),
+            "untrained": whole(untrained[size]["cka"]),
         }
         for size in trained
     }
@@ -176,6 +177,7 @@ def receptive_fields(vit: xr.DataArray, cnn: xr.DataArray, side: float) -> Figur
     vit, cnn: of `effective_receptive_fields`. Of the ViT, attention sub-layers are shown; of the CNN, the stem, where
     there is one, and units. side: of the square marked at the centre, pixels (the patch of the ViT).
     """
+    vit, cnn = whole(vit), whole(cnn)
     before = bool(vit.attrs["before_addition"])
     rows = {"ViT": _spread(of_kind(vit, "attention"), 5), "CNN": _spread(cnn, 5) if before else _with_stem(cnn)}
     drawing, axes = panels(len(rows), 5, height=1.45 * len(rows))
@@ -235,6 +237,7 @@ def receptive_field_curves(sizes: Mapping[str, xr.Dataset], uniform: xr.Dataset)
 
     sizes: 'ViT', 'CNN', 'ViT, untrained' and 'CNN, untrained' -> of `summarize`. uniform: the same of a uniform field.
     """
+    sizes = {name: whole(data) for name, data in sizes.items()}
     drawing, axes = panels(1, len(_CURVES), height=2.9)
     for ax, (key, label) in zip(axes[0], _CURVES.items(), strict=True):
         for name, data in sizes.items():
@@ -256,11 +259,12 @@ def receptive_field_curves(sizes: Mapping[str, xr.Dataset], uniform: xr.Dataset)
 
 
 @styled
-def centre_before_and_after(after: Mapping[str, xr.Dataset], before: Mapping[str, xr.Dataset]) -> Figure:
+def centre_before_and_after(branches: Mapping[str, tuple[xr.Dataset, xr.Dataset]]) -> Figure:
     """Beside Fig C.4: the centre's share of the receptive field, before and after the residual addition, by block.
 
-    after, before: 'attention', 'MLP' and 'CNN unit' -> of `summarize`, a layer a block.
+    branches: 'attention', 'MLP' and 'CNN unit' -> of `summarize`, a layer a block, after and before the addition.
     """
+    after, before = ({name: whole(pair[i]) for name, pair in branches.items()} for i in (0, 1))
     drawing, axes = panels(1, len(after), height=2.6, sharey=True)
     for ax, name in zip(axes[0], after, strict=True):
         for data, colour, marker, label in ((after, style.GREEN, "s", "after"), (before, style.PURPLE, "^", "before")):

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from vitcnn_utils.measures.cka import split_contrast
+from vitcnn_utils.measures.intervals import whole
 from vitcnn_utils.measures.residual import by_part
 from vitcnn_utils.plots import style
 from vitcnn_utils.plots.structure import borders, similarity_map
@@ -148,6 +149,7 @@ def split_maps(
     intact: (layer_a, layer_b) of the intact model; changed: block -> the same of a model without that block's skips.
     how: what became of the skips, as the caption says it: 'trained without' or 'run without'.
     """
+    intact, changed = whole(intact), {block: whole(similarity) for block, similarity in changed.items()}
     drawing, (axes,) = panels(1, 1 + len(changed), height=2.55, sharey=True)
     mesh = similarity_map(axes[0], intact, "all skips")
     for ax, (block, similarity) in zip(axes[1:], changed.items(), strict=True):

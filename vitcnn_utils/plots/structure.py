@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from vitcnn_utils.measures.cka import best_match, low_high, matched_depth, stage_starts
+from vitcnn_utils.measures.intervals import whole
 from vitcnn_utils.plots import style
 from vitcnn_utils.plots.style import Figure, figure, heat_map, panels, styled
 from vitcnn_utils.provenance import line
@@ -25,7 +26,7 @@ def within_models(
     trained, untrained: (ViT, CNN), each `layer_similarity` of a model with itself. entries: which layers are shown,
     for the caption.
     """
-    maps = [*trained, *untrained]
+    maps = [whole(similarity) for similarity in (*trained, *untrained)]
     drawing, axes = panels(2, 2, width=7.2, height=6.4)
     for ax, similarity in zip(axes.flat, maps, strict=True):
         mesh = similarity_map(ax, similarity, similarity.attrs["model"])
@@ -52,6 +53,7 @@ def across_models(trained: xr.DataArray, untrained: xr.DataArray) -> Figure:
 
     trained, untrained: `layer_similarity` of (ViT, CNN).
     """
+    trained, untrained = whole(trained), whole(untrained)
     drawing, axes = panels(2, 2, width=7.2, height=6.0, height_ratios=(1.15, 1))
     for ax, similarity, title in zip(axes[0], (trained, untrained), ("trained", "untrained"), strict=True):
         mesh = similarity_map(ax, similarity, title)
