@@ -38,6 +38,7 @@ class Family(NamedTuple):
 
 
 TINY = {"depth": 2, "embed_dim": 48, "num_heads": 3}
+RESNET = {"layers": (2, 1, 1, 1)}
 SWIN = {"embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4)}
 FAMILIES = [
     Family("ViT, CLS token", "vit_tiny_patch16_224", 64, TINY, 1, (4, 4)),
@@ -62,7 +63,7 @@ FAMILIES = [
     Family("XCiT", "xcit_nano_12_p16_224", 64, {"depth": 2}, 0, (4, 4)),
     Family("Swin", "swin_tiny_patch4_window7_224", 112, SWIN),
     Family("Swin v2", "swinv2_tiny_window8_256", 128, SWIN),
-    Family("PVT v2", "pvt_v2_b0", 64),
+    Family("PVT v2", "pvt_v2_b0", 64, {"depths": (1, 1, 1, 1)}),
     Family("DaViT", "davit_tiny", 64, {"depths": (1, 1), "embed_dims": (24, 48), "num_heads": (2, 4)}),
     Family("MobileViT", "mobilevit_xxs", 64),
     Family("PoolFormer", "poolformer_s12", 64),
@@ -70,11 +71,11 @@ FAMILIES = [
     Family("ResMLP", "resmlp_12_224", 64, {}, 0, (4, 4)),
     Family("ConvNeXt", "convnext_atto"),
     Family("ConvNeXt v2", "convnextv2_atto"),
-    Family("ResNet", "resnet18"),
-    Family("ResNet, bottlenecks", "resnet26d"),
+    Family("ResNet", "resnet18", 64, RESNET),
+    Family("ResNet, bottlenecks", "resnet26d", 64, RESNET),
     Family("ResNet v2 (BiT)", "resnetv2_50x1_bit"),
-    Family("ResNeXt", "resnext50_32x4d"),
-    Family("SE-ResNet", "seresnet18"),
+    Family("ResNeXt", "resnext50_32x4d", 64, RESNET),
+    Family("SE-ResNet", "seresnet18", 64, RESNET),
     Family("EfficientNet", "efficientnet_b0"),
     Family("MobileNet v3", "mobilenetv3_small_050"),
     Family("RegNet", "regnety_002"),

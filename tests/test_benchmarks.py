@@ -92,6 +92,14 @@ def test_the_passes_are_of_all_images_and_leave_nothing() -> None:
     assert seen == [4, 4, 2, 10]
 
 
+def test_an_error_is_the_largest_difference() -> None:
+    route = comparisons.Route("a", comparisons.OTHER, lambda: None)
+    comparison = comparisons.Comparison("m", "w", (route,), exact=lambda: np.array([1.0, 2.0, 3.0]))
+    assert comparison.error(route, np.array([1, 1.5, 3.25])) == 0.5
+    bare = comparisons.Route("b", comparisons.PASS, lambda: None)
+    assert comparison.error(bare, None) is None
+
+
 def test_peak_memory_is_what_a_run_takes_at_most() -> None:
     values, peak = results.peak_memory(lambda: float(sum(torch.ones(10_000_000).sum() for _ in range(3))), "cpu")
     assert values == 3e7

@@ -46,10 +46,10 @@ def test_scikit_learn(n, D, alpha):
             np.testing.assert_allclose(predicted[p], expected, rtol=tolerance, atol=tolerance)
 
 
-def test_constant_features_do_no_harm():
+def test_features_that_are_constant_but_for_rounding_do_no_harm():
     rng = np.random.default_rng(0)
     x, y = torch.from_numpy(rng.normal(size=(1, 20, 5))), torch.from_numpy(rng.normal(size=(20, 2)))
-    constant = torch.full((1, 20, 3), 0.1, dtype=torch.float64)
+    constant = 0.1 * (1 + 1e-9 * torch.from_numpy(rng.normal(size=(1, 20, 3))))
     plain, padded = (Ridge.fit(v, y) for v in (x, torch.cat([x, constant], dim=2)))
     expected = plain.predict(plain.project(x), 1.0)
     got = padded.predict(padded.project(torch.cat([x, constant], dim=2)), 1.0)

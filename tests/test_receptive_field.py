@@ -26,7 +26,7 @@ def convolutions(*layers):
 def field_of(values, centre=(8.5, 8.5)):
     """A receptive field (1, y, x) made by hand."""
     H, W = values.shape
-    coords = {"layer": ["made"], "y": np.arange(H) + 0.5, "x": np.arange(W) + 0.5,
+    coords = {"layer": ["made"], "depth": ("layer", [0.5]), "y": np.arange(H) + 0.5, "x": np.arange(W) + 0.5,
               "centre_y": ("layer", [centre[0]]), "centre_x": ("layer", [centre[1]])}  # fmt: skip
     return xr.DataArray(values[None].astype(float), dims=("layer", "y", "x"), coords=coords)
 
@@ -233,6 +233,7 @@ def test_fields_with_images_left_out_have_a_size_each():
     sizes = summarize(fields, side=4)
     assert sizes.radius_50.dims == ("left_out", "layer")
     assert sizes.attrs == {"model": "m", "side": 4}
+    assert sizes.depth.values.tolist() == [0.5, 0.5]
     for i in range(3):
         xr.testing.assert_allclose(sizes.isel(left_out=i), summarize(fields.isel(left_out=i), side=4))
 

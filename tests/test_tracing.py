@@ -92,6 +92,21 @@ def test_where_places_lie(layers, offset, step):
     assert traced(nn.Sequential(*layers)).given.layout[:3] == (False, offset, step)
 
 
+def test_channels_last():
+    class Permuted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.conv = nn.LayerNorm(3), nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            return self.conv(self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+
+    norm, conv = traced(Permuted()).inner
+    assert [value.layout.channels_last for value in (norm.taken, norm.given, conv.taken, conv.given)] == [
+        True, True, False, False,
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("channels", [6, 2])  # of 2 a convolution of 6 makes a crash
 def test_leaves_no_trace(channels):
     module = Net(lambda u, x: u.a(x[:, :channels]))

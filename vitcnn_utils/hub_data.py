@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,10 +57,11 @@ def draw(name: str, info: "DatasetInfo", n: int | None, seed: int, split: str | 
         stream = _stream(name, info, split)
         if n is not None:
             stream = stream.shuffle(seed=seed, buffer_size=n).take(n)
-        _write(stream, f"hf://datasets/{info.id}@{info.sha}/", path)
+        _write(stream, f"hf://datasets/{address(name)[0]}@{info.sha}/", path)
 
 
 def choose_split(wanted: str | None, splits: Collection[str], name: str) -> str:
+    """The split that is wanted, or else the best of `SPLITS` that is there, or else the first."""
     if wanted is None:
         return next((known for known in SPLITS if known in splits), next(iter(splits)))
     if wanted not in splits:
@@ -67,6 +70,7 @@ def choose_split(wanted: str | None, splits: Collection[str], name: str) -> str:
 
 
 def listed(names: Iterable[Any]) -> str:
+    """Names in alphabetic order, for an error."""
     return ", ".join(sorted(map(str, names)))
 
 
@@ -138,7 +142,8 @@ def _write(stream: "datasets.IterableDataset", home: str, path: Path) -> None:
         for i, (column, feature) in enumerate(datasets.Features.from_arrow_schema(piece.schema).items()):
             if isinstance(feature, datasets.Image):
                 field = piece.schema.field(i)
-                fetched = [_fetched(value, home) for value in piece[column].to_pylist()]
+                with ThreadPoolExecutor() as threads:  # where each picture is a file, there are hundreds to fetch
+                    fetched = list(threads.map(_fetched, piece[column].to_pylist(), repeat(home)))
                 piece = piece.set_column(i, field, pa.array(fetched, field.type))
         writer = writer or pq.ParquetWriter(path, piece.schema, write_page_checksum=True)
         writer.write_table(piece)

@@ -126,16 +126,17 @@ def _images(parameters: dict[str, Any], problems: list[str], report: Callable[[s
 
     for parameter, count in IMAGES.items():
         name, n = parameters.get(parameter), parameters.get(count)
+        if not name:
+            continue
         try:
             with one_line(f"{name} cannot be read"):
-                if not name:
-                    continue
-                where, images = "on this machine", find_images(name)
-                if images is not None:
-                    images.order(n, seed=0)
-                else:
-                    files = hub_data.ask(name, files_metadata=True).siblings or []
-                    where = f"on the hub, {_to_fetch(sum(file.size or 0 for file in files))} at most"
+                source = find_images(name)
+                if source is not None:
+                    source.order(n, seed=0)
+            where = "on this machine"
+            if source is None:
+                files = hub_data.ask(name, files_metadata=True).siblings or []
+                where = f"on the hub, {_to_fetch(sum(file.size or 0 for file in files))} at most"
             report(f"{name}: {'all' if n is None else f'{n:,}'} images, {where}")
         except VitcnnError as error:
             problems.append(f"{parameter}: {error}")
