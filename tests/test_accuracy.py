@@ -10,7 +10,7 @@ from torch import nn
 
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.images import Images, load_images
-from vitcnn_utils.measures.accuracy import accuracy, knows_classes
+from vitcnn_utils.measures.accuracy import accuracy, knows_classes, points_ahead, right_guesses
 from vitcnn_utils.models.facts import Model
 
 
@@ -30,6 +30,9 @@ PIXELS[3:, ..., 0] = 255
 def test_it_is_the_share_of_right_guesses_over_all_batches() -> None:
     images = Images("reds", PIXELS, np.array([0, 0, 1, 1, 1]))
     assert accuracy(MODEL, images, batch_size=2) == pytest.approx(0.8)
+    right = right_guesses(MODEL, images)
+    assert right.values.tolist() == [1, 1, 0, 1, 1] and right.attrs["model"] == "red"
+    assert points_ahead(right, right[1:4]) == pytest.approx(80 - 200 / 3)
     with pytest.raises(VitcnnError, match="NaN or Inf in the logits of red"):
         accuracy(replace(MODEL, mean=(np.nan,) * 3), images)
 

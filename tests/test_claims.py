@@ -2,33 +2,10 @@
 
 import warnings
 
+import claim_cases as given
 import pytest
 import xarray as xr
-from claim_cases import (
-    ABOVE,
-    ALIKE,
-    CASES,
-    ELSEWHERE,
-    FAR,
-    FIGURES,
-    FLAT,
-    LOCAL,
-    ON_CLS,
-    OWN,
-    PEAKED,
-    SERIES,
-    STEADY,
-    TURNING,
-    UNITS,
-    VIT_LIKE,
-    Case,
-    addition,
-    mixed,
-    one_token,
-    stage,
-    tokens,
-    unknown,
-)  # fmt: skip
+from claim_cases import CASES, FIGURES, SERIES, Case, mixed, unknown
 from made import cnn_ratios, divided, probe_curves, scattered, token_map
 from similarity_maps import curves, probes
 
@@ -91,39 +68,40 @@ def test_a_second_training_that_says_the_reverse(case: Case) -> None:
 
 
 def test_two_ways_to_measure_must_agree() -> None:
-    assert locality.head_claims(ON_CLS, {"untrained": LOCAL})[1].verdict == CLOSE  # CLS takes the mass
-    farther_once = STEADY.assign(radius_90=9 + 0 * STEADY["radius_90"])
-    assert locality.field_claims(farther_once, STEADY, {})[0].verdict == CLOSE
-    half = LOCAL.copy(deep=True)
+    assert locality.head_claims(given.ON_CLS, {"untrained": given.LOCAL})[1].verdict == CLOSE  # CLS takes the mass
+    farther_once = given.STEADY.assign(radius_90=9 + 0 * given.STEADY["radius_90"])
+    assert locality.field_claims(farther_once, given.STEADY, {})[0].verdict == CLOSE
+    half = given.LOCAL.copy(deep=True)
     half["distance"][:2] = [[28, 32, 40, 100], [28, 31, 40, 100]]
-    assert locality.little_data_claim(half, LOCAL, LOCAL).verdict == CLOSE
-    assert locality.small_model_claim(half, LOCAL, FAR).verdict == CLOSE
+    assert locality.little_data_claim(half, given.LOCAL, given.LOCAL).verdict == CLOSE
+    assert locality.small_model_claim(half, given.LOCAL, given.FAR).verdict == CLOSE
 
 
 def test_numbers_beside_a_claim() -> None:
-    low = structure.within_claims(*VIT_LIKE, {"untrained": ALIKE})[0]
+    low = structure.within_claims(*given.VIT_LIKE, {"untrained": given.ALIKE})[0]
     assert low.parts[0].estimate.value == pytest.approx(0.62, abs=0.005)
     assert low.note.startswith("ViT 0.82, CNN 0.20, untrained ViT ")
-    mix, _ = locality.head_claims(LOCAL, {"untrained": FAR})
+    mix, _ = locality.head_claims(given.LOCAL, {"untrained": given.FAR})
     assert mix.note.startswith(
         "block 0 from 20.0 to 100.0 px; block 1 from 30.0 to 100.0 px; untrained: block 0 from 6"
     )
     assert [part.estimate.value for part in mix.parts] == [30, 100]
-    assert locality.little_data_claim(FAR, LOCAL, None).of == "few against model"
-    transition = skips.ratio_claims(TURNING, UNITS, {})[0]
+    assert locality.little_data_claim(given.FAR, given.LOCAL, None).of == "few against model"
+    transition = skips.ratio_claims(given.TURNING, given.UNITS, {})[0]
     assert [part.estimate.value for part in transition.parts] == pytest.approx([4, 0.25])
     assert "blocks 3 and 4" in transition.note
-    interior = localization.interior_tokens(OWN, {})
+    interior = localization.interior_tokens(given.OWN, {})
     assert interior.parts[0].estimate.value == pytest.approx(100) and "100% of 9 tokens" in interior.note
-    assert "by block: +0, " in localization.readout_matters(stage(5, 5), stage(5, 1), (OWN, OWN), {}).note
+    lead = localization.readout_matters(given.stage(5, 5), given.stage(5, 1), (given.OWN, given.OWN), {})
+    assert "by block: +0, " in lead.note
 
 
 def test_a_unit_with_a_projected_skip_does_not_decide() -> None:
     exception = cnn_ratios([2.0] * 5 + [5.0], [False] * 5 + [True])
-    assert skips.ratio_claims(ABOVE, exception, {})[1].verdict == HOLDS
-    before = PEAKED.copy(deep=True)
+    assert skips.ratio_claims(given.ABOVE, exception, {})[1].verdict == HOLDS
+    before = given.PEAKED.copy(deep=True)
     before["centre_mass"][1] = 0
-    assert addition((PEAKED, before), {"untrained": (PEAKED, FLAT)})[1].verdict == HOLDS
+    assert given.addition((given.PEAKED, before), {"untrained": (given.PEAKED, given.FLAT)})[1].verdict == HOLDS
 
 
 def test_one_block_that_does_not_split_is_enough_against_the_claim() -> None:
@@ -136,13 +114,13 @@ def test_one_block_that_does_not_split_is_enough_against_the_claim() -> None:
 
 
 def test_single_tokens_without_a_twin_have_no_control() -> None:
-    cls, gap = tokens(0.2, 0.5)
+    cls, gap = given.tokens(0.2, 0.5)
     claim = localization.single_tokens(cls, {"ViT-GAP": gap}, {"ViT": gap}, {"second": gap})
     assert claim.parts[0].control is None and "second 50.0 %; chance 10%" in claim.note
 
 
 def test_probes_have_an_interval_over_draws() -> None:
-    (gap,) = one_token(0.5, 0.51)
+    (gap,) = given.one_token(0.5, 0.51)
     claim = localization.one_token_is_all(scattered(gap, 0.05, "token"), gap)
     assert claim.verdict == CLOSE and "4 draws would show" in claim.reason
     of = {"CNN": scattered(probes(0.2, 0.6), 0.02), "CNN, small data": probes(0.2, 0.4)}
@@ -216,16 +194,16 @@ def test_sentences_follow_the_numbers(figure: str) -> None:
 
 
 def test_sentences_on_figure_9() -> None:
-    (vit,) = mixed((OWN,), (OWN,))
-    text = localization.place_words(vit, OWN, {"CNN, last unit": ELSEWHERE}, token_map(1.0, 0.3))
+    (vit,) = mixed((given.OWN,), (given.OWN,))
+    text = localization.place_words(vit, given.OWN, {"CNN, last unit": given.ELSEWHERE}, token_map(1.0, 0.3))
     assert text.startswith("100 % of the tokens of the ViT's last block")
     assert "Training has not moved tokens off their places: before it, 100 %" in text
     assert "4 % of those of the CNN, last unit" in text and "0.10 on average, where raw patches have 0.30" in text
-    assert "Training has moved" in localization.place_words(ELSEWHERE, OWN, {}, OWN)
+    assert "Training has moved" in localization.place_words(given.ELSEWHERE, given.OWN, {}, given.OWN)
 
 
 def test_sentences_on_figure_10() -> None:
-    text = localization.readout_words(stage(5, 5, 5), stage(4, 4, 1))
+    text = localization.readout_words(given.stage(5, 5, 5), given.stage(4, 4, 1))
     assert "last block 100 % of" in text and "CLS is +20 points; it changes most with block 2, where" in text
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from claim_cases import heads_of
+from claim_cases import guesses, heads_of
 
 from vitcnn_utils import zoo
 from vitcnn_utils.claims import training as claims
@@ -114,6 +114,10 @@ def test_locality_comes_late_or_not() -> None:
     assert late(of(EARLY, [16.0, 16.0, 16.0, 16.0, 15.9])) == CANNOT
 
 
+def recognised(*shares: float | None) -> dict[str, Any]:
+    return labelled(*(share and guesses(share, 10_000) for share in shares))
+
+
 @pytest.mark.parametrize(
     ("without", "cutmix", "second", "verdict"),
     [
@@ -125,17 +129,15 @@ def test_locality_comes_late_or_not() -> None:
     ],
 )
 def test_scores(without: float, cutmix: float, second: float | None, verdict: str) -> None:
-    accuracies = labelled(without, cutmix, 0.9, second)
-    of_cutmix, of_start = claims.accuracy_claims(accuracies, 10_000, labelled(FAR, NEAR, NEAR))
+    of_cutmix, of_start = claims.accuracy_claims(recognised(without, cutmix, 0.9, second), labelled(FAR, NEAR, NEAR))
     assert of_cutmix.verdict == verdict and of_start.verdict == HOLDS
     assert "CutMix changes accuracy by" in claims.accuracy_words([of_cutmix, of_start])
 
 
 def test_nothing_is_asked_of_a_model_whose_heads_are_not_nearer() -> None:
-    accuracies = labelled(0.8, 0.85, 0.85)
-    asked = [c.verdict for c in claims.accuracy_claims(accuracies, 10_000, labelled(FAR, NEAR, FAR))]
-    assert asked == [HOLDS, CANNOT]
-    of_cutmix, of_start = claims.accuracy_claims(accuracies, 10_000, labelled(FAR, FAR, NEAR))
+    scores = recognised(0.8, 0.85, 0.86)
+    assert [c.verdict for c in claims.accuracy_claims(scores, labelled(FAR, NEAR, FAR))] == [HOLDS, CANNOT]
+    of_cutmix, of_start = claims.accuracy_claims(scores, labelled(FAR, FAR, NEAR))
     assert (of_cutmix.verdict, of_start.verdict) == (CANNOT, HOLDS)
     assert "CutMix 91 %, no CutMix 91 %" in of_cutmix.reason
 
@@ -143,7 +145,7 @@ def test_nothing_is_asked_of_a_model_whose_heads_are_not_nearer() -> None:
 def test_all_claims_are_named_where_models_are_missing() -> None:
     lacks = "zoo/a, which is not trained yet"
     missing = [
-        *claims.local_claims({}, lacks), *claims.accuracy_claims({}, 0, {}, lacks),
+        *claims.local_claims({}, lacks), *claims.accuracy_claims({}, {}, lacks),
         *claims.companion_claims({}, {}, {}, {}, lacks), claims.local_late({}),
     ]  # fmt: skip
     assert {claim.verdict for claim in missing} == {CANNOT}
@@ -155,14 +157,17 @@ def test_all_claims_are_named_where_models_are_missing() -> None:
 
 def test_what_is_said_of_a_mimetic_start_needs_one() -> None:
     heads = {CUTMIX: NEAR, PLAIN: FAR}
-    local, scores = claims.local_claims(heads), claims.accuracy_claims({CUTMIX: 0.85, PLAIN: 0.8}, 10_000, heads)
+    local, scores = (
+        claims.local_claims(heads),
+        claims.accuracy_claims({CUTMIX: guesses(0.85), PLAIN: guesses(0.8)}, heads),
+    )
     assert [claim.verdict for claim in (*local, *scores)] == [HOLDS, CANNOT, HOLDS, CANNOT]
     assert "mimetic start" in local[1].reason and local[1].reason == scores[1].reason
     assert "mimetic" not in claims.local_words(local) + claims.accuracy_words(scores)
 
 
 def test_accuracies_need_classes_that_the_models_know() -> None:
-    reasons = {claim.reason for claim in claims.accuracy_claims({}, 0, labelled(FAR, NEAR, NEAR))}
+    reasons = {claim.reason for claim in claims.accuracy_claims({}, labelled(FAR, NEAR, NEAR))}
     assert reasons == {"it needs images with labels that the models know"}
 
 

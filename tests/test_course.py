@@ -228,7 +228,11 @@ def test_the_empty_notebook_fails_every_check_and_the_solutions_pass_each(tmp_pa
     answered = [cell for cell in solutions["cells"] if "### BEGIN SOLUTION" in "".join(cell["source"])]
     notebook["cells"] += [{**cell, "id": f"{cell['id']}-answered"} for cell in answered]
     source, target = tmp_path / "both.ipynb", tmp_path / "out.ipynb"
-    source.write_text(json.dumps(notebook), encoding="utf-8")
+    text = json.dumps(notebook)
+    for images, fewer in (("n=500", "n=260"), ("[:256]", "[:96]")):  # the checks hold for any images
+        assert text.count(images) == 1
+        text = text.replace(images, fewer)
+    source.write_text(text, encoding="utf-8")
     execute_notebook(source, target, progress_bar=False, kernel_name="python3", cwd=tmp_path)
     lines = [line for line in outputs(target).splitlines() if line[:1] in ("✓", "✗")]
     assert [line[0] for line in lines] == ["✗"] * 10 + ["✓"] * 10, "\n".join(lines)

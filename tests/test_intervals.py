@@ -51,6 +51,20 @@ def test_the_jackknife_covers_the_mean_of_skewed_values():
     assert 93 <= covered(jackknife(same, left_out(xr.DataArray(values, dims=("sample", "run")))), 1) <= 97
 
 
+def test_the_jackknife_covers_the_difference_of_two_accuracies_on_the_same_images():
+    random = np.random.default_rng(0)
+    hard = random.uniform(size=(400, RUNS))  # what is hard for one model is hard for both
+    first, second = (
+        xr.DataArray((hard + random.normal(0, 0.2, hard.shape) < share).astype(float), dims=("sample", "run"))
+        for share in (0.8, 0.7)
+    )
+    truth = float((first - second).mean())
+    found = jackknife(lambda a, b: a - b, left_out(first), left_out(second))
+    assert 93 <= covered(found, truth) <= 97
+    apart = np.hypot(*((jackknife(same, left_out(one)).diff("bound")[0]).mean() for one in (first, second)))
+    assert found.diff("bound").mean() < 0.8 * apart, "narrower than for different images"
+
+
 @pytest.mark.parametrize("N", [12, 100])
 def test_the_jackknife_of_a_mean_is_scipys_t_interval(N):
     values = np.random.default_rng(0).normal(size=N)

@@ -57,6 +57,7 @@ def small_cifar(tmp_path, monkeypatch):
 
 
 TINY = Recipe(family="vit-small", epochs=3, batch_size=50, data_fraction=0.5, heads=4)
+SHORT = replace(TINY, epochs=1)
 # Everything that recipes may ask for.
 FULL = replace(TINY, cutmix=0.5, patch_drop=0.5, mimetic=True)
 CNN = replace(TINY, family="resnet", small_size=16)
@@ -150,12 +151,12 @@ def test_one_model_is_trained_by_one_process(small_cifar, tmp_path, monkeypatch)
     def meanwhile(*arguments):
         monkeypatch.setattr(trainer, "augment", augment)
         with pytest.raises(VitcnnError, match="another `vitcnn train` is at work on zoo/tiny"):
-            train(TINY, small_cifar, tmp_path)
-        trainer.train("zoo/other", TINY, small_cifar, tmp_path, tmp_path / "runs")
+            train(SHORT, small_cifar, tmp_path)
+        trainer.train("zoo/other", SHORT, small_cifar, tmp_path, tmp_path / "runs")
         return augment(*arguments)
 
     monkeypatch.setattr(trainer, "augment", meanwhile)
-    assert train(TINY, small_cifar, tmp_path).exists()
+    assert train(SHORT, small_cifar, tmp_path).exists()
 
 
 def test_training_needs_no_package_that_only_the_book_needs():

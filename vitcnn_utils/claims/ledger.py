@@ -106,10 +106,10 @@ class Estimate:
 def estimate(statistic: Callable[..., float], *arrays: xr.DataArray | xr.Dataset) -> Estimate:
     """A statistic of arrays; with its interval, where they say how they vary.
 
-    Over the images, where they have `left_out` (see `intervals.jackknife`) or are data sets with values by image; and
+    Over the images, where they have `left_out` (see `intervals.jackknife`) or values by image; and
     over draws of the shots, where they have several (see `intervals.draws_and_images`).
     """
-    parted = [left_out(a) if isinstance(a, xr.Dataset) and a.sizes.get("sample", 0) > 1 else a for a in arrays]
+    parted = [left_out(a) if a.sizes.get("sample", 0) > 1 else a for a in arrays]
     value = float(statistic(*(whole(one) for one in parted)))
     counts = {a.sizes["left_out"] - 1 for a in parted if "left_out" in a.dims}
     if counts == {0}:
@@ -133,10 +133,8 @@ def estimate(statistic: Callable[..., float], *arrays: xr.DataArray | xr.Dataset
 def difference_of_shares(a: float, b: float, n: int) -> Estimate:
     """a − b, two shares of n images each, in percentage points, with Newcombe's interval from two Wilson intervals.
 
-    The images are taken to be different ones, which is cautious where both are shares of the same. NaN where one is.
+    The images are taken to be different ones, which is cautious where both are shares of the same.
     """
-    if math.isnan(a + b):
-        return Estimate(math.nan)
     wilson = [stats.binomtest(round(share * n), n).proportion_ci(method="wilson") for share in (a, b)]
     below = math.hypot(a - wilson[0].low, wilson[1].high - b)
     above = math.hypot(wilson[0].high - a, b - wilson[1].low)

@@ -20,10 +20,10 @@ from vitcnn_utils.claims.ledger import (
     Claim,
     Controls,
     Part,
-    difference_of_shares,
     whole,
 )
 from vitcnn_utils.claims.words import cause, direction, effect_of_training, minus, moves, shown
+from vitcnn_utils.measures.accuracy import points_ahead
 from vitcnn_utils.measures.attention import rank_correlations
 from vitcnn_utils.measures.receptive_field import centre_shift, early_radius, largest_growth
 
@@ -161,23 +161,30 @@ def small_model_claim(little: xr.Dataset, full: xr.Dataset, untrained: xr.Datase
     )  # fmt: skip
 
 
-def accuracy_claim(accuracies: Mapping[str, float], other: float | None, who: str, n_images: int) -> Claim:
+def accuracy_claim(guesses: Mapping[str, xr.DataArray], other: xr.DataArray | None = None) -> Claim:
     """Fig 4: the model without local heads is also the worse one.
 
-    accuracies: from 0 to 1, of 'little data' and 'all data'; empty where the images have no labels that the models
-    know. other: of another start with all data, if there is one.
+    guesses: of `accuracy.right_guesses`, of 'little data' and 'all data'; empty where the images have no labels that
+    the models know. other: of another start with all data, if there is one.
     """
-    little, full = (accuracies.get(label, np.nan) for label in ("little data", "all data"))
+    parts: tuple[Part, ...] = ()
+    note = ""
+    if guesses:
+        little, full = guesses["little data"], guesses["all data"]
+        parts = (
+            Part.of("accuracy with all data minus with little", points_ahead, (full, little), "above", WORSE,
+                    "The paper says 'much worse', and gives no number.", unit="points",
+                    control=None if other is None else (full, other)),
+        )  # fmt: skip
+        note = (
+            f"accuracy {100 * float(full.mean()):.1f} % with all data, {100 * float(little.mean()):.1f} % with little"
+        )
     return _claim(
-        "fig-4-accuracy", "4", "The model trained on little data also recognises much less.",
-        (Part("accuracy with all data minus with little", difference_of_shares(full, little, n_images), "above", WORSE,
-              "The paper says 'much worse', and gives no number.", unit="points",
-              control=None if other is None else difference_of_shares(full, other, n_images)),),
-        of=who, control="another start with all data", uncontrolled="There is no other start with all data here.",
+        "fig-4-accuracy", "4", "The model trained on little data also recognises much less.", parts,
+        of=_versus(little, full) if guesses else "", control="another start with all data",
+        uncontrolled="There is no other start with all data here.",
         caveat="Less data changes much besides the heads: that both fall together does not make one the cause.",
-        missing="" if accuracies else NO_CLASSES,
-        note=f"accuracy {100 * full:.1f} % with all data, {100 * little:.1f} % with little, {n_images:,} images"
-        if accuracies else "",
+        missing="" if guesses else NO_CLASSES, note=note,
     )  # fmt: skip
 
 
@@ -242,7 +249,7 @@ def _high(heads: xr.Dataset, name: str = "distance") -> xr.DataArray:
     return heads[name].isel(block=slice(-2, None)).assign_attrs(uniform_distance=heads.attrs["uniform_distance"])
 
 
-def _versus(little: xr.Dataset, full: xr.Dataset) -> str:
+def _versus(little: xr.Dataset | xr.DataArray, full: xr.Dataset | xr.DataArray) -> str:
     return f"{little.attrs['model']} against {full.attrs['model']}"
 
 

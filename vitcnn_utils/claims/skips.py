@@ -12,6 +12,7 @@ import xarray as xr
 
 from vitcnn_utils.claims.ledger import CANNOT, NO_CLASSES, Claim, Controls, Part, difference_of_shares, whole
 from vitcnn_utils.claims.words import cause, effect_of_training, shown
+from vitcnn_utils.measures.accuracy import points_ahead
 from vitcnn_utils.measures.cka import split_contrast
 from vitcnn_utils.measures.residual import by_part, geometric_mean, halves
 
@@ -184,33 +185,61 @@ def split_claim(intact: Map, changed: Mapping[int, Map], untrained: Map, untrain
     )
 
 
-def accuracy_loss(intact: float, without: Mapping[int, float], n_images: int, of: str) -> Claim:
+def accuracy_loss(guesses: xr.DataArray | None, without: Mapping[int, xr.DataArray]) -> Claim:
     """Without the skips of a middle block, accuracy falls by about 4 points.
 
-    intact, without: accuracy from 0 to 1 of the intact twin and, by block, of the models without that block's skips, on
-    `n_images` images; `of` says which. intact is NaN where the images have no labels that the models know. Only blocks
-    that are neither the first nor the last of those removed count as middle ones, where there are three or more.
+    guesses, without: of `accuracy.right_guesses`, of the intact twin and, by block, of the models without that block's
+    skips. guesses is None where the images have no labels that the models know.
     """
-    ordered = [] if np.isnan(intact) else sorted(without)
-    middle = ordered[1:-1] if len(ordered) > 2 else ordered
+    if guesses is None:
+        return _accuracy_claim((), "images", "", missing=NO_CLASSES)
+    parts = tuple(
+        Part.of(f"{_LOSS} {block}", points_ahead, (guesses, without[block]), "above", 0, _ANY_FALL, unit="points",
+                whose="the paper")
+        for block in _middle(without)
+    )  # fmt: skip
+    shares = {block: float(one.mean()) for block, one in without.items()}
+    return _accuracy_claim(parts, "images", _shares(float(guesses.mean()), shares), "images of this chapter")
+
+
+def accuracy_loss_by_cards(intact: float, without: Mapping[int, float], n_images: int) -> Claim:
+    """The same of what the cards of the models say, accuracies from 0 to 1 on the same `n_images` test images."""
+    parts = tuple(
+        Part(f"{_LOSS} {block}", difference_of_shares(intact, without[block], n_images), "above", 0, _ANY_FALL,
+             unit="points", whose="the paper")
+        for block in _middle(without)
+    )  # fmt: skip
+    return _accuracy_claim(parts, "cards", _shares(intact, without), "all test images, by the cards")
+
+
+_LOSS = "accuracy of the intact twin − without the skips of block"
+_ANY_FALL = "Any fall counts, as 4 % may be absolute or relative."
+
+
+def _middle(without: Mapping[int, Any]) -> list[int]:
+    """The blocks that are neither the first nor the last of those without skips, where there are three or more."""
+    ordered = sorted(without)
+    return ordered[1:-1] if len(ordered) > 2 else ordered
+
+
+def _shares(intact: float, without: Mapping[int, float]) -> str:
+    by_block = ", ".join(f"block {block} {100 * without[block]:.1f} %" for block in sorted(without))
+    return f"intact {100 * intact:.1f} %; {by_block}"
+
+
+def _accuracy_claim(parts: tuple[Part, ...], source: str, note: str, of: str = "", missing: str = "") -> Claim:
     return Claim(
-        id=f"fig-8-accuracy-{n_images}",
+        id=f"fig-8-accuracy-{source}",
         figure="8",
         section="6",
         paper="Without the skips of a middle block, accuracy falls (by 4 %; of what, and on what, is not said).",
         of=of,
-        parts=tuple(
-            Part(f"accuracy of the intact twin − without the skips of block {block}",
-                 difference_of_shares(intact, without[block], n_images), "above", 0,
-                 "Any fall counts, as 4 % may be absolute or relative.", unit="points", whose="the paper")
-            for block in middle
-        ),
+        parts=parts,
         caveat="The interval is that of the images alone; another start may change accuracy by more.",
         uncontrolled="Before training no model has any accuracy that it could lose.",
-        missing="" if ordered else NO_CLASSES,
-        note=f"intact {100 * intact:.1f} %; " + ", ".join(f"block {b} {100 * without[b]:.1f} %" for b in ordered)
-        if ordered else "",
-    )  # fmt: skip
+        missing=missing,
+        note=note,
+    )
 
 
 def split_words(claims: Sequence[Claim]) -> str:

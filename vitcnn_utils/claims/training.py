@@ -10,10 +10,11 @@ from typing import Any, Literal, NamedTuple
 
 import xarray as xr
 
-from vitcnn_utils.claims.ledger import BEYOND, Claim, Estimate, Part, difference_of_shares
+from vitcnn_utils.claims.ledger import BEYOND, Claim, Estimate, Part
 from vitcnn_utils.claims.locality import LARGER, LOCAL
 from vitcnn_utils.claims.structure import VISIBLE
 from vitcnn_utils.claims.words import shown, signed
+from vitcnn_utils.measures.accuracy import points_ahead
 from vitcnn_utils.measures.attention import near_heads
 from vitcnn_utils.measures.cka import best_match
 from vitcnn_utils.measures.localization import skill
@@ -141,20 +142,20 @@ def local_late(courses: Mapping[str, xr.Dataset]) -> Claim:
 
 
 def accuracy_claims(
-    accuracies: Mapping[str, float], n: int, heads: Mapping[str, xr.Dataset], lacks: str = ""
+    guesses: Mapping[str, xr.DataArray], heads: Mapping[str, xr.Dataset], lacks: str = ""
 ) -> list[Claim]:
     """Whether the model with CutMix recognises more, and whether a mimetic start without CutMix gains as well.
 
-    accuracies: on n images, from 0 to 1, by label; empty where the images have no labels that the models know. heads,
+    guesses: of `accuracy.right_guesses`, by label; empty where the images have no labels that the models know. heads,
     lacks: as for `local_claims`.
     """
-    if not accuracies or not heads:
+    if not guesses or not heads:
         return _not_asked(lacks or "images with labels that the models know", "accuracy", "cause")
-    of_cutmix = _claim("accuracy", (_gain(Trio.of(accuracies), n, "with CutMix"),),
+    of_cutmix = _claim("accuracy", (_gain(Trio.of(guesses), "with CutMix"),),
                        missing=_no_local_heads(heads, CUTMIX, PLAIN))  # fmt: skip
     if MIMETIC not in heads:
         return [of_cutmix, *_not_asked(_A_START, "cause")]
-    from_start = _gain(Trio(accuracies[PLAIN], accuracies[MIMETIC]), n, "mimetic start")
+    from_start = _gain(Trio(guesses[PLAIN], guesses[MIMETIC]), "mimetic start")
     missing = _no_local_heads(heads, MIMETIC, PLAIN)
     return [of_cutmix, _claim("cause", (from_start,), missing=missing, uncontrolled=_NO_SECOND)]
 
@@ -169,16 +170,9 @@ def accuracy_words(claims: Sequence[Claim]) -> str:
     return f"CutMix changes accuracy by {signed(cutmix, cutmix.estimate)}{chance}{of_start}."
 
 
-def _gain(accuracies: Trio, n: int, what: str) -> Part:
-    def gain(a: float | None, b: float) -> Estimate | None:
-        return None if a is None else difference_of_shares(a, b, n)
-
-    own = gain(accuracies.cutmix, accuracies.without)
-    assert own is not None
-    return Part(f"accuracy {what} − without, on {n:,} images", own, "above", BETTER,
-                "The zoo aims at second starts of one recipe that differ by less.", unit="points",
-                control=gain(accuracies.second, accuracies.cutmix), again=gain(accuracies.second, accuracies.without),
-                )  # fmt: skip
+def _gain(guesses: Trio, what: str) -> Part:
+    return guesses.part(f"accuracy {what} − without", points_ahead, "above", BETTER,
+                        "The zoo aims at second starts of one recipe that differ by less.", "points")  # fmt: skip
 
 
 def companion_claims(

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
+import xarray as xr
+
 from vitcnn_utils import zoo
 from vitcnn_utils.claims.training import AGAIN, CUTMIX, MIMETIC, PLAIN
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.images import Images, load_images
-from vitcnn_utils.measures.accuracy import accuracy, knows_classes
+from vitcnn_utils.measures.accuracy import knows_classes, right_guesses
 from vitcnn_utils.models.facts import Model
 from vitcnn_utils.models.load import load_model
 from vitcnn_utils.zoo.cards import differences, steps_beside
@@ -61,12 +63,12 @@ class Cast(Mapping[str, Model]):
         return {name: zoo.card(name) for name in self.names.values() if isinstance(name, str) and name in zoo.names()}
 
     @cached_property
-    def accuracies(self) -> dict[str, float]:
-        """The accuracy of each trained model, 0 to 1; none where the images are not labelled with a model's classes."""
+    def guesses(self) -> dict[str, xr.DataArray]:
+        """Of each trained model `right_guesses`; none where the images are not labelled with a model's classes."""
         trained = {label: model for label, model in self.items() if not label.endswith(UNTRAINED)}
         if not all(knows_classes(model, self.images) for model in trained.values()):
             return {}
-        return {label: accuracy(model, self.images) for label, model in trained.items()}
+        return {label: right_guesses(model, self.images) for label, model in trained.items()}
 
     def draw(self, figure: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
         """A figure or an explorer of arrays that were measured on these models; None where there are no models."""

@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from vitcnn_utils import provenance
 from vitcnn_utils.errors import VitcnnError, check_finite
 from vitcnn_utils.images import Images
 from vitcnn_utils.models.facts import Model
@@ -16,7 +17,12 @@ from vitcnn_utils.zoo.architectures import CLASS_NAMES
 
 
 def accuracy(model: Model, images: Images, batch_size: int | None = None) -> float:
-    """Share of images whose class is the largest of the model's logits, from 0 to 1.
+    """Share of images whose class is the largest of the model's logits, from 0 to 1; see `right_guesses`."""
+    return float(right_guesses(model, images, batch_size).mean())
+
+
+def right_guesses(model: Model, images: Images, batch_size: int | None = None) -> xr.DataArray:
+    """Whether the class of each image is the largest of the model's logits: 1 or 0, over (sample).
 
     batch_size: images at once; None for as many as fit in memory.
     Raises VitcnnError where the images have no labels, or classes that are not the model's, see `class_numbers`, and
@@ -40,7 +46,13 @@ def accuracy(model: Model, images: Images, batch_size: int | None = None) -> flo
         check_finite(f"the logits of {model.name}", logits)
         return logits.argmax(-1).cpu().numpy()
 
-    return float((np.concatenate(list(each_batch(model, images, batch_size, guesses))) == numbers).mean())
+    right = np.concatenate(list(each_batch(model, images, batch_size, guesses))) == numbers
+    return xr.DataArray(right.astype(float), dims="sample", attrs=provenance.of(model, images))
+
+
+def points_ahead(a: xr.DataArray, b: xr.DataArray) -> float:
+    """By how many percentage points one accuracy is above another, both of `right_guesses`."""
+    return 100 * float(a.mean() - b.mean())
 
 
 def knows_classes(model: Model, images: Images) -> bool:
@@ -105,12 +117,15 @@ def _plain(name: str) -> str:
     return " ".join(re.split(r"[\s_-]+", name.lower()))
 
 
-def accuracies(intact: float, trained: Mapping[int, float], cut: Mapping[int, float]) -> xr.DataArray:
+def accuracies(
+    intact: xr.DataArray, trained: Mapping[int, xr.DataArray], cut: Mapping[int, xr.DataArray]
+) -> xr.DataArray:
     """Accuracy in percent of the intact model and of those without a block's skips: (skips, experiment).
 
-    All given from 0 to 1. trained: block -> of the model that was trained without, as far as there is one (else NaN);
+    All of `right_guesses`. trained: block -> of the model that was trained without, as far as there is one (else NaN);
     cut: block -> of the intact model that was run without.
     """
     rows = {"all there": [intact, intact]} | {f"none in block {b}": [trained.get(b, np.nan), cut[b]] for b in cut}
     coords = {"skips": list(rows), "experiment": ["trained without", "cut after training"]}
-    return xr.DataArray(100 * np.array(list(rows.values())), coords, ("skips", "experiment"), attrs={"units": "%"})
+    values = [[100 * float(np.mean(one)) for one in row] for row in rows.values()]
+    return xr.DataArray(values, coords, ("skips", "experiment"), attrs={"units": "%"})
