@@ -208,7 +208,7 @@ class Added(nn.Module):
     ],
 )
 def test_parts_outside_the_blocks_leave_no_blocks(between, outside, noise):
-    model = described(Tokens(1, TWISTS["rows"][0], between))
+    model = described(Tokens(1, rows, between))
     assert model.outside == outside
     assert (len(model.blocks), len(model.branches), model.grid) == ((0, 0, None) if outside else (2, 2, (4, 4)))
     if outside:
@@ -217,13 +217,18 @@ def test_parts_outside_the_blocks_leave_no_blocks(between, outside, noise):
             residual.skip_ratios(model, noise)
 
 
+def rows(x):
+    return x.flatten(2).transpose(1, 2)
+
+
 TWISTS = {
-    "rows": (lambda x: x.flatten(2).transpose(1, 2), (4, 4)),
+    "rows": (rows, (4, 4)),
     "channels last": (lambda x: x.permute(0, 2, 3, 1).reshape(len(x), -1, 6), (4, 4)),
-    "cropped": (lambda x: x.flatten(2).mT[:, 7:], None),
-    "shuffled": (lambda x: x.flatten(2).mT[:, torch.randperm(16)], None),
+    "one put before them and taken off": (lambda x: torch.cat([torch.zeros(len(x), 1, 6), rows(x)], 1)[:, 1:], (4, 4)),
+    "cropped": (lambda x: rows(x)[:, 7:], None),
+    "shuffled": (lambda x: rows(x)[:, torch.randperm(16)], None),
     "windows": (lambda x: x.view(len(x), 6, 2, 2, 2, 2).permute(0, 2, 4, 3, 5, 1).reshape(len(x), -1, 6), None),
-    "doubled": (lambda x: torch.cat([x, x], 2).flatten(2).mT, None),
+    "doubled": (lambda x: rows(torch.cat([x, x], 2)), None),
 }
 
 
