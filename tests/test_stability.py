@@ -52,7 +52,7 @@ def test_runs_with_other_images_and_the_second_training(root: Path) -> None:
     assert found["claims"] == {"turns": [HOLDS, HOLDS, FAILS, FAILS], "stays": [HOLDS] * 4}
     assert found["models"] == {"zoo/a": "wa", "zoo/b": "wb"} and found["command"] == "vitcnn claims zoo --stability"
     assert "was run 4 times" in stability.summary(found) and "Of 2 verdicts, 1 changed" in stability.summary(found)
-    assert "run 4 of 4: second training" in said
+    assert "run 4 of 4: as the ViT its second seed" in said
     assert (root / "_build" / "executed" / "zoo" / "1_one.ipynb").exists()
 
     said.clear()

@@ -131,8 +131,7 @@ class Casting:
         """
         names: dict[str, Name] = {UNTRAINED: self.vit}
         if vit_seed_2 and related(vit_seed_2, self.vit):
-            cards = {name: zoo.card(name) for name in (self.vit, vit_seed_2) if isinstance(name, str) and of_zoo(name)}
-            names[SECOND + steps_beside(cards, title(vit_seed_2), title(self.vit))] = vit_seed_2
+            names[second_seed(vit_seed_2, self.vit)] = vit_seed_2
         return Cast("The control", names, self.images, **self.own_options)
 
     def protocols(
@@ -213,6 +212,13 @@ def another_start(name: Name, vit: Name, vit_seed_2: Name | None) -> Name | None
     if name == vit:
         return vit_seed_2 if vit_seed_2 and related(vit_seed_2, vit) else None
     return TWIN if name == WHOLE else None
+
+
+def second_seed(vit_seed_2: Name, vit: Name) -> str:
+    """What a second training is called: with how long both were trained, where they are of the zoo."""
+    there = zoo.names()
+    cards = {name: zoo.card(name) for name in (vit, vit_seed_2) if isinstance(name, str) and name in there}
+    return SECOND + steps_beside(cards, title(vit_seed_2), title(vit))
 
 
 def _differ_in_start(name: Name, other: Name) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vitcnn_utils.editions.chapters import find_root, run_editions
+from vitcnn_utils.editions.companions import second_seed
 from vitcnn_utils.editions.ledger import Row, edition_claims
 from vitcnn_utils.editions.parameters import read_edition
 from vitcnn_utils.files import replace_text
@@ -23,8 +24,9 @@ def variants(edition: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The runs by name, and the parameters in which each differs: two other samples of images, and the second ViT."""
     seed = int(edition.get("seed", 0))
     runs: dict[str, dict[str, Any]] = {OWN: {}} | {f"other images, seed {s}": {"seed": s} for s in (seed + 1, seed + 2)}
-    if edition.get("vit_seed_2"):
-        runs["second training"] = {"vit": edition["vit_seed_2"], "vit_seed_2": edition["vit"]}
+    if vit_seed_2 := edition.get("vit_seed_2"):
+        vit = edition["vit"]
+        runs[f"as the ViT its {second_seed(vit_seed_2, vit)}"] = {"vit": vit_seed_2, "vit_seed_2": vit}
     return runs
 
 
