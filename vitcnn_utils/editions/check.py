@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitcnn_utils.editions.chapters import find_root, sources
-from vitcnn_utils.editions.companions import of_zoo, skipless_block, title
+from vitcnn_utils.editions.companions import of_zoo, skipless_block, title, waiting
 from vitcnn_utils.editions.parameters import default_parameters, read_edition, unfit
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.hub import one_line
@@ -64,7 +64,8 @@ def _models(parameters: dict[str, Any], problems: list[str], report: Callable[[s
                 to_fetch += size
                 count = sum(weight.numel() for weight in model.module.parameters())
                 takes = f"{model.image_size[0]} x {model.image_size[1]} pixels" if model.grid else "any size"
-                report(f"{key}: {_kind(model)}, {count / 1e6:.1f} M parameters, takes {takes}, {_to_fetch(size)}")
+                there = "not trained yet, so its figures are left out" if waiting(name) else _to_fetch(size)
+                report(f"{key}: {_kind(model)}, {count / 1e6:.1f} M parameters, takes {takes}, {there}")
         except VitcnnError as error:
             problems.append(f"{parameter}: {error}")
     report(f"all models: {_to_fetch(to_fetch)}")

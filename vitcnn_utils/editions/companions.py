@@ -106,8 +106,8 @@ class Casting:
         present = {label: name for label, name in names.items() if name}
         if not present or len(present) < len(names):
             return Cast(figure, {}, self.images)
-        if waiting := [title(name) for name in present.values() if _waiting(name)]:
-            return Cast(figure, {}, self.images, lacks=f"{', '.join(waiting)}, which are not trained yet")
+        if missing := [title(name) for name in present.values() if waiting(name)]:
+            return Cast(figure, {}, self.images, lacks=f"{', '.join(missing)}, which are not trained yet")
         if any(related(name, self.vit) for name in present.values()):
             return Cast(figure, present, self.images, **self.own_options)
         foreign = [title(name) for name in present.values() if not of_zoo(name)]
@@ -145,7 +145,7 @@ class Casting:
         own = vit_no_cutmix is None or related(vit_no_cutmix, self.vit)
         cutmix, again, cnn = (self.vit, vit_seed_2, cnn) if own else (WHOLE, TWIN, "zoo/resnet")
         names: dict[str, Name | None] = {CUTMIX: cutmix, PLAIN: vit_no_cutmix}
-        if vit_mimetic and not _waiting(vit_mimetic):
+        if vit_mimetic and not waiting(vit_mimetic):
             names[MIMETIC] = vit_mimetic
         if again and _differ_in_start(cutmix, again):
             names[AGAIN] = again
@@ -181,7 +181,7 @@ def of_zoo(name: Name) -> bool:
     return isinstance(name, str) and name.startswith("zoo/")
 
 
-def _waiting(name: Name) -> bool:
+def waiting(name: Name) -> bool:
     """Whether a model is of the zoo and not trained yet."""
     return of_zoo(name) and name not in zoo.names()
 
