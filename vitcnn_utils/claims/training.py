@@ -211,12 +211,12 @@ def _like_cnn(similarity: xr.DataArray) -> float:
 
 
 def _no_local_heads(heads: Mapping[str, xr.Dataset], nearer: str, farther: str) -> str:
-    """Why nothing can be asked of local heads: the first model has no nearer ones than the second; '' where it has."""
+    """Why nothing can be asked of local heads: those of the first model are not nearer than the second's; else ''."""
     near = {label: near_heads(heads[label]) for label in (nearer, farther)}
     if near[farther] - near[nearer] > NEARER:
         return ""
     found = ", ".join(f"{label} {value:.0f} %" for label, value in near.items())
-    return f"the first of the two models does not have nearer heads than the other; {_NEAR}: {found}"
+    return f"the heads of the first model are not nearer by {NEARER:g} % than those of the other; {_NEAR}: {found}"
 
 
 def _not_asked(lacks: str, *keys: str) -> list[Claim]:
