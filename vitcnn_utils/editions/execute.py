@@ -3,6 +3,7 @@
 import json
 import logging
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -148,6 +149,10 @@ def _kernels(folder: Path) -> Iterator[type]:
             super().__init__(connection_file=str(folder / "kernel.json"), **options)
             started.append(self)
 
+        def start_kernel(self, *arguments: Any, **options: Any) -> Any:
+            # What cells write is in the notebook; all else are complaints of a kernel that is being ended.
+            return super().start_kernel(*arguments, stderr=subprocess.DEVNULL, **options)
+
     def kill(number: int, frame: Any) -> None:
         received.append(number)
         processes = [kernel.provisioner.process for kernel in started if kernel.has_kernel]
@@ -226,6 +231,8 @@ def on_cluster(tasks: Sequence[Task], scheduler: str | None) -> Iterator[tuple[T
 def _on_worker(task: Task) -> Outcome:
     from dask.distributed import get_worker
 
+    for name in ("tornado.application", "tornado.general"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # a worker that is stopped leaves its event loop's tasks
     if fingerprint.of_package() != task.package:
         return Outcome("", f"was not run: on worker {get_worker().address} the package is another version")
     with _ONE_AT_A_TIME:
