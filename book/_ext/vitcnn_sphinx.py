@@ -241,6 +241,8 @@ def what_differs(recipe: dict[str, Any]) -> str:
         marks.append({"token": "CLS read-out", "avg": "GAP read-out"}[recipe["readout"]])
     if recipe["skipless_block"] is not None:
         marks.append(f"no skips in block {recipe['skipless_block']}")
+    if not recipe.get("cutmix"):
+        marks.append("without CutMix")
     if recipe.get("mimetic"):
         marks.append("mimetic start")
     if recipe["data_fraction"] < 1:

@@ -64,7 +64,7 @@ def _models(parameters: dict[str, Any], problems: list[str], report: Callable[[s
                 to_fetch += size
                 count = sum(weight.numel() for weight in model.module.parameters())
                 takes = f"{model.image_size[0]} x {model.image_size[1]} pixels" if model.grid else "any size"
-                there = "not trained yet, so its figures are left out" if waiting(name) else _to_fetch(size)
+                there = "not trained yet: what needs it is left out" if waiting(name) else _to_fetch(size)
                 report(f"{key}: {_kind(model)}, {count / 1e6:.1f} M parameters, takes {takes}, {there}")
         except VitcnnError as error:
             problems.append(f"{parameter}: {error}")

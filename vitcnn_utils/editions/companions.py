@@ -60,7 +60,7 @@ class Cast(Mapping[str, Model]):
     @property
     def cards(self) -> dict[str, dict[str, Any]]:
         """The cards of those models that are of the zoo, by name."""
-        return {name: zoo.card(name) for name in self.names.values() if isinstance(name, str) and name in zoo.names()}
+        return cards_of(*self.names.values())
 
     @cached_property
     def guesses(self) -> dict[str, xr.DataArray]:
@@ -181,6 +181,12 @@ def of_zoo(name: Name) -> bool:
     return isinstance(name, str) and name.startswith("zoo/")
 
 
+def cards_of(*names: Name) -> dict[str, dict[str, Any]]:
+    """The cards of those models that are of the zoo, by name."""
+    there = zoo.names()
+    return {name: zoo.card(name) for name in names if isinstance(name, str) and name in there}
+
+
 def waiting(name: Name) -> bool:
     """Whether a model is of the zoo and not trained yet."""
     return of_zoo(name) and name not in zoo.names()
@@ -216,16 +222,15 @@ def another_start(name: Name, vit: Name, vit_seed_2: Name | None) -> Name | None
 
 def second_seed(vit_seed_2: Name, vit: Name) -> str:
     """What a second training is called: with how long both were trained, where they are of the zoo."""
-    there = zoo.names()
-    cards = {name: zoo.card(name) for name in (vit, vit_seed_2) if isinstance(name, str) and name in there}
-    return SECOND + steps_beside(cards, title(vit_seed_2), title(vit))
+    return SECOND + steps_beside(cards_of(vit, vit_seed_2), title(vit_seed_2), title(vit))
 
 
 def _differ_in_start(name: Name, other: Name) -> bool:
     """Whether two models were trained alike but for their start, as far as cards of the zoo tell."""
-    if not isinstance(name, str) or not isinstance(other, str) or not {name, other} <= set(zoo.names()):
+    recipes = [card["recipe"] for card in cards_of(name, other).values()]
+    if len(recipes) < 2:
         return not of_zoo(name) and not of_zoo(other)
-    return differences(zoo.card(name)["recipe"], zoo.card(other)["recipe"]) == {"seed"}
+    return differences(*recipes) == {"seed"}
 
 
 def skipless_block(model: Model) -> int:

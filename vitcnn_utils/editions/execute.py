@@ -231,8 +231,6 @@ def on_cluster(tasks: Sequence[Task], scheduler: str | None) -> Iterator[tuple[T
 def _on_worker(task: Task) -> Outcome:
     from dask.distributed import get_worker
 
-    for name in ("tornado.application", "tornado.general"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # a worker that is stopped leaves its event loop's tasks
     if fingerprint.of_package() != task.package:
         return Outcome("", f"was not run: on worker {get_worker().address} the package is another version")
     with _ONE_AT_A_TIME:

@@ -68,12 +68,15 @@ def read(book: Path) -> dict[str, Any] | None:
 
 
 def mark(rows: Sequence[Row], found: Mapping[str, Any] | None) -> None:
-    """Give each claim whose verdict changed from run to run its verdicts: `changes`, run -> verdict."""
+    """Give each claim that got another verdict than its own in some run `changes`: run -> verdict."""
+    if found is None:
+        return
     for row in rows:
-        verdicts = found["claims"].get(row["id"], []) if found and found["edition"] == row["edition"] else []
-        if len(set(verdicts) - {None}) > 1:
-            names = (run["name"] for run in found["runs"]) if found else ()
-            row["changes"] = {name: verdict for name, verdict in zip(names, verdicts, strict=True) if verdict}
+        verdicts = found["claims"].get(row["id"], []) if found["edition"] == row["edition"] else []
+        names = (run["name"] for run in found["runs"])
+        changes = {name: v for name, v in zip(names, verdicts, strict=False) if v not in (None, row["verdict"])}
+        if changes:
+            row["changes"] = changes
 
 
 def summary(found: Mapping[str, Any]) -> str:
