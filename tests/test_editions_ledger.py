@@ -13,11 +13,12 @@ from vitcnn_utils.claims.cards import MIME, SCHEMA, Cards
 from vitcnn_utils.claims.ledger import CANNOT, FAILS, HOLDS, VERDICTS, Claim, Estimate, Part
 from vitcnn_utils.editions import chapters, ledger, stability
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.provenance import FIELDS
+from vitcnn_utils.provenance import FIELDS, Facts
 
 
-def claim(name: str, value: float, paper: str = "It is so.", of: str = "") -> Claim:
-    part = Part("the number", Estimate(value, (value - 0.1, value + 0.1)), "above", 0.5, "Half.", "CKA")
+def claim(name: str, value: float, paper: str = "It is so.", of: str = "", made_of: tuple[Facts, ...] = ()) -> Claim:
+    interval = value - 0.1, value + 0.1
+    part = Part("the number", Estimate(value, interval), "above", 0.5, "Half.", "CKA", made_of=made_of)
     return Claim(name, "3", "5", paper, (part,), "Never.", of=of)
 
 
@@ -45,7 +46,9 @@ def test_claims_json_is_as_its_schema_says() -> None:
     whole = replace(asked, parts=(replace(asked.parts[0], control=Estimate(0.2), made_of=(made,)),))
     notebook = executed(whole, claim("b", float("nan")))
     rows = ledger.claims_in(notebook, "zoo", "x/1.html")
-    stability.mark(rows, {"edition": "zoo", "runs": [{"name": "a"}, {"name": "b"}], "claims": {"b": [HOLDS, FAILS]}})
+    found = {"edition": "zoo", "runs": [{"name": "a"}, {"name": "b"}], "models": {"a": "w"}}
+    stability.mark(rows, found | {"claims": {"fig-3-mix": [HOLDS, FAILS], "b": [HOLDS, FAILS]}})
+    assert rows[0]["changes"] and rows[1]["not_rerun"]
     ledger.complete_cards(notebook, rows, {"attention"})
     jsonschema.validate({"schema": SCHEMA, "claims": rows}, schema)
     assert schema["$defs"]["verdict"]["enum"] == list(VERDICTS)
@@ -86,9 +89,11 @@ def test_a_verdict_that_changes_is_marked_on_the_page_and_on_its_card() -> None:
     notebook = executed(claim("a", 0.9), claim("b", 0.9))
     rows = ledger.claims_in(notebook, "zoo", "x/1.html")
     runs = [{"name": "as in the book"}, {"name": "other <images>"}, {"name": "second training"}]
-    found = {"edition": "zoo", "runs": runs, "claims": {"a": [HOLDS, FAILS, None], "b": [HOLDS, HOLDS, None]}}
+    found = {"edition": "zoo", "date": "2026-11-26", "commit": "abc", "runs": runs, "models": {},
+             "claims": {"a": [HOLDS, FAILS, None], "b": [HOLDS, HOLDS, None]}}  # fmt: skip
     stability.mark(rows, found)
     assert [row.get("changes") for row in rows] == [{"other <images>": FAILS}, None]
+    assert "Of 2 verdicts, 1 changed" in stability.summary(found, rows)
     ledger.complete_cards(notebook, rows, set())
     card = notebook["cells"][1]["outputs"][1]["data"]["text/html"]
     for page in (card, ledger.table(rows)):
@@ -97,6 +102,23 @@ def test_a_verdict_that_changes_is_marked_on_the_page_and_on_its_card() -> None:
     stability.mark(others := ledger.claims_in(notebook, "mine", "x/1.html"), found)
     stability.mark(rows[1:], None)
     assert not any("changes" in row for row in others)
+
+
+def test_what_is_another_claim_since_the_runs_is_not_marked() -> None:
+    """Its models were trained since, its verdict is not what it was, or there was no such claim."""
+    made = ({"model": "zoo/a", "weights": "now", "images": "cats", "n_images": 9},)
+    notebook = executed(claim("models", 0.9, made_of=made), claim("verdict", 0.9), claim("new", 0.9))
+    rows = ledger.claims_in(notebook, "zoo", "x/1.html")
+    found = {"edition": "zoo", "date": "2026-11-26", "commit": "abc", "runs": [{"name": "own"}, {"name": "other"}],
+             "models": {"zoo/a": "then"}, "claims": {"models": [HOLDS, FAILS], "verdict": [FAILS, HOLDS]}}  # fmt: skip
+    stability.mark(rows, found)
+    assert [(row.get("not_rerun"), "changes" in row) for row in rows] == [(True, False)] * 3
+    assert "Of 0 verdicts, 0 changed between the runs; they are marked. 3 other claims" in stability.summary(
+        found, rows
+    )
+    found["models"] = {"zoo/a": "now"}
+    stability.mark(again := ledger.claims_in(notebook, "zoo", "x/1.html"), found)
+    assert again[0]["changes"] == {"other": FAILS}
 
 
 def test_names_are_text() -> None:

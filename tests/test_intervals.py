@@ -90,14 +90,16 @@ def test_means_without_each_group_of_images(vit):
     assert found.attrs == ratios.attrs and found.ratio.attrs == ratios.ratio.attrs
 
 
-def test_fields_by_image_are_the_field(resnet):
+def test_fields_without_some_images_are_the_fields_of_the_others(resnet):
     images = noise_images(6)
-    fields = effective_receptive_fields(resnet, images, ["stem"], channels=2)
-    by_image = effective_receptive_fields(resnet, images, ["stem"], channels=2, by_image=True)
-    assert by_image.dims == ("sample", "layer", "y", "x") and by_image.dtype == np.float32
-    xr.testing.assert_allclose(left_out(by_image).sel(left_out=-1, drop=True), fields, rtol=1e-6)
-    assert left_out(by_image).sizes["left_out"] == 7
-    assert by_image.attrs == fields.attrs
+    how = {"layers": ["stem"], "channels": None}
+    fields = effective_receptive_fields(resnet, images, **how)
+    parted = effective_receptive_fields(resnet, images, **how, left_out=True)
+    assert parted.dims == ("left_out", "layer", "y", "x") and parted.sizes["left_out"] == 7
+    assert parted.attrs == fields.attrs
+    xr.testing.assert_allclose(parted.sel(left_out=-1, drop=True), fields, rtol=1e-6)
+    others = effective_receptive_fields(resnet, images[np.array([0, 1, 3, 4, 5])], **how)
+    xr.testing.assert_allclose(parted.sel(left_out=2, drop=True), others, rtol=1e-5)
 
 
 def test_parts_of_other_images_have_no_common_interval():

@@ -412,3 +412,17 @@ def test_distances_have_a_panel_a_block():
     first, _ = figure.drawing.axes
     np.testing.assert_allclose(first.lines[1].get_ydata(), [13, 12, 11])
     assert "block 0 13.0 and 11.0 px, block 1 13.5 and 13.5 px." in figure.alt
+
+
+def test_other_measures_are_those_of_the_claims():
+    map_ = by_distance(0.3)
+    similarities = {"CutMix": named(map_, "a"), "no CutMix": named(map_ / 2, "b")}
+    sizes = {label: summarize(of_kind(VIT, "attention"), 4) for label in similarities}
+    own = xr.DataArray(np.eye(4).reshape(2, 2, 2, 2), dims=("row", "col", "patch_row", "patch_col"))
+    figure = training.other_measures(similarities, sizes, {"CutMix": own, "no CutMix": -own})
+    likeness, radius, places = figure.drawing.axes
+    for i, (label, similarity) in enumerate(similarities.items()):
+        np.testing.assert_allclose(likeness.lines[i].get_ydata(), similarity.max("layer_b"))
+        np.testing.assert_allclose(radius.lines[i].get_ydata(), sizes[label]["radius_50"])
+    assert [float(line.get_ydata()[0]) for line in places.lines[:2]] == [1, pytest.approx(-1 / 3)]
+    assert "places 1.00" in figure.alt

@@ -11,6 +11,7 @@ from vitcnn_utils.claims import table
 from vitcnn_utils.claims.ledger import FAILS, HOLDS, Claim, Estimate, Part
 from vitcnn_utils.editions import chapters, fingerprint, stability
 from vitcnn_utils.editions.execute import Outcome, Task
+from vitcnn_utils.editions.ledger import edition_claims
 
 
 def execute(task: Task) -> Outcome:
@@ -51,7 +52,10 @@ def test_runs_with_other_images_and_the_second_training(root: Path) -> None:
     ]  # fmt: skip
     assert found["claims"] == {"turns": [HOLDS, HOLDS, FAILS, FAILS], "stays": [HOLDS] * 4}
     assert found["models"] == {"zoo/a": "wa", "zoo/b": "wb"} and found["command"] == "vitcnn claims zoo --stability"
-    assert "was run 4 times" in stability.summary(found) and "Of 2 verdicts, 1 changed" in stability.summary(found)
+    rows = edition_claims("zoo", root)["claims"]
+    stability.mark(rows, found)
+    assert "was run 4 times" in stability.summary(found, rows)
+    assert "Of 2 verdicts, 1 changed between the runs; they are marked." in stability.summary(found, rows)
     assert "run 4 of 4: as the ViT its second seed" in said
     assert (root / "_build" / "executed" / "zoo" / "1_one.ipynb").exists()
 

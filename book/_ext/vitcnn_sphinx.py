@@ -331,7 +331,7 @@ class Ledger(SphinxDirective):
             shown = ledger.counts(main) + ledger.small_map(main)
         else:
             found = stability.read(Path(self.env.srcdir))
-            again = f"<p>{html.escape(stability.summary(found))}</p>" if found else ""
+            again = f"<p>{html.escape(stability.summary(found, rows))}</p>" if found else ""
             shown = f'{ledger.counts(rows)}{again}<div class="vitcnn-scroll" tabindex="0">{ledger.table(rows)}</div>'
         return [nodes.raw("", shown, format="html")]
 

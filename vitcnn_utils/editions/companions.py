@@ -6,7 +6,7 @@ other origin, so they are compared with a model of the zoo, on the zoo's images.
 """
 
 import html
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from vitcnn_utils.images import Images, load_images
 from vitcnn_utils.measures.accuracy import knows_classes, right_guesses
 from vitcnn_utils.models.facts import Model
 from vitcnn_utils.models.load import load_model
-from vitcnn_utils.zoo.cards import differences, steps_beside
+from vitcnn_utils.zoo.cards import differences, equal_steps, steps_beside, training_note
 
 WHOLE, TWIN = "zoo/vit-cls", "zoo/vit-cls-seed-2"
 """The zoo's ViT, and the one of the same recipe that was trained for as long as the zoo's other companions."""
@@ -174,6 +174,25 @@ def parts(series: Mapping[Any, Name] | None) -> dict[str, Name]:
         return {}
     *less, (_, whole) = sorted((float(percent), name) for percent, name in series.items())
     return {f"{percent:g} %": name for percent, name in less} | {ALL: whole}
+
+
+def series_note(series: Sequence[Cast]) -> str:
+    """What to keep in mind of the training of each series of `Casting.series`, a paragraph each, from the zoo's cards.
+
+    Nothing is said of a series with a model that has no card.
+    """
+    known = [cast for cast in series if len(cast.cards) == len(set(map(title, cast.names.values())))]
+    return "\n\n".join(training_note(title(cast.names[ALL]), cast.cards) for cast in known)
+
+
+def equally_long(series: Sequence[Cast]) -> bool:
+    """Whether cards of the zoo say that all models of several series were trained for one number of steps.
+
+    The second start is left out: it is a control, and not compared in length.
+    """
+    compared = {title(name) for cast in series for label, name in cast.names.items() if label != SECOND}
+    known = {name: card for cast in series for name, card in cast.cards.items() if name in compared}
+    return known.keys() == compared and equal_steps(known)
 
 
 def of_zoo(name: Name) -> bool:

@@ -48,8 +48,7 @@ def run_again(
         run_editions([edition], overrides={**parameters, **changes}, root=root, report=report, where=where)
         for row in edition_claims(edition, root, where)["claims"]:
             claims.setdefault(row["id"], [None] * len(runs))[i] = row["verdict"]
-            made_of |= {str(made[role]): made[weights] for made in row["made_of"]
-                        for role, weights in ROLES.items() if role in made}  # fmt: skip
+            made_of = _weights(row) | made_of  # where a model is not the same in all runs, that of the book
     found = {
         "schema": 1, "edition": edition, "date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": commit(),
         "command": f"vitcnn claims {edition} --stability", "parameters": dict(parameters),
@@ -68,22 +67,39 @@ def read(book: Path) -> dict[str, Any] | None:
 
 
 def mark(rows: Sequence[Row], found: Mapping[str, Any] | None) -> None:
-    """Give each claim that got another verdict than its own in some run `changes`: run -> verdict."""
-    if found is None:
-        return
+    """Give each claim that got another verdict than its own in some run `changes`: run -> verdict.
+
+    A claim that is another now, as its models were trained since or its verdict is not what it was, gets `not_rerun`.
+    """
     for row in rows:
-        verdicts = found["claims"].get(row["id"], []) if found["edition"] == row["edition"] else []
-        names = (run["name"] for run in found["runs"])
-        changes = {name: v for name, v in zip(names, verdicts, strict=False) if v not in (None, row["verdict"])}
+        if found is None or row["edition"] != found["edition"]:
+            continue
+        own, *others = found["claims"].get(row["id"], [None])
+        if own != row["verdict"] or any(found["models"].get(name) != w for name, w in _weights(row).items()):
+            row["not_rerun"] = True
+            continue
+        names = (run["name"] for run in found["runs"][1:])
+        changes = {name: v for name, v in zip(names, others, strict=True) if v not in (None, own)}
         if changes:
             row["changes"] = changes
 
 
-def summary(found: Mapping[str, Any]) -> str:
-    """How many verdicts changed, and in which runs, in two sentences."""
-    changed = sum(len(set(verdicts) - {None}) > 1 for verdicts in found["claims"].values())
+def _weights(row: Row) -> dict[str, str]:
+    """The weights of the models behind a claim, by name."""
+    made = ((str(one[role]), str(one[weights])) for one in row["made_of"] for role, weights in ROLES.items()
+            if role in one)  # fmt: skip
+    return dict(made)
+
+
+def summary(found: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    """How many verdicts changed, and in which runs, in a few sentences. rows: the claims after `mark`."""
+    own = [row for row in rows if row["edition"] == found["edition"]]
+    same = [row for row in own if "not_rerun" not in row]
     runs = "; ".join(run["name"] for run in found["runs"])
+    since = len(own) - len(same)
+    left_out = f" {since} other claims have new models or another verdict since, and wait for the next such runs."
     return (
         f"On {found['date']}, at commit {found['commit']}, the edition {found['edition']} was run {len(found['runs'])} "
-        f"times: {runs}. Of {len(found['claims'])} verdicts, {changed} changed between the runs; they are marked."
+        f"times: {runs}. Of {len(same)} verdicts, {sum('changes' in row for row in same)} changed between the runs; "
+        f"they are marked.{left_out * bool(since)}"
     )

@@ -78,8 +78,8 @@ def whole(measured: Measured) -> Measured:
 def left_out(measured: Measured, groups: int = 20) -> Measured:
     """Means over images without each of some groups of images, along `left_out`, for `jackknife`; -1 is that of all.
 
-    measured: an array over sample, as `effective_receptive_fields(…, by_image=True)`; or a data set, as `skip_ratios`,
-    of which every variable that is also there by image gets the dimension, and all others stay as they are.
+    measured: an array over sample; or a data set, as `skip_ratios`, of which every variable that is also there by image
+    gets the dimension, and all others stay as they are.
     """
     if isinstance(measured, xr.Dataset):
         names = [str(name) for name in measured if f"{name}_by_image" in measured]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vitcnn_utils import provenance
 from vitcnn_utils.errors import VitcnnError, check_finite
+from vitcnn_utils.measures import intervals
 from vitcnn_utils.models.facts import Branch, Model
 from vitcnn_utils.models.trace import Layout, Tap
 from vitcnn_utils.run import Pace, of_first, prepared
@@ -30,7 +31,7 @@ def effective_receptive_fields(
     channels: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
-    by_image: bool = False,
+    left_out: bool = False,
 ) -> xr.DataArray:
     """How strongly the centre of each layer depends on each pixel: (layer, y, x), Figs 6 and C.1 to C.4.
 
@@ -50,7 +51,8 @@ def effective_receptive_fields(
     convolutions and poolings before it are centred. Where a map was made smaller in another way, such as by merging
     patches, its cells count as squares. attrs['channels'] says which channels were measured.
 
-    by_image: give the field of each image, (sample, layer, y, x), float32, for `intervals.left_out`.
+    left_out: also give the field without each of up to 20 groups of images, along a first dimension `left_out`, for
+    `intervals.jackknife`: -1 is the field of all images.
     batch_size: images at once; None for as many as fit in memory.
     Raises VitcnnError, with the layer's name, for NaN or Inf in it or in its gradient.
     """
@@ -67,7 +69,7 @@ def effective_receptive_fields(
         # Channels are measured one after the other, so one channel takes as much memory as all.
         pace = Pace.of(batch_size, model, lambda: fields(slice(1), [of_layer[:, :1] for of_layer in drawn]))
         parts = pace.over(len(images), fields, title=model.name)
-        if by_image:
+        if left_out:
             values = torch.cat(list(parts)).numpy()
         else:
             zero = torch.zeros((), dtype=torch.float64)
@@ -80,7 +82,7 @@ def effective_receptive_fields(
     H, W = values.shape[-2:]
     names = ("n_channels", "centre_y", "centre_x")
     over_layer = _coords(places) | dict(zip(names, map(list, zip(*facts, strict=True)), strict=True))
-    return xr.DataArray(
+    field = xr.DataArray(
         values,
         dims=("sample", "layer", "y", "x")[-values.ndim :],
         coords={"y": np.arange(H) + 0.5, "x": np.arange(W) + 0.5}
@@ -88,6 +90,7 @@ def effective_receptive_fields(
         name="effective receptive field",
         attrs=attrs,
     )
+    return intervals.left_out(field) if left_out else field
 
 
 Place = tuple[str, str, int, float, Tap]

@@ -1,4 +1,4 @@
-"""How the zoo's models learned: accuracy, and how far heads look, after each pass over the training images."""
+"""How the zoo's models learned: accuracy, and how far heads look, after each pass; and what else differs with it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,9 +7,12 @@ import numpy as np
 import xarray as xr
 from matplotlib.ticker import MaxNLocator
 
+from vitcnn_utils.measures.cka import best_match
+from vitcnn_utils.measures.intervals import whole
+from vitcnn_utils.measures.localization import skill
 from vitcnn_utils.plots import style
 from vitcnn_utils.plots.style import Figure, figure, legend_below, panels, styled
-from vitcnn_utils.provenance import commit
+from vitcnn_utils.provenance import commit, line
 
 Log = Sequence[Mapping[str, Any]]
 
@@ -99,6 +102,43 @@ def courses(models: Mapping[str, xr.Dataset]) -> Figure:
         "percent of the distance of uniform attention. Right: the share of held-out images that are named rightly."
     )
     return figure(drawing, "", alt, caption, _made(), key="courses")
+
+
+@styled
+def other_measures(
+    similarities: Mapping[str, xr.DataArray], sizes: Mapping[str, xr.Dataset], tokens: Mapping[str, xr.DataArray]
+) -> Figure:
+    """What else may differ with the training of a ViT: likeness to a CNN, receptive fields, places kept; by label.
+
+    similarities: of `layer_similarity` with one CNN. sizes: of `receptive_field.summarize`. tokens: of
+    `token_patch_similarity`, one layer.
+    """
+    drawing, (axes,) = panels(1, 3, height=2.9)
+    numbers = []
+    for index, label in enumerate(similarities):
+        colour = style.CYCLE[index]
+        likest, size = best_match(whole(similarities[label])), whole(sizes[label])
+        kept = skill(whole(tokens[label]))
+        axes[0].plot(likest["depth_a"], likest, color=colour, label=label)
+        axes[1].plot(size["depth"], size["radius_50"], color=colour)
+        axes[2].plot(index, kept, "o", color=colour, markersize=7)
+        numbers.append(
+            f"{label}: likeness {style.from_to(likest)}, radius {style.from_to(size['radius_50'], 1)} px, "
+            f"places {kept:.2f}"
+        )
+    axes[0].set(title="most like the CNN (CKA)", xlabel="depth", xlim=(0, 1), ylim=(0, 1))
+    axes[1].set(title="half of the field within (px)", xlabel="depth", xlim=(0, 1), ylim=(0, None))
+    axes[2].set(title="places kept, last block", xlim=(-0.5, len(similarities) - 0.5), ylim=(None, 1), xticks=[])
+    style.level(axes[2], 0)
+    legend_below(drawing, axes)
+    alt = f"Three panels, a colour a model. From the first block to the last, {'; '.join(numbers)}."
+    caption = (
+        "Left: the highest CKA of each block with any layer of the CNN. Middle: the radius of the disc that holds half "
+        "of the effective receptive field, after each attention sub-layer. Right: how much oftener than by chance a "
+        "token of the last block is most like its own patch, from 0, the line, to 1."
+    )
+    made = line(*similarities.values(), *sizes.values(), *tokens.values())
+    return figure(drawing, "", alt, caption, made, key="other-measures")
 
 
 def _made() -> str:
