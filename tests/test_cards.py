@@ -43,7 +43,7 @@ def test_nothing_is_said_where_nothing_is_known() -> None:
     assert "random weights" not in cards.training_note("full", {"full": card(10), "other": card(10, seed=2)})
     of_models = {"a": card(7812), "b": card(2343)}
     assert cards.steps_beside(of_models, "a", "b") == ", 7,812 steps against 2,343"
-    assert cards.steps_beside(of_models, "a", "some timm model") == ""
+    assert cards.steps_beside(of_models, "a", "some timm model") == cards.steps_beside(of_models, "a", "a") == ""
 
 
 def test_training_says_whether_twins_are_alike() -> None:

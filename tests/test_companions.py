@@ -114,10 +114,13 @@ def test_a_model_is_loaded_once_and_untrained_where_its_label_says_so():
     assert list(cast.cards) == [WHOLE]
 
 
-def test_controls_say_how_long_they_were_trained():
-    steps = [f"{zoo.card(name)['steps']:,}" for name in (TWIN, WHOLE)]
-    expected = {"untrained": WHOLE, f"second seed, {steps[0]} steps against {steps[1]}": TWIN}
+def test_controls_say_where_they_were_trained_for_another_time(monkeypatch):
+    steps = {TWIN: 1562, WHOLE: 19531}
+    monkeypatch.setattr(companions, "cards_of", lambda *names: {name: {"steps": steps[name]} for name in names})
+    expected = {"untrained": WHOLE, "second seed, 1,562 steps against 19,531": TWIN}
     assert casting(WHOLE).controls(TWIN).names == expected
+    steps[TWIN] = steps[WHOLE]
+    assert list(casting(WHOLE).controls(TWIN).names) == ["untrained", "second seed"]
     assert casting(THEIRS).controls(TWIN).names == {"untrained": THEIRS}
 
 

@@ -189,7 +189,7 @@ def test_a_card_shows_the_verdict_first_and_escapes_every_name() -> None:
     assert "<img" not in page and "<paper>" not in page
     words = re.sub("<[^>]+>", " ", page)
     assert words.index("Holds") < words.index("The &lt;paper&gt; says") < words.index("0.90") < words.index("The rule")
-    assert "[0.80, 1.00] (9 images); untrained 0.20" in words
+    assert "[0.80, 1.00] (9 images); untrained: 0.20" in words
     assert "<details><summary>" in page and 'role="img"' in page
 
 

@@ -139,9 +139,9 @@ class ZooTable(SphinxDirective):
 
         cards = sorted((zoo.card(name) for name in zoo.names()), key=self.order)
         if self.arguments[0] == "models":
-            heads = ["Model", "What it is", "Training", "Parameters", "Training images", "Test accuracy"]
+            heads = ["Model", "What it is", "Training", "Training images", "Test accuracy"]
             return [scrolling_table(heads, [self.model(card, zoo.trainings()) for card in cards])]
-        heads = ["Model", "Steps", "Batch", "Minutes", "Images/s", "Device", "Commit", "sha256"]
+        heads = ["Model", "Parameters", "Steps", "Batch", "Minutes", "Images/s", "Device", "Commit", "sha256"]
         return [scrolling_table(heads, [self.training(card) for card in cards])]
 
     @staticmethod
@@ -161,7 +161,6 @@ class ZooTable(SphinxDirective):
             f"<code>{card['name']}</code>",
             what_differs(card["recipe"]),
             trainings[card["name"]],
-            f"{card['parameters']:,}",
             f"{card['training_images']:,}",
             f"{100 * card['test_accuracy']:.1f}&nbsp;% ({100 * low:.1f} to {100 * high:.1f})",
         ]
@@ -170,6 +169,7 @@ class ZooTable(SphinxDirective):
     def training(card: dict[str, Any]) -> list[str]:
         return [
             f"<code>{card['name']}</code>",
+            f"{card['parameters']:,}",
             f"{card['steps']:,}",
             f"{card['recipe']['batch_size']}",
             f"{card['minutes']:g}",

@@ -102,7 +102,7 @@ def _numbers(part: Part, claim: Claim) -> str:
 def _around(part: Part, claim: Claim) -> str:
     """The interval, the control and the second training, in words."""
     others = {claim.control: part.control, claim.second: part.again}
-    told = [f"{name} {part.words(e.value)}{_interval(part, e, ' ')}" for name, e in others.items() if e is not None]
+    told = [f"{name}: {part.words(e.value)}{_interval(part, e, ' ')}" for name, e in others.items() if e is not None]
     over = part.estimate.over
     own = f"{_interval(part, part.estimate) or 'no interval'}{f' ({over})' * bool(over)}"
     return "; ".join([own, *told, *(["no control"] if part.control is None else [])])

@@ -127,7 +127,7 @@ class Casting:
     def controls(self, vit_seed_2: Name | None) -> Cast:
         """What claims on the edition's ViT are held against: the ViT before training, and one from another start.
 
-        The label of the latter says how long both were trained, where they are of the zoo.
+        The label of the latter says how long both were trained, if the zoo's cards say that this differs.
         """
         names: dict[str, Name] = {UNTRAINED: self.vit}
         if vit_seed_2 and related(vit_seed_2, self.vit):
@@ -240,7 +240,7 @@ def another_start(name: Name, vit: Name, vit_seed_2: Name | None) -> Name | None
 
 
 def second_seed(vit_seed_2: Name, vit: Name) -> str:
-    """What a second training is called: with how long both were trained, where they are of the zoo."""
+    """What a second training is called: with how long both were trained, where cards say that it is not as long."""
     return SECOND + steps_beside(cards_of(vit, vit_seed_2), title(vit_seed_2), title(vit))
 
 

@@ -121,14 +121,14 @@ def other_measures(
         kept = skill(whole(tokens[label]))
         axes[0].plot(likest["depth_a"], likest, color=colour, label=label)
         axes[1].plot(size["depth"], size["radius_50"], color=colour)
-        axes[2].plot(index, kept, "o", color=colour, markersize=7)
+        axes[2].plot(index, kept, "o", color=colour, markersize=7, clip_on=False)
         numbers.append(
             f"{label}: likeness {style.from_to(likest)}, radius {style.from_to(size['radius_50'], 1)} px, "
             f"places {kept:.2f}"
         )
     axes[0].set(title="most like the CNN (CKA)", xlabel="depth", xlim=(0, 1), ylim=(0, 1))
     axes[1].set(title="half of the field within (px)", xlabel="depth", xlim=(0, 1), ylim=(0, None))
-    axes[2].set(title="places kept, last block", xlim=(-0.5, len(similarities) - 0.5), ylim=(None, 1), xticks=[])
+    axes[2].set(title="places kept, last block", xlim=(-0.5, len(similarities) - 0.5), ylim=(-0.1, 1), xticks=[])
     style.level(axes[2], 0)
     legend_below(drawing, axes)
     alt = f"Three panels, a colour a model. From the first block to the last, {'; '.join(numbers)}."

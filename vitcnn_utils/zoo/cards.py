@@ -31,9 +31,10 @@ def equal_steps(cards: Mapping[str, Mapping[str, Any]]) -> bool:
 
 
 def steps_beside(cards: Mapping[str, Mapping[str, Any]], name: str, other: str) -> str:
-    """', 7,812 steps against 2,343' from the cards of two models; '' where one has none."""
-    known = name in cards and other in cards
-    return f", {cards[name]['steps']:,} steps against {cards[other]['steps']:,}" if known else ""
+    """', 7,812 steps against 2,343' from the cards of two models; '' where they took as many, or one has no card."""
+    if not {name, other} <= cards.keys() or equal_steps({one: cards[one] for one in (name, other)}):
+        return ""
+    return f", {cards[name]['steps']:,} steps against {cards[other]['steps']:,}"
 
 
 def training_note(reference: str, cards: Mapping[str, Mapping[str, Any]]) -> str:
