@@ -25,7 +25,7 @@ from vitcnn_utils.hub_data import address
 from vitcnn_utils.images import SAMPLES, Images, balanced_order, load_images, read_parquet
 
 TEST_SETS = {
-    "cifar10": Path(__file__).parents[2] / "shared/data/cifar10/test-00000-of-00001.parquet",
+    "cifar10": Path(os.environ.get("VITCNN_DATA", "data/cifar10")) / "test-00000-of-00001.parquet",
     "fashion-mnist": Path("/usr/share/datasets/fashion-mnist"),  # Debian's dataset-fashion-mnist
 }
 CLASSES = ["cat", "dog", "owl"]

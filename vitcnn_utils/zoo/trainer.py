@@ -330,8 +330,8 @@ def balanced_subset(labels: Tensor, fraction: float, seed: int) -> Tensor:
 
 
 def find_cifar10() -> Path:
-    """A folder with CIFAR-10 as parquet: $VITCNN_DATA, data/cifar10, ../shared/data/cifar10, else from the hub."""
-    folders = [Path("data/cifar10"), Path("../shared/data/cifar10")]
+    """A folder with CIFAR-10 as parquet: $VITCNN_DATA, data/cifar10, else from the hub."""
+    folders = [Path("data/cifar10")]
     if "VITCNN_DATA" in os.environ:
         folders.insert(0, Path(os.environ["VITCNN_DATA"]))
     for folder in folders:
