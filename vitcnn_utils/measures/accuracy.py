@@ -28,7 +28,7 @@ def right_guesses(model: Model, images: Images, batch_size: int | None = None) -
     for NaN or Inf in the logits.
     """
     if images.labels is None:
-        raise VitcnnError(f"{images.name} has no labels, which accuracy needs: name its column with label_column")
+        raise VitcnnError(f"{images.name} has no labels, which accuracy needs: call their column label")
     numbers = class_numbers(model, images)
     if numbers is None:
         theirs = f"labels up to {images.labels.max()}"
