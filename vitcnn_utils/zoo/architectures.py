@@ -51,7 +51,7 @@ def build(recipe: Recipe) -> nn.Module:
 
 @torch.no_grad()
 def start_mimetic(model: VisionTransformer) -> None:
-    """Start attention as trained transformers have it (Trockman and Kolter 2023): its heads are local.
+    """Start attention as trained transformers have it (Trockman and Kolter 2023): heads look nearer.
 
     In each head the product of query and key weights is near 0.7 I, in each block that of value and projection
     weights near -0.4 I, and the positions are sines and cosines.

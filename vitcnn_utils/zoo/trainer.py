@@ -33,10 +33,7 @@ from vitcnn_utils.measures.attention import head_distances
 from vitcnn_utils.models.facts import Model, describe
 from vitcnn_utils.provenance import commit
 from vitcnn_utils.zoo.architectures import CLASSES, IMAGE_SIZE, MEAN, STD, build
-from vitcnn_utils.zoo.recipes import Recipe
-
-WATCHED = 2500
-"""How many held-out images the log's accuracy is of; all 5,000 would make a pass several per cent longer."""
+from vitcnn_utils.zoo.recipes import WATCHED, Recipe
 
 
 def train(name: str, recipe: Recipe, data: Path, out: Path, runs: Path, device: str = "cpu") -> Path:
