@@ -18,7 +18,7 @@ from others import noise, played_back
 from vitcnn_utils.images import Images, load_images
 from vitcnn_utils.measures.attention import head_distances
 from vitcnn_utils.measures.cka import layer_similarity
-from vitcnn_utils.measures.localization import token_patch_similarity
+from vitcnn_utils.measures.localization import layer_patch_similarity
 from vitcnn_utils.measures.probes import STRENGTHS, layer_probes
 from vitcnn_utils.measures.receptive_field import effective_receptive_fields, frozen
 from vitcnn_utils.measures.residual import skip_ratios
@@ -314,7 +314,7 @@ PLAN = {
     "book-erf": Planned(lambda _: exact_receptive_field(*zoo(8)), {THIS: 3, BOTH_WAYS: 3}),
     "book-probes": _book("Linear probes", "all blocks, read-outs and draws", layer_probes, 500),
     "book-skips": _book("Skip ratios", "all branches and tokens", skip_ratios),
-    "book-places": _book("Token-patch similarity", "last block", token_patch_similarity),
+    "book-places": _book("Token-patch similarity", "last block", layer_patch_similarity),
     "gpu-cka": _on_gpu("CKA", "all pairs of layers", all_pairs),
     "gpu-attention": _on_gpu("Attention distance", "all heads", all_heads),
 }

@@ -160,7 +160,7 @@ MEASURES: dict[str, Callable[[Model, Images], Any]] = {
     "effective receptive fields": fields,
     "skip ratios": lambda m, images: residual.skip_ratios(m, images[:3]),
     "removal of a skip": without_a_skip,
-    "token-patch similarity": lambda m, images: localization.token_patch_similarity(m, images[:6]),
+    "token-patch similarity": lambda m, images: localization.layer_patch_similarity(m, images[:6]),
     "linear probes": lambda m, images: probes.layer_probes(m, images, (m.blocks or m.layers)[-4:], shots=1, draws=1),
 }
 

@@ -19,7 +19,6 @@ from dask.distributed import LocalCluster
 from vitcnn_utils.editions import chapters, execute, fingerprint
 from vitcnn_utils.editions.execute import Outcome, Task, _describe
 from vitcnn_utils.errors import VitcnnError
-from vitcnn_utils.explorers import static
 
 
 @pytest.fixture
@@ -133,26 +132,6 @@ def test_the_kernel_is_the_python_that_runs_quiet_and_tells_what_it_has_used(
     assert "PyYAML" in uses["packages"] and "torch" not in uses["packages"]
     assert 2e7 < uses["memory"] < 2e9
     assert "fingerprint" not in json.dumps(notebook["cells"])  # what asked for this is gone
-
-
-def test_a_chapter_that_cannot_be_shown_is_not_done(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = {"outputs": [{"data": {"application/vnd.jupyter.widget-view+json": {}}}], "metadata": {}}
-    notebook = json.dumps({"metadata": {}, "cells": [shown]})
-    monkeypatch.setattr(chapters, "execute", lambda task: Outcome(notebook))
-
-    def refuse(notebook: Any, place: str) -> None:
-        raise VitcnnError(f"{place} links widgets")
-
-    failed = root / "_build" / "executed" / "zoo" / "failed" / "1_one.ipynb"
-    with monkeypatch.context() as patch:
-        patch.setattr(static, "take_out", refuse)
-        for _ in range(2):  # it is not up to date
-            with pytest.raises(VitcnnError, match=rf"^zoo: 1_one notebooks/1_one.ipynb links widgets; see {failed}$"):
-                Runs(root)("1")
-    assert [path.name for path in failed.parents[1].iterdir()] == ["failed"]
-    monkeypatch.setattr(static, "take_out", lambda notebook, place: notebook)
-    assert Runs(root)("1") == ["1_one"]
-    assert not failed.parent.exists()
 
 
 def test_a_quick_run_takes_few_images_and_tells_what_the_whole_would_take(

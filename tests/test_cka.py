@@ -241,29 +241,17 @@ def test_which_tokens(zoo_vit, zoo_resnet):
     images = noise_images(10)
     layers = zoo_vit.blocks[2:4]
     batches = recorded(zoo_vit, images, layers, 10)
-    chosen = {"all": slice(None), "spatial": slice(1, None), "cls": slice(0, 1)}
+    chosen = {"all": slice(None), "spatial": slice(1, None)}
     values = {}
     for tokens, part in chosen.items():
         x, y = (flat([b[:, part] for b in batches[layer.name]]) for layer in layers)
         values[tokens] = layer_similarity(zoo_vit, zoo_vit, images, 10, layers, layers, tokens=tokens).values[0, 1]
         assert values[tokens] == pytest.approx(cka(x, y), abs=1e-5)
-    assert len({round(v, 6) for v in values.values()}) == 3
+    assert len({round(v, 6) for v in values.values()}) == 2
     # A map has no tokens and stays whole.
     maps = zoo_resnet.blocks[:1]
     y = flat(recorded(zoo_resnet, images, maps, 10)["layer1.0"])
-    beside_a_map = layer_similarity(zoo_vit, zoo_resnet, images, 10, layers[:1], maps, tokens="cls")
-    assert beside_a_map.item() == pytest.approx(cka([batches["blocks.2"][0][:, 0]], y), abs=1e-5)
-
-
-def test_a_cls_token_that_is_not_there(zoo_resnet):
-    gap = load_model("zoo/vit-gap", "untrained", device="cpu")
-    for pair in ((gap, zoo_resnet), (zoo_resnet, zoo_resnet)):
-        with pytest.raises(VitcnnError, match="has no CLS token"):
-            layer_similarity(*pair, noise_images(8), tokens="cls")
+    beside_a_map = layer_similarity(zoo_vit, zoo_resnet, images, 10, layers[:1], maps, tokens="spatial")
+    assert beside_a_map.item() == pytest.approx(cka(flat([batches["blocks.2"][0][:, 1:]]), y), abs=1e-5)
     with pytest.raises(VitcnnError, match="tokens='class'"):
-        layer_similarity(gap, gap, noise_images(8), tokens="class")
-
-
-def test_the_cls_token_before_any_attention_is_constant(zoo_vit):
-    result = layer_similarity(zoo_vit, zoo_vit, noise_images(8), 8, zoo_vit.layers[:1], zoo_vit.blocks, tokens="cls")
-    assert np.isnan(result).all()
+        layer_similarity(zoo_vit, zoo_vit, images, tokens="class")

@@ -172,7 +172,6 @@ FIELDS = {"ViT": fields(np.ones((2, 9, 9)), [0, 1]), "CNN": fields(np.ones((2, 9
         (lambda vit: explore_attention(heads()[::-1], TWO), "give a model, or"),
         (lambda vit: explore_attention(heads(), noise_images(1)), "measured on 2 images, not 1"),
         (lambda vit: explore_attention(heads(), TWO, heads(heads=3)), "models differ"),
-        (lambda vit: explore_attention(heads(), TWO, n_images=0), "n_images=0"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_shown_is_refused(vit: Model, explore: Callable[[Model], Explorer], problem: str) -> None:
@@ -249,7 +248,7 @@ def probes(vit: Model, cnn: Model) -> Iterator[Explorer]:
 
 def receptive_fields(vit: Model, cnn: Model) -> Iterator[Explorer]:
     models = {"ViT": vit, "CNN": cnn}
-    yield explore_receptive_field(models, TWO, channels=1)
+    yield explore_receptive_field(models, TWO)
     after, before = (
         {name: effective_receptive_fields(m, TWO, channels=1, before_addition=before) for name, m in models.items()}
         for before in (False, True)
@@ -266,7 +265,7 @@ def attention(vit: Model, _: Model) -> Iterator[Explorer]:
     little = described(small_vit(), "little data")
     with torch.no_grad():
         little.attentions[0].qkv.weight.neg_()
-    yield explore_attention(vit, TWELVE, other=little, n_images=3)
+    yield explore_attention(vit, TWELVE[:3], other=little)
     # Distances of all images, attention of some.
     first, second = ((head_distances(m, TWELVE), attention_maps(m, TWELVE[:3])) for m in (vit, little))
     yield explore_attention(first, TWELVE, second)

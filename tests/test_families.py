@@ -150,9 +150,9 @@ def test_skip_ratios(model, found):
 
 def test_token_patch_similarity(model, found):
     maps = found["token-patch similarity"].value
-    assert maps.dims == ("row", "col", "patch_row", "patch_col")
+    assert maps.dims == ("layer", "row", "col", "patch_row", "patch_col")
     assert np.isfinite(maps).all()
-    assert model.grid in (None, maps.shape[:2])
+    assert model.grid in (None, maps.shape[1:3])
 
 
 def test_linear_probes(model, found):

@@ -507,12 +507,12 @@ MEASURES = {
     "layer similarity": lambda m, images: cka.layer_similarity(m, m, images, batch_size=6),
     "head distances": lambda m, images: attention.head_distances(m, images, batch_size=4),
     "attention maps": lambda m, images: attention.attention_maps(m, images, 4),
-    "head subsets": lambda m, images: attention.head_subset_similarity(m, m, images, block=2, sizes=(2,)),
+    "head subsets": lambda m, images: attention.head_subset_similarity(m, m, images, sizes=(2,)),
     "receptive fields": lambda m, images: receptive_field.effective_receptive_fields(m, images, LAYERS, channels=2),
     "fields of branches": lambda m, images: receptive_field.effective_receptive_fields(m, images, LAYERS, True, 2),
     "skip ratios": lambda m, images: residual.skip_ratios(m, images, batch_size=4),
     "without skip": without_skip,
-    "token-patch similarity": lambda m, images: localization.token_patch_similarity(m, images),
+    "token-patch similarity": lambda m, images: localization.layer_patch_similarity(m, images),
     "probes": lambda m, images: probes.layer_probes(m, images, shots=1, draws=1),
 }
 

@@ -19,7 +19,7 @@ IMAGES = Images("noise", NOISE.pixels, NOISE.labels, seed=5)
 DRAWN = {
     "layer similarity": lambda seed: vu.layer_similarity(VIT, CNN, IMAGES, layers_a=VIT.blocks, seed=seed),
     "head subsets": lambda seed: vu.head_subset_similarity(VIT, CNN, IMAGES, seed=seed)[4],
-    "token-patch similarity": lambda seed: vu.token_patch_similarity(VIT, IMAGES, seed=seed),
+    "token-patch similarity": lambda seed: vu.layer_patch_similarity(VIT, IMAGES, seed=seed),
     "patch-patch similarity": lambda seed: patch_patch_similarity(IMAGES, (4, 4), seed=seed),
     "probes": lambda seed: vu.layer_probes(VIT, IMAGES, shots=2, draws=1, seed=seed),
     "receptive fields": lambda seed: vu.effective_receptive_fields(VIT, IMAGES, ["stem"], channels=2, seed=seed),

@@ -29,7 +29,7 @@ MEASURES = {
     "accuracy": accuracy,
     "attention distance": head_distances,
     "attention maps": attention_maps,
-    "head subsets": lambda model, images: head_subset_similarity(model, CNN, images, 2, batch_size=12)[4],
+    "head subsets": lambda model, images: head_subset_similarity(model, CNN, images, batch_size=12)[4],
     "layer similarity": lambda model, images: layer_similarity(model, model, images, 12, model.blocks, model.blocks),
     "token-patch similarity": lambda model, images: layer_patch_similarity(
         model, images, model.blocks[1:], batch_size=12

@@ -379,7 +379,6 @@ def test_models_of_one_letter_were_trained_alike(tmp_path, monkeypatch):
 def test_a_card_describes_the_weights_beside_it(name):
     card = zoo.card(name)
     assert card["name"] == name
-    assert abs(card["test_accuracy"] - card["test_accuracy_before_fp16"]) < 0.001
     assert card["steps"] == card["recipe"]["epochs"] * 50_000 // card["recipe"]["batch_size"]
     assert zoo.log(name)[-1]["step"] == card["steps"]
     # What tells the models apart is the same in cards of older recipes.

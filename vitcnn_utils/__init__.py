@@ -26,7 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "measures.attention": ["attention_maps", "head_distances", "head_subset_similarity"],
         "measures.cka": ["layer_similarities", "layer_similarity", "linear_cka"],
         "measures.intervals": ["jackknife"],
-        "measures.localization": ["layer_patch_similarity", "token_patch_similarity"],
+        "measures.localization": ["layer_patch_similarity"],
         "measures.probes": ["layer_probes"],
         "measures.receptive_field": ["effective_receptive_fields"],
         "measures.residual": ["skip_ratios"],

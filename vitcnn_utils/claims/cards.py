@@ -70,7 +70,7 @@ def _card(claim: Claim) -> str:
     return (
         f'<article class="vitcnn-claim" data-verdict="{verdict}" id="claim-{html.escape(claim.id, quote=True)}" '
         f'style="border-left:4px solid {colour};padding:0 0 0 .8em;margin:1em 0">'
-        f'<p class="verdict" style="margin:0">{_shape(verdict)} '
+        f'<p class="verdict" style="margin:0">{symbol(verdict)} '
         f"<strong>{html.escape(_capital(_verdict_words(claim, verdict)))}</strong> "
         f'<span class="place">{html.escape(claim.place)}</span></p>'
         f'<p style="margin:.2em 0">{html.escape(_sentence(claim))}</p>{reason}'
@@ -79,7 +79,8 @@ def _card(claim: Claim) -> str:
     )
 
 
-def _shape(verdict: str) -> str:
+def symbol(verdict: str) -> str:
+    """HTML: the mark of a verdict."""
     return f'<span class="shape" aria-hidden="true" style="color:{COLOURS[verdict]}">{SHAPES[verdict]}</span>'
 
 
@@ -87,7 +88,7 @@ def _part(claim: Claim, part: Part) -> str:
     verdict = claim.verdict_of(part)
     shape = ""
     if len(claim.parts) > 1:
-        shape = f'{_shape(verdict)}<span class="word"> {html.escape(_verdict_words(claim, verdict))}: </span>'
+        shape = f'{symbol(verdict)}<span class="word"> {html.escape(_verdict_words(claim, verdict))}: </span>'
     return (
         f'<div class="part" style="margin:.4em 0">{shape}{html.escape(part.statistic)} '
         f"<strong>{html.escape(part.words(part.estimate.value))}</strong> "

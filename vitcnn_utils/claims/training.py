@@ -194,7 +194,7 @@ def companion_claims(
     """Whether other measures differ between a model whose heads look nearer and one whose heads do not.
 
     similarities: of `cka.layer_similarity` with one CNN. sizes: of `receptive_field.summarize`, attention sub-layers.
-    tokens: of `localization.token_patch_similarity`. heads, lacks: as for `local_claims`. All by label.
+    tokens: of `localization.layer_patch_similarity`. heads, lacks: as for `local_claims`. All by label.
     """
     if not heads:
         return _not_asked(lacks, "cka", "field", "places")

@@ -164,19 +164,6 @@ def _inputs(task: Task, uses: dict[str, Any]) -> str:
     return fingerprint.of_chapter(task.name + task.source, task.parameters, uses)
 
 
-def _fault(notebook: str, job: _Job) -> str:
-    """Why a page could not show an executed notebook, its JSON; '' if it can."""
-    if '"application/vnd.' not in notebook:  # neither explorers nor widgets: what follows takes seconds to load
-        return ""
-    from vitcnn_utils.explorers import static
-
-    try:
-        static.take_out(json.loads(notebook), f"notebooks/{job.target.name}")
-    except VitcnnError as error:
-        return str(error)
-    return ""
-
-
 def _run(jobs: Sequence[_Job], with_dask: bool, scheduler: str | None, report: Callable[[str], None]) -> list[str]:
     """Execute notebooks and put each in its place as soon as it is done; gives a line for each that failed."""
     failures = []
@@ -216,10 +203,9 @@ def _keep(job: _Job, outcome: Outcome) -> str:
     failed.unlink(missing_ok=True)
     if not outcome.notebook:
         return outcome.failure
-    failure = outcome.failure or _fault(outcome.notebook, job)
-    if failure:
+    if outcome.failure:
         replace_text(failed, outcome.notebook)
-        return f"{failure}; see {failed}"
+        return f"{outcome.failure}; see {failed}"
     notebook = json.loads(outcome.notebook)
     unchanged = fingerprint.of_package() == job.task.package  # else the version that it has used is not known
     inputs = _inputs(job.task, outcome.uses) if unchanged else ""

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from vitcnn_utils.claims.cards import COLOURS, MIME, SCHEMA, SHAPES
+from vitcnn_utils.claims.cards import MIME, SCHEMA, symbol
 from vitcnn_utils.claims.ledger import VERDICTS, figure_name
 from vitcnn_utils.claims.views import view_of
 from vitcnn_utils.editions.chapters import executed_folder, find_root, place_in_book, sources
@@ -86,7 +86,7 @@ def edition_claims(edition: str, root: Path | None = None, where: str = "execute
 def counts(rows: Sequence[Row]) -> str:
     """HTML: how many claims got which verdict, in one line."""
     found = Counter(row["verdict"] for row in rows)
-    said = [f"{_shape(verdict)} {found[verdict]} {html.escape(verdict)}" for verdict in VERDICTS if found[verdict]]
+    said = [f"{symbol(verdict)} {found[verdict]} {html.escape(verdict)}" for verdict in VERDICTS if found[verdict]]
     return f'<p class="vitcnn-counts">{len(rows)} claims: {" · ".join(said)}</p>' if rows else ""
 
 
@@ -105,7 +105,7 @@ def small_map(rows: Sequence[Row]) -> str:
 def _mark(row: Row) -> str:
     words = html.escape(f"{row['verdict']}: {row['paper']}", quote=True)
     link = html.escape(row["page"], quote=True)
-    return f'<a href="{link}" title="{words}" aria-label="{words}">{_shape(row["verdict"])}</a>'
+    return f'<a href="{link}" title="{words}" aria-label="{words}">{symbol(row["verdict"])}</a>'
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -124,7 +124,7 @@ def _row(row: Row, with_edition: bool) -> str:
     changes = f'<small class="changes">{_changes(row)}</small>' if "changes" in row else ""
     verdict, figure, page = (html.escape(row[name], quote=True) for name in ("verdict", "figure", "page"))
     return (
-        f'<tr data-verdict="{verdict}" data-figure="{figure}"><th scope="row">{_shape(row["verdict"])} {verdict}</th>'
+        f'<tr data-verdict="{verdict}" data-figure="{figure}"><th scope="row">{symbol(row["verdict"])} {verdict}</th>'
         f'<td>{figure}</td><td>{edition}<a href="{page}">{html.escape(row["paper"])}</a>{of}{see}</td>'
         f"<td>{html.escape(numbers)} {changes}</td></tr>"
     )
@@ -136,7 +136,3 @@ def _number(part: Row) -> str:
         return "not defined"
     around = "" if not interval or None in interval else f" [{interval[0]:.3g}, {interval[1]:.3g}]"
     return f"{value:.3g} {part['unit']}".strip() + around
-
-
-def _shape(verdict: str) -> str:
-    return f'<span class="shape" aria-hidden="true" style="color:{COLOURS[verdict]}">{SHAPES[verdict]}</span>'

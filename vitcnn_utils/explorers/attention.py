@@ -15,6 +15,7 @@ from vitcnn_utils.measures.attention import attention_maps, head_distances, quer
 from vitcnn_utils.models.facts import Model
 
 Measured = tuple[xr.Dataset, xr.DataArray]  # by `head_distances` and `attention_maps`
+_SHOWN = 4  # images
 _OF_HEADS = ("distance", "distance_renormalized", "prefix_mass")
 # How finely weights are stored, in steps from 0 to the largest weight of a query: as finely as the room allows.
 _STEPS = (254, 127, 63, 40, 31, 27, 24, 21, 18, 15)
@@ -40,12 +41,11 @@ def explore_attention(
     vit: Model | Measured,
     images: Images,
     other: Model | Measured | None = None,
-    n_images: int = 4,
     **page: Unpack[Page],
 ) -> AttentionExplorer:
     """Where each head looks from each token of a picture, beside how far all heads look (Figs 3 and 4).
 
-    vit: a model, whose heads' distances are then measured on all `images` and whose attention on the first `n_images`;
+    vit: a model, whose heads' distances are then measured on all `images` and whose attention on the first four;
     or both already measured: `(head_distances(model, images), attention_maps(model, images[:4]))`. Some blocks only:
     `isel(block=[0, 1, -2, -1])` of both, those of the paper's figures.
     other: the same for a model of the same shape that was trained in another way. page: see `explorers.base.Page`.
@@ -53,9 +53,7 @@ def explore_attention(
     An image takes blocks x heads x T^2 bytes for each model before compression: 1/4 MiB for `zoo/vit-cls`, which fits
     the book's budget of 1 MB with four images; 5.4 MiB for ViT-B/16 at 224 pixels, which does not with any.
     """
-    if n_images < 1:
-        raise VitcnnError(f"n_images={n_images}: an explorer needs at least one image")
-    models = [_measured(one, images, n_images) for one in (vit, other) if one is not None]
+    models = [_measured(one, images) for one in (vit, other) if one is not None]
     maps = [one for _, one in models]
     _require_alike(maps, images)
     distances, (rows, columns), prefix = models[0][0], maps[0].attrs["grid"], maps[0].attrs["prefix"]
@@ -77,13 +75,13 @@ def explore_attention(
     )  # fmt: skip
 
 
-def _measured(model: Model | Measured, images: Images, n: int) -> Measured:
+def _measured(model: Model | Measured, images: Images) -> Measured:
     if isinstance(model, Model):
-        return head_distances(model, images), attention_maps(model, images[:n])
+        return head_distances(model, images), attention_maps(model, images[:_SHOWN])
     kinds = [type(one) for one in model] if isinstance(model, tuple) else None
     if kinds != [xr.Dataset, xr.DataArray] or not set(_OF_HEADS) <= set(model[0]):
         raise VitcnnError("give a model, or (head_distances(model, images), attention_maps(model, images[:4]))")
-    return model[0], model[1].isel(image=slice(n))
+    return model[0], model[1].isel(image=slice(_SHOWN))
 
 
 def _require_alike(maps: list[xr.DataArray], images: Images) -> None:

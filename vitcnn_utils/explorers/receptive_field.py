@@ -16,6 +16,7 @@ from vitcnn_utils.measures.receptive_field import effective_receptive_fields, ra
 from vitcnn_utils.models.facts import Model
 
 _DARKEST = 1e-3  # share of a map's largest value below which the logarithmic scale ends, as in the figure
+_CHANNELS = 8  # that are measured of each layer and image
 _BYTES = 800_000  # of all maps together, a byte for each of their cells
 
 
@@ -33,13 +34,12 @@ def explore_receptive_field(
     fields: Mapping[str, xr.DataArray | Model],
     images: Images | None = None,
     before: Mapping[str, xr.DataArray] | None = None,
-    channels: int | None = 8,
     **page: Unpack[Page],
 ) -> ReceptiveFieldExplorer:
     """Effective receptive fields of one to four models side by side, by depth (Figs 6 and C.4).
 
     fields: by label, `effective_receptive_fields` after the residual addition; or models, which are then measured on
-    `images`, after and before it, by `channels` channels an image (see there; None is exact and slow).
+    `images`, after and before it, by 8 channels an image (see there).
     before: by the same labels, the fields before the addition; None: only those after it are shown.
     page: see `explorers.base.Page`.
     """
@@ -49,7 +49,7 @@ def explore_receptive_field(
     sides = {}
     for side, given in {"after": fields, "before": fields if models else before}.items():
         if given is not None:
-            measure = partial(effective_receptive_fields, channels=channels, before_addition=side == "before")
+            measure = partial(effective_receptive_fields, channels=_CHANNELS, before_addition=side == "before")
             form = "what `effective_receptive_fields` returns"
             fields_of = measured(given, images, measure, _is_field, form, most=4)
             sides[side] = {label: whole(field) for label, field in fields_of.items()}

@@ -151,31 +151,29 @@ def head_subset_similarity(
     vit: Model,
     cnn: Model,
     images: "Images",
-    block: int = 0,
     sizes: Sequence[int] = (4,),
-    cnn_layers: Sequence[Layer] | None = None,
     batch_size: int = 256,
     seed: int = 0,
     left_out: bool = False,
 ) -> dict[int, xr.Dataset]:
-    """CKA between groups of a block's heads, from the most local to the most global, and layers of a CNN (Fig 5).
+    """CKA of groups of heads of the first block, from the most local to the most global, with units of a CNN (Fig 5).
 
     Heads are sorted by mean distance; a group is so many neighbours in that order (a sliding window, as all groups must
     have the same number of heads to be compared). Its features are the outputs A_h V_h of its heads, before the output
     projection, side by side. The paper states neither; these choices are ours.
 
+    The units are the CNN's first five, those of the paper's figure.
+
     sizes: how many heads a group has; one pass through both models does for all.
-    cnn_layers: None for the first five units, those of the paper's figure.
     Returns for each size, over (subset, layer): cka, of all tokens flattened; cka_pooled, of the mean over tokens, a
     control: what is left of the similarity where no place is told from another. Coordinates: distance (subset), the
     mean over its heads, px; heads (subset, member); depth (layer). Minibatches, `seed` and `left_out` as in
     `cka.layer_similarity`.
     """
     vit.require("attention", "the similarity of head subsets")
-    layer = _layer_of(vit, block)
-    cnn_layers = cnn.blocks[:5] if cnn_layers is None else cnn_layers
+    layer, cnn_layers = _attention_layers(vit)[0], cnn.blocks[:5]
     if not cnn_layers:
-        raise VitcnnError(f"{cnn.name} has no residual units: name its layers with cnn_layers")
+        raise VitcnnError(f"{cnn.name} has no residual units, which heads are compared with: take a CNN that has some")
     H = of_first(vit, images, lambda x: _heads(vit, x, layer)[1].shape[1])
     if wrong := [size for size in sizes if not 1 <= size <= H]:
         raise VitcnnError(f"{vit.name} has {H} heads a block: give sizes from 1 to {H}, not {wrong[0]}")
@@ -196,7 +194,8 @@ def head_subset_similarity(
             batches[name].append((hsic(heads, heads), hsic(heads, stacked)))
         distances.append(distance.double().numpy())
     per_head = np.concatenate(distances).mean(0)
-    attrs = {**provenance.of(vit, images, seed, cnn=cnn), "units": "1", "block": block, "batch_size": batch_size}
+    attrs = {**provenance.of(vit, images, seed, cnn=cnn), "units": "1", "block": layer.block,
+             "batch_size": batch_size}  # fmt: skip
     over_layer = {"layer": [x.name for x in cnn_layers], "depth": ("layer", [x.depth for x in cnn_layers])}
 
     def of_size(size: int) -> xr.Dataset:
@@ -263,14 +262,6 @@ def _reduce(weights: Tensor, model: Model) -> Tensor:
 
 def _attention_layers(model: Model) -> list[Layer]:
     return [layer for layer in model.layers if layer.kind == "attention"]
-
-
-def _layer_of(model: Model, block: int) -> Layer:
-    for layer in _attention_layers(model):
-        if layer.block == block:
-            return layer
-    there = [layer.block for layer in _attention_layers(model)]
-    raise VitcnnError(f"{model.name} has no attention in block {block}: there is some in {there[0]} to {there[-1]}")
 
 
 Visit = Callable[[int, Tensor, Tensor], Any]

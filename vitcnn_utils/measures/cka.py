@@ -33,7 +33,7 @@ STRIP, WIDTH = 64, 1 << 13
 """On a CPU a Gram matrix is computed in blocks of so many rows, as far as the diagonal, from so many columns of the
 features: these stay in the cache."""
 
-Tokens = Literal["all", "spatial", "cls"]
+Tokens = Literal["all", "spatial"]
 
 
 def linear_cka(x: ArrayLike, y: ArrayLike) -> float:
@@ -70,7 +70,7 @@ def layer_similarity(
     `run.minibatches`.
 
     layers_a, layers_b: None for all; `model.blocks` for the block outputs only.
-    tokens: which tokens of a model with tokens: 'all' (prefix tokens too), 'spatial' or 'cls'.
+    tokens: which tokens of a model with tokens: 'all' (prefix tokens too) or 'spatial'.
     clip_norms: see `centred_gram`. A map that changes with it is made by a few images of large norm.
     left_out: also give the map without each minibatch, along a first dimension `left_out`, for `intervals.jackknife`:
     -1 is the map of all minibatches, i the map without minibatch i, where there are two or more.
@@ -244,7 +244,8 @@ def _grams_of_both(
     tokens: Tokens, clip_norms: bool, seed: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
     """For each minibatch the centred Grams of the layers of `a` and of `b`, stacked; if they are one, it runs once."""
-    _check_tokens(a, b, tokens)
+    if tokens not in ("all", "spatial"):
+        raise VitcnnError(f"tokens={tokens!r} is neither 'all' nor 'spatial'")
     run_a = list(dict.fromkeys([*layers_a, *layers_b])) if a is b else layers_a
     pace_a = whole_pace(a, images, run_a, batch_size)
     pace_b = pace_a if a is b else whole_pace(b, images, layers_b, batch_size)
@@ -290,18 +291,7 @@ def _layer_grams(
 
 def _of_tokens(model: Model, activation: Tensor, tokens: Tokens) -> Tensor:
     """The chosen tokens of (B, T, D); a map has no tokens and stays whole."""
-    if activation.ndim != 3 or tokens == "all":
-        return activation
-    return model.spatial(activation) if tokens == "spatial" else activation[:, :1]
-
-
-def _check_tokens(a: Model, b: Model, tokens: Tokens) -> None:
-    if tokens not in ("all", "spatial", "cls"):
-        raise VitcnnError(f"tokens={tokens!r} is neither 'all', 'spatial' nor 'cls'")
-    with_tokens = [model for model in (a, b) if model.grid is not None] or [a]
-    without = [model.name for model in with_tokens if "CLS" not in model.prefix_names]
-    if tokens == "cls" and without:
-        raise VitcnnError(f"{without[0]} has no CLS token: give tokens='all' or 'spatial'")
+    return activation if activation.ndim != 3 or tokens == "all" else model.spatial(activation)
 
 
 def _layer_coords(layers: Sequence[Layer], side: Literal["a", "b"]) -> dict[str, Any]:

@@ -21,8 +21,13 @@ DIMS = TOKEN + PATCH
 Grid = tuple[int, int]
 
 
-def token_patch_similarity(
-    model: Model, images: Images, layer: Layer | None = None, batch_size: int = 512, seed: int = 0
+def layer_patch_similarity(
+    model: Model,
+    images: Images,
+    layers: Sequence[Layer] | None = None,
+    batch_size: int = 512,
+    seed: int = 0,
+    left_out: bool = False,
 ) -> xr.DataArray:
     """Minibatch unbiased CKA of each spatial token with the raw pixels of each input patch (Fig 9).
 
@@ -31,28 +36,14 @@ def token_patch_similarity(
     those before normalisation, so that all models are asked about the same. `seed` draws the minibatches, see
     `run.minibatches`; one of n images needs about (2 x tokens) x n² x 2 bytes: 0.8 GB for 14 x 14 tokens and n = 1024.
 
-    layer: None for the output of the last block.
+    layers: of one grid; None for the output of the last block.
+    left_out: also without each minibatch, along `left_out`, see `cka.layer_similarity`.
 
-    Returns (row, col, patch_row, patch_col), about 0 where a token tells nothing of a patch, NaN where one is constant.
-    Neighbouring patches are alike in photographs: `patch_patch_similarity` is what that alone would give.
+    Returns (layer, row, col, patch_row, patch_col), about 0 where a token tells nothing of a patch, NaN where one is
+    constant. Neighbouring patches are alike in photographs: `patch_patch_similarity` is what that alone would give.
     Raises VitcnnError for fewer than 4 images, or an image that the grid does not divide into whole pixels.
     """
-    layer = (model.blocks or model.layers)[-1] if layer is None else layer
-    return layer_patch_similarity(model, images, [layer], batch_size, seed).isel(layer=0)
-
-
-def layer_patch_similarity(
-    model: Model,
-    images: Images,
-    layers: Sequence[Layer],
-    batch_size: int = 512,
-    seed: int = 0,
-    left_out: bool = False,
-) -> xr.DataArray:
-    """`token_patch_similarity` of several layers of one grid, in one pass: (layer, row, col, patch_row, patch_col).
-
-    left_out: also without each minibatch, along `left_out`, see `cka.layer_similarity`.
-    """
+    layers = (model.blocks or model.layers)[-1:] if layers is None else layers
     grid = _common_grid(model, images, layers)
     batches: dict[str, list[Hsic]] = {layer.name: [] for layer in layers}
     pace = whole_pace(model, images, layers, batch_size)
@@ -74,10 +65,9 @@ def layer_patch_similarity(
 def patch_patch_similarity(
     images: Images, grid: Grid, batch_size: int = 512, seed: int = 0, left_out: bool = False
 ) -> xr.DataArray:
-    """The baseline of `token_patch_similarity`: how alike the patches themselves are, (row, col, patch_row, patch_col).
+    """The baseline of `layer_patch_similarity`: how alike the patches themselves are, (row, col, patch_row, patch_col).
 
-    A model whose tokens are its patches would give this. grid: rows and columns of cells. left_out: as in
-    `layer_patch_similarity`.
+    A model whose tokens are its patches would give this. grid: rows and columns of cells. left_out: as there.
     """
     batches = []
     for pixels in minibatches(images, batch_size, seed, "patch x patch CKA"):
@@ -112,18 +102,14 @@ def cut(pixels: Tensor, grid: Grid) -> Tensor:
 def localization_rate(similarity: xr.DataArray) -> xr.Dataset:
     """How often the patch most like a token is its own, over region: tokens 'all', 'interior' or 'border'.
 
-    top1: its own patch; within_one: its own or one of the up to 8 around it; chance_top1, chance_within_one: the same
-    for a patch drawn at random; all from 0 to 1. miss: mean Chebyshev distance from the token to that patch, in
-    cells. tokens: how many there are. A token that is constant over the images, or whose own patch is (NaN), could
-    not be right and is not counted.
+    top1: its own patch; within_one: its own or one of the up to 8 around it; chance_top1: its own, of a patch drawn at
+    random; all from 0 to 1. tokens: how many there are. A token that is constant over the images, or whose own patch is
+    (NaN), could not be right and is not counted.
     """
     distance = _chebyshev(similarity)
     miss = distance.where(similarity == similarity.max(PATCH)).min(PATCH)
-    near = distance <= 1
-    by_token = xr.Dataset(
-        {"top1": miss == 0, "within_one": miss <= 1, "miss": miss,
-         "chance_top1": (distance == 0).mean(PATCH), "chance_within_one": near.mean(PATCH)}
-    ).astype(float)  # fmt: skip
+    chance = (distance == 0).mean(PATCH)
+    by_token = xr.Dataset({"top1": miss == 0, "within_one": miss <= 1, "chance_top1": chance}).astype(float)
     known = similarity.where(distance == 0).notnull().any(PATCH)
     border = _is_border(similarity)
     regions = {"all": border | True, "interior": ~border, "border": border}
@@ -143,17 +129,11 @@ def best_patch(similarity: xr.DataArray) -> xr.DataArray:
 def contrast(similarity: xr.DataArray) -> xr.Dataset:
     """How much a token stands out for its own patch, over (row, col).
 
-    own: CKA with its own patch; others: mean CKA with all other patches; difference: own - others; ratio: own /
-    others, which means little where others is near 0 (unbiased CKA may be below); z_score: the difference in standard
-    deviations of the others.
+    own: CKA with its own patch; others: mean CKA with all other patches; difference: own - others.
     """
     is_own = _chebyshev(similarity) == 0
-    own, rest = similarity.where(is_own).mean(PATCH), similarity.where(~is_own)
-    others = rest.mean(PATCH)
-    difference = own - others
-    values = {"own": own, "others": others, "difference": difference, "ratio": own / others,
-              "z_score": difference / rest.std(PATCH)}  # fmt: skip
-    return xr.Dataset(values, attrs=similarity.attrs)
+    own, others = (similarity.where(where).mean(PATCH) for where in (is_own, ~is_own))
+    return xr.Dataset({"own": own, "others": others, "difference": own - others}, attrs=similarity.attrs)
 
 
 def border_similarity(similarity: xr.DataArray) -> xr.DataArray:

@@ -55,7 +55,6 @@ def layer_probes(
         accuracy (layer, readout, draw); of 'token', the mean over tokens
         accuracy_by_image (layer, readout, draw, sample): the same of each test image, for intervals
         token_accuracy (layer, row, col, draw), where 'token' is among the read-outs
-        strength (layer, readout, draw): the chosen one, in units of the number of features
 
     batch_size: images at once; None for as many as fit in memory. The features of all images are held for as many
     layers, read-outs and tokens as fit in a quarter of the host's free memory; then the images go through the model
@@ -76,8 +75,7 @@ def layer_probes(
     by_cell = [[Scores.of_all(found[layer.name, r]) for r in readouts] for layer in layers]
     attrs = {
         "measure": f"test accuracy of {shots}-shot linear probes", "units": "1", "chance": 1 / (labels.max() + 1),
-        **provenance.of(model, images, seed), "n_validation": len(split.validation), "n_test": len(split.test),
-        "shots": shots,
+        **provenance.of(model, images, seed), "n_test": len(split.test), "shots": shots,
     }  # fmt: skip
     return _label(by_cell, layers, readouts, reader.grid).assign_attrs(attrs)
 
@@ -102,13 +100,12 @@ class Scores(NamedTuple):
         means = self.accuracy[0].mean(-1)
         best, draws = len(STRENGTHS) - 1 - means[::-1].argmax(0), np.arange(means.shape[1])
         by_image = self.by_image[best, draws] / self.accuracy.shape[-1]
-        return Chosen(np.array(STRENGTHS)[best], self.accuracy[1][best, draws], by_image)
+        return Chosen(self.accuracy[1][best, draws], by_image)
 
 
 class Chosen(NamedTuple):
-    """Of each draw the strength, (draw,), and with it the test accuracy, (draw, P) and (draw, image)."""
+    """Of each draw the test accuracy with the chosen strength, (draw, P) and (draw, image)."""
 
-    strength: np.ndarray
     by_token: np.ndarray
     by_image: np.ndarray
 
@@ -122,7 +119,6 @@ def _label(
     data: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
         "accuracy": (cube, np.array([[one.by_token.mean(-1) for one in of_layer] for of_layer in chosen])),
         "accuracy_by_image": ((*cube, "sample"), np.array([[one.by_image for one in of] for of in chosen])),
-        "strength": (cube, np.array([[one.strength for one in of_layer] for of_layer in chosen])),
     }
     if "token" in readouts:
         by_token = np.stack([of_layer[readouts.index("token")].by_token.T.reshape(*grid, -1) for of_layer in chosen])

@@ -19,9 +19,6 @@ from vitcnn_utils.run import Pace, of_first, prepared
 if TYPE_CHECKING:
     from vitcnn_utils.images import Images
 
-DRAWN = 32
-"""For how many images at a time the channels of a layer are drawn."""
-
 
 def effective_receptive_fields(
     model: Model,
@@ -46,7 +43,7 @@ def effective_receptive_fields(
     channels: measure so many channels of each image, drawn with `seed` for each image. This is an unbiased estimate of
     the same mean; the cost is one backward pass a channel. None: all channels.
 
-    Coordinates over layer: kind, depth, block (-1 outside blocks), n_channels; centre_y and centre_x, the place's
+    Coordinates over layer: kind, depth, block (-1 outside blocks); centre_y and centre_x, the place's
     position in the image, in pixels from the corner. For tokens that is the middle of the patch; in a CNN, where the
     convolutions and poolings before it are centred. Where a map was made smaller in another way, such as by merging
     patches, its cells count as squares. attrs['channels'] says which channels were measured.
@@ -80,8 +77,8 @@ def effective_receptive_fields(
         "channels": "all" if channels is None else f"{channels} of each image, drawn with seed {seed}",
     }  # fmt: skip
     H, W = values.shape[-2:]
-    names = ("n_channels", "centre_y", "centre_x")
-    over_layer = _coords(places) | dict(zip(names, map(list, zip(*facts, strict=True)), strict=True))
+    _, centre_y, centre_x = map(list, zip(*facts, strict=True))
+    over_layer = _coords(places) | {"centre_y": centre_y, "centre_x": centre_x}
     field = xr.DataArray(
         values,
         dims=("sample", "layer", "y", "x")[-values.ndim :],
@@ -164,12 +161,9 @@ def _draw(sizes: Sequence[int], count: int, channels: int | None, seed: int) -> 
     """
     rng = np.random.default_rng(seed)
     every = [np.broadcast_to(np.arange(C, dtype=np.int32), (count, C)) for C in sizes]
-    parts: list[list[np.ndarray]] = [[] for _ in sizes]
-    for start in range(0, count, DRAWN):
-        for of_layer, found in zip(every, parts, strict=True):
-            if channels is not None and channels < of_layer.shape[1]:
-                found.append(rng.permuted(of_layer[start : start + DRAWN], axis=1)[:, :channels])
-    return [np.concatenate(found) if found else of_layer for of_layer, found in zip(every, parts, strict=True)]
+    if channels is None:
+        return every
+    return [x if channels >= x.shape[1] else rng.permuted(x, axis=1)[:, :channels].copy() for x in every]
 
 
 def _fields(model: Model, x: Tensor, places: list[Place], drawn: list[np.ndarray]) -> Tensor:
@@ -231,14 +225,11 @@ def summarize(fields: xr.DataArray, side: float) -> xr.Dataset:
     uniform_90: the same as radius_90 of a uniform field, (layer).
     centre_mass: share of the field in the square, as far as the square lies in the image.
     centre_ratio: centre_mass divided by the square's share of the image; 1 for a uniform field.
-    participation: (sum m)^2 / sum m^2 over all pixels, divided by their number: 1 for a uniform field, 1 / (H W) for a
-    single pixel.
     All but uniform_90 are NaN for a field that is zero everywhere.
     """
     mass = (fields / fields.sum(("y", "x"))).where(fields.sum(("y", "x")) > 0)
     inside = _overlap(fields.y, fields.centre_y, side) * _overlap(fields.x, fields.centre_x, side)
     centre_mass = (mass * inside).sum(("y", "x"), skipna=False)
-    participation = 1 / (mass**2).sum(("y", "x"), skipna=False) / (fields.sizes["y"] * fields.sizes["x"])
     result = xr.Dataset(
         {
             "radius_50": radius_of_mass(fields, 0.5),
@@ -246,13 +237,10 @@ def summarize(fields: xr.DataArray, side: float) -> xr.Dataset:
             "uniform_90": radius_of_mass(xr.ones_like(intervals.whole(fields)), 0.9),
             "centre_mass": centre_mass,
             "centre_ratio": centre_mass / inside.mean(("y", "x")),
-            "participation": participation,
         },
         attrs={**fields.attrs, "side": side},
     )
-    units = {"centre_mass": "share of the field", "centre_ratio": "1", "participation": "share of the image"}
-    for name, unit in units.items():
-        result[name].attrs["units"] = unit
+    result["centre_mass"].attrs["units"], result["centre_ratio"].attrs["units"] = "share of the field", "1"
     return result
 
 
@@ -307,8 +295,8 @@ def late_radius(sizes: xr.Dataset) -> float:
     return float((100 * sizes["radius_90"] / sizes["uniform_90"]).where(sizes["depth"] >= 0.5, drop=True).mean())
 
 
-def largest_growth(sizes: xr.Dataset, window: float = 0.25) -> tuple[float, float]:
-    """The largest share of a model's growth that lies in `window` of its depth, and the middle of that window.
+def largest_growth(sizes: xr.Dataset) -> tuple[float, float]:
+    """The largest share of a model's growth that lies in a quarter of its depth, and the middle of that quarter.
 
     Growth is that of radius_50 from the first layer to its largest, by linear interpolation over depth, so that the
     number of layers does not matter. NaN for a model that has fewer than two layers, or grows by less than a tenth of a
@@ -318,10 +306,10 @@ def largest_growth(sizes: xr.Dataset, window: float = 0.25) -> tuple[float, floa
     growth = radius.max() - radius[0] if len(radius) > 1 else 0.0
     if not growth >= 0.1:
         return float("nan"), float("nan")
-    starts = np.linspace(depth[0], depth[-1] - window, 101)
-    shares = (np.interp(starts + window, depth, radius) - np.interp(starts, depth, radius)) / growth
+    starts = np.linspace(depth[0], depth[-1] - 1 / 4, 101)
+    shares = (np.interp(starts + 1 / 4, depth, radius) - np.interp(starts, depth, radius)) / growth
     largest = int(np.argmax(shares))
-    return float(shares[largest]), float(starts[largest] + window / 2)
+    return float(shares[largest]), float(starts[largest] + 1 / 8)
 
 
 def centre_shift(after: xr.Dataset, before: xr.Dataset) -> float:

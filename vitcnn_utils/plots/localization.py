@@ -31,7 +31,7 @@ def positions(grid: tuple[int, int]) -> dict[str, tuple[int, int]]:
 def token_maps(maps: Mapping[str, xr.DataArray], name: str, baseline: xr.DataArray | None = None) -> Figure:
     """Figures 9 and 10: CKA of four tokens with every patch of the input, one row of maps for each of `maps`.
 
-    maps: title of the row -> (row, col, patch_row, patch_col), as `token_patch_similarity` gives. The four tokens are
+    maps: title of the row -> (row, col, patch_row, patch_col), a layer of `layer_patch_similarity`. The four tokens are
     at the same places of the image in every row. The maps of a column share a colour scale. baseline:
     the same of the raw patches, a last row with a scale of its own. name: 'fig-9' or 'fig-10'.
     """

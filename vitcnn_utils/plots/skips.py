@@ -24,13 +24,13 @@ _LINES = {"CLS": "o-", "spatial": "s--"}
 
 
 @styled
-def norm_ratios(vit: xr.Dataset, cnn: xr.Dataset, tokens: int = 9, key: str = "") -> Figure:
+def norm_ratios(vit: xr.Dataset, cnn: xr.Dataset, key: str = "") -> Figure:
     """Figure 7: norm ratios by token and block for both branches, and by block for the CLS token, the others and a CNN.
 
-    vit, cnn: from `skip_ratios`. tokens: how many are shown, from token 0, which is CLS where there is one.
+    vit, cnn: from `skip_ratios`. Nine tokens are shown, from token 0, which is CLS where there is one.
     """
     drawing, (axes,) = panels(1, 3, height=3.3, width_ratios=[1, 1, 1.8])
-    shown = vit["ratio"].isel(token=slice(tokens)).transpose("token", "block", "branch")
+    shown = vit["ratio"].isel(token=slice(9)).transpose("token", "block", "branch")
     ticks = np.arange(vit.sizes["block"])[:: 1 + vit.sizes["block"] // 6]
     for ax, (branch, name) in zip(axes, BRANCHES.items(), strict=False):
         mesh = heat_map(ax, shown.sel(branch=branch), upward=True, cmap=style.SEQUENTIAL)

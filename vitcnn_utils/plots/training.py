@@ -111,7 +111,7 @@ def other_measures(
     """What else may differ with the training of a ViT: likeness to a CNN, receptive fields, places kept; by label.
 
     similarities: of `layer_similarity` with one CNN. sizes: of `receptive_field.summarize`. tokens: of
-    `token_patch_similarity`, one layer.
+    `layer_patch_similarity`, one layer.
     """
     drawing, (axes,) = panels(1, 3, height=2.9)
     numbers = []

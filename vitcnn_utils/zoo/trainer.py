@@ -73,9 +73,8 @@ def _train(name: str, recipe: Recipe, data: Path, stem: Path, run_stem: Path, de
     model = run.model
     half = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
     half = {key: value.cpu().contiguous() for key, value in half.items()}
-    accuracy_fp32 = accuracy(run.as_model(), test, batch_size=500)
     model.load_state_dict(half)
-    accuracy_fp16 = accuracy(run.as_model(), test, batch_size=500)
+    test_accuracy = accuracy(run.as_model(), test, batch_size=500)
     weights = save(half)
     card = {
         "name": name,
@@ -85,9 +84,8 @@ def _train(name: str, recipe: Recipe, data: Path, stem: Path, run_stem: Path, de
         "passes": recipe.epochs,
         "steps": recipe.steps,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "test_accuracy": accuracy_fp16,
-        "test_accuracy_interval": wilson_interval(accuracy_fp16, len(test)),
-        "test_accuracy_before_fp16": accuracy_fp32,
+        "test_accuracy": test_accuracy,
+        "test_accuracy_interval": wilson_interval(test_accuracy, len(test)),
         "minutes": round(run.seconds / 60, 1),
         "cpu_minutes": round(run.cpu_seconds / 60, 1),
         "images_per_second": round(recipe.steps * recipe.batch_size / run.seconds),
