@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -32,9 +33,6 @@ SMALLEST_BATCH = 4
 SHARE = {"cpu": 0.5, "cuda": 0.8, "mps": 0.8}
 """The part of a device's free memory that is used. Kernels take more than the tensors that can be counted, and a host
 that runs out of memory kills the process, where a GPU raises an error."""
-
-ASSUMED = 4 << 30
-"""Bytes taken to be free where the system does not say."""
 
 
 @dataclass
@@ -227,15 +225,7 @@ def free_memory(device: torch.device) -> int:
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return min(_free_host(), _free_cgroup())
-
-
-def _free_host() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return ASSUMED  # not Linux
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), ASSUMED)
+    return min(psutil.virtual_memory().available, _free_cgroup())
 
 
 def _free_cgroup() -> int:
