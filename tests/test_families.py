@@ -148,7 +148,7 @@ def test_skip_ratios(model, found):
     assert np.isfinite(moved).all() and (moved > 0).all()
 
 
-def test_token_patch_similarity(model, found):
+def test_layer_patch_similarity(model, found):
     maps = found["token-patch similarity"].value
     assert maps.dims == ("layer", "row", "col", "patch_row", "patch_col")
     assert np.isfinite(maps).all()
