@@ -250,7 +250,7 @@ def receptive_fields(vit: Model, cnn: Model) -> Iterator[Explorer]:
     models = {"ViT": vit, "CNN": cnn}
     yield explore_receptive_field(models, TWO)
     after, before = (
-        {name: effective_receptive_fields(m, TWO, channels=1, before_addition=before) for name, m in models.items()}
+        {name: effective_receptive_fields(m, TWO, channels=8, before_addition=before) for name, m in models.items()}
         for before in (False, True)
     )
     yield explore_receptive_field(after, before=before)
@@ -265,9 +265,9 @@ def attention(vit: Model, _: Model) -> Iterator[Explorer]:
     little = described(small_vit(), "little data")
     with torch.no_grad():
         little.attentions[0].qkv.weight.neg_()
-    yield explore_attention(vit, TWELVE[:3], other=little)
+    yield explore_attention(vit, TWELVE, other=little)
     # Distances of all images, attention of some.
-    first, second = ((head_distances(m, TWELVE), attention_maps(m, TWELVE[:3])) for m in (vit, little))
+    first, second = ((head_distances(m, TWELVE), attention_maps(m, TWELVE[:4])) for m in (vit, little))
     yield explore_attention(first, TWELVE, second)
 
 
