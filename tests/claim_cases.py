@@ -125,6 +125,7 @@ def sizes_of(radius_50: list[float], radius_90: Any = None, centre_mass: Any = 0
         "radius_90": radius_50 if radius_90 is None else radius_90,
         "centre_mass": np.broadcast_to(centre_mass, n),
         "centre_ratio": np.broadcast_to(centre_ratio, n),
+        "uniform_90": np.full(n, 8.0),
     }
     variables = {name: ("layer", np.array(value, dtype=float)) for name, value in over_layer.items()}
     return xr.Dataset(variables, {"depth": ("layer", np.linspace(0, 1, n))}, {"side": 4})
@@ -150,19 +151,19 @@ def guesses(share: float, n: int = 2500, model: str = "model") -> xr.DataArray:
 def figure_4(arrays: Arrays, controls: Controls) -> list[Claim]:
     little, full = arrays
     other, _ = controls["untrained"]
-    return [
-        locality.little_data_claim(little, full, other),
-        locality.accuracy_claim({"little data": guesses(0.3), "all data": guesses(0.5)}),
-        locality.small_model_claim(little, full, other),
-    ]
+    by_data = {locality.LITTLE: little, locality.ALL: full, locality.AGAIN: other}
+    known = {locality.LITTLE: guesses(0.3), locality.ALL: guesses(0.5)}
+    series = {"3 %": little, "all data": full, "untrained": other}
+    return [*locality.little_data_claims(by_data, known), *locality.small_model_claims(series)]
 
 
 def accuracy(arrays: Arrays, controls: Controls) -> Claim:
     """arrays: the shares that two models recognise, None where that is not known, and of how many images."""
     little, full, n = arrays
     other, *_ = controls["untrained"]
-    found = {"little data": guesses(little, n), "all data": guesses(full, n)} if little else {}
-    return locality.accuracy_claim(found, guesses(other, n))
+    found = {locality.LITTLE: guesses(little, n), locality.ALL: guesses(full, n)} if little else {}
+    heads = {locality.LITTLE: FAR, locality.ALL: LOCAL}
+    return locality.little_data_claims(heads, found and found | {locality.AGAIN: guesses(other, n)})[1]
 
 
 def subsets(arrays: Arrays, controls: Controls) -> list[Claim]:
@@ -202,11 +203,6 @@ def loss(arrays: Arrays, _: Controls) -> Claim:
     intact, middle, n = arrays
     without = {1: guesses(0.99, n), 4: guesses(middle, n), 6: guesses(0.99, n)}
     return skips.accuracy_loss(guesses(intact, n) if intact else None, without)
-
-
-def loss_by_cards(arrays: Arrays, _: Controls) -> Claim:
-    intact, middle, n = arrays
-    return skips.accuracy_loss_by_cards(intact, {1: 0.99, 4: middle, 6: 0.99}, n)
 
 
 # Chapter 4: maps of tokens and patches, probes
@@ -348,8 +344,9 @@ CASES = {
     "fig-6-early": Case(number(lambda a, c: locality.field_claims(*a, c), 0), (JUMP, STEADY), (STEADY, JUMP),
                         (unknown(STEADY, STEADY),), also_bad=((sizes_of([1, 2, 30, 40, 50]), STEADY),), second=True),
     "fig-6-midway": Case(number(lambda a, c: locality.field_claims(*a, c), 1), (JUMP, STEADY), (STEADY, STEADY),
-                         ((sizes_of([3] * 5), STEADY),), also_bad=((sizes_of([1, 8, 8.5, 9, 9.5]), STEADY),),
-                         second=True),
+                         ((sizes_of([8] * 5), STEADY),), second=True,
+                         also_bad=((sizes_of([1, 8, 8.5, 9, 9.5]), STEADY),
+                                   (sizes_of([3, 3.5, 4, 8, 8.5], [4] * 5), STEADY))),  # a jump, but not to all
     "fig-6-centre": Case(number(lambda a, c: locality.field_claims(*a, c), 2), (STEADY, STEADY), (DIM, STEADY),
                          ((sizes_of([1, 2, 3], centre_ratio=[9, 9, np.nan]), STEADY),),
                          also_bad=((sizes_of([1, 2, 3], centre_ratio=[9, 9, 2]), STEADY),), second=True),
@@ -367,10 +364,8 @@ CASES = {
     "fig-8-split": Case(split, (divided(0.2), divided(0.8)), (divided(0.8), divided(0.8)),
                         (unknown(divided(0.2), divided(0.8)),),
                         also_bad=((divided(0.2), divided(0.3)),)),  # divided, but the intact model is as well
-    "fig-8-accuracy-images": Case(loss, (0.80, 0.75, 10_000), (0.80, 0.85, 10_000), ((None, 0.75, 10_000),),
-                                  close=(0.80, 0.795, 10_000)),
-    "fig-8-accuracy-cards": Case(loss_by_cards, (0.80, 0.75, 10_000), (0.80, 0.85, 10_000),
-                                 close=(0.80, 0.795, 10_000)),
+    "fig-8-accuracy": Case(loss, (0.80, 0.75, 10_000), (0.80, 0.85, 10_000), ((None, 0.75, 10_000),),
+                           close=(0.80, 0.795, 10_000)),
     "fig-9-interior-last": Case(lambda a, c: localization.interior_tokens(*a, maps(c, 0)), (OWN,), (ELSEWHERE,),
                                 ((SMALL,),), second=True),
     "fig-9-border": Case(lambda a, c: localization.border_tokens(*a, maps(c, 0)), (LEANING, OWN), (LEANING_OUT, OWN),
@@ -390,7 +385,8 @@ CASES = {
     "fig-11-native": Case(native, read(0.5, 0.51), read(0.3, 0.6), (read(0.5, np.nan),), second=True),
     "fig-11-plateau": Case(lambda a, c: localization.pooled_plateau(*a, maps(c, 0)), depths(0.2, 0.4, 0.5, 0.52),
                            depths(0.2, 0.4, 0.5, 0.8), (depths(0.2, 0.4, np.nan, np.nan),), second=True,
-                           also_bad=(depths(0.2, 0.3, 0.3, 0.3),)),  # never kept up
+                           also_bad=(depths(0.2, 0.3, 0.3, 0.3),  # never kept up
+                                     depths(0.2, 0.4, 0.5, 0.65))),  # gains less than CLS, but does not stop
     "fig-11-first-token": Case(lambda a, c: localization.first_token_catches_up(*a, c["untrained"][0]),
                                first(0.1, 0.2, 0.59), first(0.1, 0.2, 0.3), (first(*[np.nan] * 3),),
                                also_bad=(first(0.29, 0.39, 0.59),)),  # never behind

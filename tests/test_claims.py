@@ -73,8 +73,8 @@ def test_two_ways_to_measure_must_agree() -> None:
     assert locality.field_claims(farther_once, given.STEADY, {})[0].verdict == CLOSE
     half = given.LOCAL.copy(deep=True)
     half["distance"][:2] = [[28, 32, 40, 100], [28, 31, 40, 100]]
-    assert locality.little_data_claim(half, given.LOCAL, given.LOCAL).verdict == CLOSE
-    assert locality.small_model_claim(half, given.LOCAL, given.FAR).verdict == CLOSE
+    assert given.figure_4((half, given.LOCAL), {"untrained": (given.LOCAL, None)})[0].verdict == CLOSE
+    assert given.figure_4((half, given.LOCAL), {"untrained": (given.FAR, None)})[2].verdict == CLOSE
 
 
 def test_numbers_beside_a_claim() -> None:
@@ -86,7 +86,8 @@ def test_numbers_beside_a_claim() -> None:
         "block 0 from 20.0 to 100.0 px; block 1 from 30.0 to 100.0 px; untrained: block 0 from 6"
     )
     assert [part.estimate.value for part in mix.parts] == [30, 100]
-    assert locality.little_data_claim(given.FAR, given.LOCAL, None).of == "few against model"
+    few, _ = locality.little_data_claims({locality.LITTLE: given.FAR, locality.ALL: given.LOCAL}, {})
+    assert few.of == "few against model" and few.parts[0].control is None
     transition = skips.ratio_claims(given.TURNING, given.UNITS, {})[0]
     assert [part.estimate.value for part in transition.parts] == pytest.approx([4, 0.25])
     assert "blocks 3 and 4" in transition.note
@@ -152,15 +153,16 @@ def test_claims_of_several_series_and_sets_have_names_of_their_own() -> None:
 
 def test_all_data_from_either_start_are_compared_with_the_part() -> None:
     of = {"ViT": probes(0.2, 0.6), "ViT, small data": LOW, "ViT, second seed": probes(0.2, 0.5), "ViT, untrained": LOW}
-    claims = scale.data_claims(of, {"ViT": ", 9 steps against 3"}, "-transfer")
+    claims = scale.data_claims(of, {"ViT": "9 steps against 3"}, "-transfer")
     assert [claim.id for claim in claims] == ["fig-13-data-vit-transfer", "fig-13-data-vit-second-seed-transfer"]
-    assert [claim.of for claim in claims] == ["ViT, 9 steps against 3, cifar10", "ViT, second seed, cifar10"]
+    assert [claim.of for claim in claims] == ["ViT, cifar10", "ViT, second seed, cifar10"]
+    assert (claims[0].verdict, claims[0].reason) == (CANNOT, "9 steps against 3") and claims[1].verdict != CANNOT
     for quoted in ("untrained 15.0 and 10.0 %", "another start with all data 35.0 and 50.0 %"):
         assert quoted in claims[0].note
 
 
 def test_each_way_to_read_a_vit_is_a_claim() -> None:
-    of = PAIR | {"ViT": BOTH, "CNN": probes(0.1, 0.3), "ViT-GAP": probes(0.2, 0.6)}
+    of = PAIR | {"ViT": BOTH, "CNN": probes(0.1, 0.3), "ViT-GAP": probes(0.2, 0.6), "ViT-GAP, untrained": LOW}
     assert [claim.verdict for claim in scale.architecture_claims(of)] == [HOLDS, FAILS, HOLDS]
     again = scale.architecture_claims(of | {"ViT, second seed": probes(0.1, 0.3)})
     assert [claim.verdict for claim in again] == [CLOSE, FAILS, HOLDS]

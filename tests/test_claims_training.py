@@ -33,6 +33,7 @@ def test_near_heads_are_the_nearest_quarter_of_two_blocks() -> None:
         (NEAR, NEAR, NEAR, FAILS),
         (FAR, MIDDLE, MIDDLE, FAILS),  # nearer, yet not local
         (NEAR, FAR, NEAR, FAILS),
+        (FAR, NEAR, FAR, CLOSE),  # another start with CutMix is not nearer
         (heads_of([45] * 4, [45] * 4, [90] * 4), NEAR, NEAR, HOLDS),
         (heads_of([39] * 4, [39] * 4, [90] * 4), NEAR, NEAR, FAILS),  # local without it as well
     ],
@@ -126,11 +127,12 @@ def recognised(*shares: float | None) -> dict[str, Any]:
         (0.80, 0.815, None, CLOSE),
         (0.80, 0.85, 0.70, CLOSE),  # the second training loses
         (0.80, 0.85, 0.95, HOLDS_TOO),  # another start gains as much
+        (0.80, 0.95, 0.90, HOLDS_TOO),  # another start loses as much
     ],
 )
 def test_scores(without: float, cutmix: float, second: float | None, verdict: str) -> None:
     of_cutmix, of_start = claims.accuracy_claims(recognised(without, cutmix, 0.9, second), labelled(FAR, NEAR, NEAR))
-    assert of_cutmix.verdict == verdict and of_start.verdict == HOLDS
+    assert of_cutmix.verdict == verdict and of_start.verdict == (HOLDS if cutmix < 0.9 else FAILS)
     assert "CutMix changes accuracy by" in claims.accuracy_words([of_cutmix, of_start])
 
 

@@ -27,28 +27,51 @@ def test_related(name, to, expected):
     assert companions.related(name, to) == companions.related(to, name) == expected
 
 
+@pytest.fixture
+def cards(monkeypatch):
+    """Cards by name, which stand in the place of the zoo's: all by the table of recipes, which a test may change."""
+    cards = {name: {"steps": 10, "recipe": dict(vars(recipe))} for name, recipe in RECIPES.items()}
+    monkeypatch.setattr(zoo, "names", lambda: list(cards))
+    monkeypatch.setattr(zoo, "card", cards.__getitem__)
+    return cards
+
+
 @pytest.mark.parametrize(
     ("name", "candidates", "expected"),
     [
-        (OURS, (TWIN, WHOLE), TWIN),  # the default edition
-        (OURS, (None, WHOLE), WHOLE),
-        (OURS, (None, THEIRS), TWIN),  # the zoo's stands in: never compared with another's
+        (OURS, (WHOLE, TWIN), WHOLE),  # the default edition
+        (OURS, (None, TWIN), TWIN),
+        (OURS, (None, THEIRS), WHOLE),  # the zoo's stands in: never compared with another's
         (THEIRS, (TWIN, "hf-hub:me/mine"), "hf-hub:me/mine"),
         (THEIRS, (TWIN, WHOLE), None),
         (None, (TWIN, WHOLE), None),
     ],
 )
-def test_beside(name, candidates, expected):
+def test_beside(cards, name, candidates, expected):
     assert companions.beside(name, *candidates) == expected
 
 
-def test_another_start():
-    assert companions.another_start(WHOLE, WHOLE, TWIN) == TWIN
+def test_a_companion_is_compared_with_one_that_was_trained_alike(cards):
+    pair = {"little data": OURS, "all data": WHOLE}
+    assert casting(WHOLE).cast("Figure 4", pair).unlike == ""
+    cards[WHOLE]["recipe"]["epochs"] = 15
+    assert companions.beside(OURS, WHOLE, TWIN) == TWIN
+    unlike = casting(WHOLE).cast("Figure 4", pair).unlike
+    assert unlike == f"these models were not trained alike (epochs differ): {OURS} 10 steps, {WHOLE} 10 steps"
+    cards[TWIN]["recipe"]["batch_size"] = 64
+    assert companions.beside(OURS, WHOLE, TWIN) == WHOLE, "none was, so the first"
+
+
+def test_another_start(cards):
+    assert companions.another_start(WHOLE, WHOLE, TWIN) == TWIN and companions.another_start(TWIN, WHOLE, TWIN) == WHOLE
     assert companions.another_start(WHOLE, WHOLE, None) is None
     assert companions.another_start(WHOLE, THEIRS, None) == TWIN
     assert companions.another_start(THEIRS, THEIRS, "hf-hub:me/again") == "hf-hub:me/again"
     assert companions.another_start(THEIRS, THEIRS, TWIN) is None
-    assert companions.another_start("zoo/vit-small-data-100", WHOLE, TWIN) is None
+    assert companions.another_start(SMALL[100], WHOLE, TWIN) == f"{SMALL[100]}-seed-2"
+    assert companions.another_start(SMALL[3], WHOLE, TWIN) is None
+    cards[TWIN]["recipe"]["epochs"] = 2
+    assert companions.another_start(WHOLE, WHOLE, TWIN) is None, "another length is more than another start"
 
 
 def test_parts_are_ordered_by_the_data_that_they_saw():
@@ -69,16 +92,13 @@ def test_the_zoos_stand_in_on_the_zoos_images():
     assert cast["little data"].image_size == (32, 32), "the edition's image size is not for them"
 
 
-def test_trainings_are_compared_with_a_second_start_of_the_same_recipe(monkeypatch):
-    recipes = {name: {"recipe": vars(recipe) | {"seed": recipe.seed}} for name, recipe in RECIPES.items()}
-    monkeypatch.setattr(zoo, "names", lambda: list(recipes))
-    monkeypatch.setattr(zoo, "card", recipes.__getitem__)
+def test_trainings_are_compared_with_a_second_start_of_the_same_recipe(cards):
     protocols = casting(WHOLE).protocols("zoo/vit-cls-nocutmix", "zoo/vit-cls-mimetic", TWIN, "zoo/resnet")
     assert protocols.names["CutMix, second start"] == TWIN and protocols.names["no CutMix"] == "zoo/vit-cls-nocutmix"
-    recipes[TWIN]["recipe"]["epochs"] = 2
+    cards[TWIN]["recipe"]["epochs"] = 2
     protocols = casting(WHOLE).protocols("zoo/vit-cls-nocutmix", "zoo/vit-cls-mimetic", TWIN, "zoo/resnet")
     assert list(protocols) == ["CutMix", "no CutMix", "no CutMix, mimetic start", "CNN"]
-    del recipes["zoo/vit-cls-mimetic"]
+    del cards["zoo/vit-cls-mimetic"]
     protocols = casting(WHOLE).protocols("zoo/vit-cls-nocutmix", "zoo/vit-cls-mimetic", TWIN, "zoo/resnet")
     assert list(protocols) == ["CutMix", "no CutMix", "CNN"]
     own = casting(THEIRS).protocols("a.plain", "a.mimetic", "a.again", "resnet18")
@@ -124,7 +144,8 @@ def test_controls_say_where_they_were_trained_for_another_time(monkeypatch):
     assert casting(THEIRS).controls(TWIN).names == {"untrained": THEIRS}
 
 
-def test_series_have_their_controls_and_one_set_of_images():
+def test_series_have_their_controls_and_one_set_of_images(cards):
+    del cards[f"{SMALL[100]}-seed-2"]
     first, second = casting(WHOLE).series("Figure 12", SERIES, SMALL, vit_seed_2=TWIN)
     assert list(first) == ["3 %", "30 %", "all data", "second seed", "untrained"]
     assert first.names["second seed"] == TWIN and list(second) == ["3 %", "all data", "untrained"]
@@ -177,7 +198,7 @@ def test_a_checkpoint_of_ones_own_stands_where_a_name_does():
     mine = {"name": "deit_tiny_patch16_224", "weights": "mine.safetensors"}
     assert companions.related(mine, THEIRS) and not companions.related(mine, WHOLE)
     assert casting(mine).own("Figure 13", {"ViT": mine, "ViT, small data": OURS}).names == {"ViT": mine}
-    assert companions.beside(mine, WHOLE, THEIRS) == THEIRS and companions.beside(TWIN, mine, WHOLE) == WHOLE
+    assert companions.beside(mine, WHOLE, THEIRS) == THEIRS and companions.beside(WHOLE, mine, WHOLE) == WHOLE
     assert companions.another_start(mine, mine, THEIRS) == THEIRS
     controls = casting(mine).controls(THEIRS)
     assert controls.names == {"untrained": mine, "second seed": THEIRS} and controls.cards == {}

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from claim_cases import CASES
 
-from vitcnn_utils.claims import table
+from vitcnn_utils.claims import table, unless
 from vitcnn_utils.claims.cards import MIME, SCHEMA
 from vitcnn_utils.claims.ledger import (
     CANNOT,
@@ -24,7 +24,6 @@ from vitcnn_utils.claims.ledger import (
     Part,
     agreed,
     all_of,
-    difference_of_shares,
     estimate,
 )  # fmt: skip
 
@@ -92,6 +91,9 @@ YES, NO, OPEN, NOTHING = part(0.9), part(0.1), part(0.6, (0.4, 0.8)), part(NAN)
         (claim(replace(YES, control=Estimate(NAN))), HOLDS, ""),
         (claim(replace(YES, control=Estimate(0.7)), YES), HOLDS, ""),  # the control meets one part only
         (claim(replace(NO, control=Estimate(0.7))), FAILS, ""),
+        (claim(replace(YES, control=Estimate(-0.7, (-0.8, -0.6)))), HOLDS, ""),
+        (claim(replace(YES, control=Estimate(-0.7, (-0.8, -0.6)), chance=True)), HOLDS_TOO, "training is not why"),
+        (claim(replace(YES, control=Estimate(-0.4), chance=True)), HOLDS, ""),
         (
             claim(replace(YES, again=Estimate(0.1)), second="seed 2"),
             CLOSE,
@@ -113,13 +115,6 @@ def test_the_magnitude_of_an_interval_around_zero_starts_at_zero() -> None:
     assert Estimate(-1, (-3, 2)).magnitude() == Estimate(1, (0, 3))
     assert Estimate(-2, (-3, -1)).magnitude() == Estimate(2, (1, 3))
     assert Estimate(-2).magnitude() == Estimate(2)
-
-
-def test_newcombes_interval_is_that_of_his_paper() -> None:
-    # Newcombe (1998), table II, method 10, example (a): 56/70 - 48/80 has (0.0524, 0.3339); here both n are equal.
-    estimate = difference_of_shares(0.8, 0.6, 75)
-    assert estimate.value == pytest.approx(20)
-    assert estimate.interval == pytest.approx((5.2, 33.4), abs=0.6)
 
 
 def test_what_is_known_by_image_has_an_interval() -> None:
@@ -166,9 +161,11 @@ def test_the_rule_that_is_shown_decides(name: str) -> None:
     shown = re.findall("<li>(.*?) \\((?:ours|the paper)\\)", table([asked])._repr_html_())
     assert len(shown) == len(asked.parts) > 0
     for rule, decided in zip(shown, asked.parts, strict=True):
+        rule, either, _ = rule.partition("; the control counts in either direction")
         found = re.fullmatch(r".*: (above|below) (−?[\d.]+)(?:\s?[%a-zA-Z]+)?", rule)
         assert found, rule
         side, threshold = found[1], float(found[2].replace("−", "-"))
+        assert bool(either) == decided.chance
         assert threshold == pytest.approx(decided.threshold, rel=1e-5)
         for value in (threshold - 0.01, threshold + 0.01, decided.estimate.value):
             holds = value > threshold if side == "above" else value < threshold
@@ -225,3 +222,9 @@ def test_a_notebook_carries_the_claims_as_data() -> None:
     first = data["claims"][0]["parts"][0]
     assert first["rule"] == claims[0].parts[0].rule and first["threshold"] == 0.05
     assert bundle["text/plain"].count("\n") == len(claims) - 1
+
+
+def test_claims_that_cannot_be_asked_say_why() -> None:
+    asked, without = unless("two lengths", [claim(YES), claim(YES, missing="no twin")])
+    assert (asked.verdict, asked.reason, without.reason) == (CANNOT, "two lengths", "no twin")
+    assert unless("", [claim(YES)])[0].verdict == HOLDS

@@ -185,7 +185,8 @@ def test_uniform_field_and_a_field_of_zeros():
     assert 0.535 < found.radius_90 / 32 < 0.71
     assert found.radius_50.attrs["units"] == "px"
     zeros = summarize(field_of(np.zeros((8, 8))), side=2)
-    assert all(np.isnan(value.item()) for value in zeros.values())
+    assert all(np.isnan(value.item()) for value in zeros.drop_vars("uniform_90").values())
+    assert found.uniform_90 == pytest.approx(found.radius_90.item())
 
 
 def test_one_pixel():

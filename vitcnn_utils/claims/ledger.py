@@ -71,6 +71,11 @@ class Controls(NamedTuple):
         }
 
 
+def unless(missing: str, claims: "Iterable[Claim]") -> "list[Claim]":
+    """The claims; where there is a reason why none of them can be asked, with that."""
+    return [replace(claim, missing=claim.missing or missing) for claim in claims]
+
+
 def all_of(verdicts: Iterable[str]) -> str:
     """Whether all statements hold: one that does not is enough against them, and one undecided leaves it open."""
     found = set(verdicts)
@@ -93,6 +98,10 @@ class Estimate:
     value: float
     interval: tuple[float, float] | None = None
     over: str = ""
+
+    def mirrored(self) -> "Estimate":
+        """With the other sign."""
+        return replace(self, value=-self.value, interval=self.interval and (-self.interval[1], -self.interval[0]))
 
     def magnitude(self) -> "Estimate":
         """Of the absolute value."""
@@ -130,17 +139,6 @@ def estimate(statistic: Callable[..., float], *arrays: xr.DataArray | xr.Dataset
     return Estimate(value, (low, high), over)
 
 
-def difference_of_shares(a: float, b: float, n: int) -> Estimate:
-    """a − b, two shares of n images each, in percentage points, with Newcombe's interval from two Wilson intervals.
-
-    The images are taken to be different ones, which is cautious where both are shares of the same.
-    """
-    wilson = [stats.binomtest(round(share * n), n).proportion_ci(method="wilson") for share in (a, b)]
-    below = math.hypot(a - wilson[0].low, wilson[1].high - b)
-    above = math.hypot(wilson[0].high - a, b - wilson[1].low)
-    return Estimate(100 * (a - b), (100 * (a - b - below), 100 * (a - b + above)), f"{n:,} images")
-
-
 @dataclass(frozen=True)
 class Part:
     """One number of a claim, and what it must be for the claim to hold.
@@ -148,6 +146,7 @@ class Part:
     statistic: the number in words. unit: '' or 'CKA', 'points', '%', 'px', 'times'. why: of the threshold, a sentence.
     whose: 'ours', or 'the paper' where it gives the threshold itself.
     control: the same statistic of the claim's control. again: that of a second training by the same recipe.
+    chance: the control is what another start changes, so it counts in either direction.
     made_of: what made each array behind these numbers, from `provenance.facts`.
     """
 
@@ -160,20 +159,21 @@ class Part:
     whose: Literal["ours", "the paper"] = "ours"
     control: Estimate | None = None
     again: Estimate | None = None
+    chance: bool = False
     made_of: tuple[Facts, ...] = ()
 
     @classmethod
     def of(
         cls, statistic: str, number: Callable[..., float], arrays: Arrays, side: Literal["above", "below"],
         threshold: float, why: str, unit: str = "", whose: Literal["ours", "the paper"] = "ours",
-        control: Arrays | None = None, again: Arrays | None = None,
+        control: Arrays | None = None, again: Arrays | None = None, chance: bool = False,
     ) -> "Part":  # fmt: skip
         """With one function of arrays that gives the number of the model, of the control and of a second training."""
         all_three = [arrays, control or (), again or ()]
         own, controls, second = (estimate(number, *a) if a else None for a in all_three)
         assert own is not None
         made_of = facts(*itertools.chain(*all_three))
-        return cls(statistic, own, side, threshold, why, unit, whose, controls, second, made_of)
+        return cls(statistic, own, side, threshold, why, unit, whose, controls, second, chance, made_of)
 
     def magnitude(self) -> "Part":
         """The same of absolute values."""
@@ -184,7 +184,8 @@ class Part:
     @property
     def rule(self) -> str:
         """The rule as it is shown, from what decides."""
-        return f"{self.statistic}: {self.side} {self.words(self.threshold)}"
+        either = "; the control counts in either direction" if self.chance and self.control else ""
+        return f"{self.statistic}: {self.side} {self.words(self.threshold)}{either}"
 
     def words(self, value: float) -> str:
         """A value of this statistic as it is shown."""
@@ -204,6 +205,13 @@ class Part:
         if any(math.isnan(end) for end in ends):
             return UNDECIDED
         return HOLDS if min(ends) > 0 else FAILS if max(ends) <= 0 else UNDECIDED
+
+    def control_says(self) -> str:
+        """The same of the control."""
+        said = self.says(self.control)
+        if self.chance and self.control is not None and said != HOLDS:
+            return HOLDS if self.says(self.control.mirrored()) == HOLDS else said
+        return said
 
     @property
     def resolution(self) -> float:
@@ -285,17 +293,18 @@ class Claim:
             return CANNOT
         if said == UNDECIDED or self._turned(parts):
             return CLOSE
-        return HOLDS_TOO if said == self._combined(parts, "control") == HOLDS else said
+        of_control = self._combine(part.control_says() for part in parts)
+        return HOLDS_TOO if said == of_control == HOLDS else said
 
     def _turned(self, parts: Sequence[Part]) -> bool:
         """Whether a second training decides the reverse of the first."""
         return {self._combined(parts, "estimate"), self._combined(parts, "again")} == {HOLDS, FAILS}
 
-    def _combined(self, parts: Sequence[Part], what: Literal["estimate", "control", "again"]) -> str:
-        if any(getattr(part, what) is None for part in parts):
-            return UNDECIDED
-        combine = all_of if self.together == "all" else agreed
-        return combine(part.says(getattr(part, what)) for part in parts)
+    def _combined(self, parts: Sequence[Part], what: Literal["estimate", "again"]) -> str:
+        return self._combine(part.says(getattr(part, what)) for part in parts)
+
+    def _combine(self, said: Iterable[str]) -> str:
+        return all_of(said) if self.together == "all" else agreed(said)
 
     @property
     def made_of(self) -> tuple[Facts, ...]:

@@ -25,7 +25,7 @@ from vitcnn_utils.claims.ledger import (
 from vitcnn_utils.claims.words import cause, direction, effect_of_training, minus, moves, shown
 from vitcnn_utils.measures.accuracy import points_ahead
 from vitcnn_utils.measures.attention import rank_correlations
-from vitcnn_utils.measures.receptive_field import centre_shift, early_radius, largest_growth
+from vitcnn_utils.measures.receptive_field import centre_shift, early_radius, largest_growth, late_radius
 
 LOCAL, GLOBAL = 40.0, 60.0
 """Percent of the distance of uniform attention up to which a head is called local, and from which on global."""
@@ -49,6 +49,8 @@ IN_A_QUARTER = 10.0
 """Percentage points of the growth that one quarter of the depth must hold more, to be called a jump beside another."""
 CENTRE = 3.0
 """From so many times its share of the image on, a patch is said to dominate a receptive field."""
+WIDE = 80.0
+"""Percent of the radius of a uniform field from which on a receptive field is called global."""
 SHIFT = 5.0
 """Percentage points of the field from which on two shares of the centre are called different."""
 
@@ -134,22 +136,40 @@ def head_words(claims: Sequence[Claim]) -> str:
     )  # fmt: skip
 
 
-def little_data_claim(little: xr.Dataset, full: xr.Dataset, other: xr.Dataset | None) -> Claim:
-    """Fig 4: without much data the lowest blocks do not learn to attend locally.
+LITTLE, ALL, AGAIN = "little data", "all data", "another start"
+"""Labels of the models of Fig 4: twins that saw little data and all of it, and one that saw all from another start."""
 
-    little, full: twins trained for equally many steps. other: a model that saw all data from another start, for what
-    chance alone may do, if there is one.
+
+def little_data_claims(heads: Mapping[str, xr.Dataset], guesses: Mapping[str, xr.DataArray]) -> list[Claim]:
+    """The claims of Fig 4 on models by `LITTLE`, `ALL` and, where there is one, `AGAIN`; none where there are none.
+
+    guesses: of `accuracy.right_guesses`; empty where the images have no labels that the models know.
     """
+    if not heads:
+        return []
+    return [_little_data(heads[LITTLE], heads[ALL], heads.get(AGAIN)), _accuracy(guesses)]
+
+
+def small_model_claims(series: Mapping[str, xr.Dataset]) -> list[Claim]:
+    """The claim of Fig C.5 on smaller ViTs by what they saw: least, …, all data, and untrained; none without them."""
+    if not series:
+        return []
+    least, *_, most, untrained = series.values()
+    return [_small_model(least, most, untrained)]
+
+
+def _little_data(little: xr.Dataset, full: xr.Dataset, other: xr.Dataset | None) -> Claim:
+    """Fig 4: without much data the lowest blocks do not learn to attend locally. other: for what chance may do."""
     return _claim(
         "fig-4-little-data", "4", "Trained on little data, the lowest blocks do not learn to attend locally.",
-        _farther(little, full, other, "above"), of=_versus(little, full), together="agree",
+        _farther(little, full, other, "above", chance=True), of=_versus(little, full), together="agree",
         control="another start with all data", uncontrolled="There is no other start with all data here.",
         caveat="One training each: what another start changes is the control, where there is one.",
         missing=_nothing_local(full),
     )  # fmt: skip
 
 
-def small_model_claim(little: xr.Dataset, full: xr.Dataset, untrained: xr.Dataset) -> Claim:
+def _small_model(little: xr.Dataset, full: xr.Dataset, untrained: xr.Dataset) -> Claim:
     """Fig C.5: a smaller ViT learns local heads from little data too; the same numbers, the opposite outcome.
 
     untrained: the smaller ViT before training, in the place of the one that saw little data.
@@ -161,20 +181,16 @@ def small_model_claim(little: xr.Dataset, full: xr.Dataset, untrained: xr.Datase
     )  # fmt: skip
 
 
-def accuracy_claim(guesses: Mapping[str, xr.DataArray], other: xr.DataArray | None = None) -> Claim:
-    """Fig 4: the model without local heads is also the worse one.
-
-    guesses: of `accuracy.right_guesses`, of 'little data' and 'all data'; empty where the images have no labels that
-    the models know. other: of another start with all data, if there is one.
-    """
+def _accuracy(guesses: Mapping[str, xr.DataArray]) -> Claim:
+    """Fig 4: the model without local heads is also the worse one. guesses: as for `little_data_claims`."""
     parts: tuple[Part, ...] = ()
     note = ""
     if guesses:
-        little, full = guesses["little data"], guesses["all data"]
+        little, full, other = guesses[LITTLE], guesses[ALL], guesses.get(AGAIN)
         parts = (
             Part.of("accuracy with all data minus with little", points_ahead, (full, little), "above", WORSE,
                     "The paper says 'much worse', and gives no number.", unit="points",
-                    control=None if other is None else (full, other)),
+                    control=None if other is None else (full, other), chance=True),
         )  # fmt: skip
         note = (
             f"accuracy {100 * float(full.mean()):.1f} % with all data, {100 * float(little.mean()):.1f} % with little"
@@ -202,7 +218,7 @@ def data_words(claims: Sequence[Claim]) -> str:
             said.append(f"With little data the nearest head of the lowest blocks of {who} looks {moved}, by "
                         f"{near.words(abs(near.estimate.value))} of the uniform distance{start}.")  # fmt: skip
         elif claim:
-            said.append(f"Little data can take no local head from {who}: {claim.reason}.")
+            said.append(f"Whether little data take local heads from {who} cannot be said: {claim.reason}.")
     if accuracy and not accuracy.missing:
         loss = accuracy.parts[0]
         both = {HOLDS: ", and locality falls with it", FAILS: ", though the heads look as near as with all data"}
@@ -211,7 +227,9 @@ def data_words(claims: Sequence[Claim]) -> str:
     return " ".join(said)
 
 
-def _farther(little: xr.Dataset, full: xr.Dataset, other: xr.Dataset | None, side: Side) -> tuple[Part, ...]:
+def _farther(
+    little: xr.Dataset, full: xr.Dataset, other: xr.Dataset | None, side: Side, chance: bool = False
+) -> tuple[Part, ...]:
     """By how much the near heads of the two lowest blocks are farther with little data, in two ways."""
     numbers: dict[str, Statistic] = {
         "nearest head": lambda h: float(_share(_low(h)).min()),
@@ -221,7 +239,7 @@ def _farther(little: xr.Dataset, full: xr.Dataset, other: xr.Dataset | None, sid
     return tuple(
         Part.of(f"{words} of the two lowest blocks, little data − all data, in percent of the uniform distance",
                 lambda a, b, number=number: number(a) - number(b), (little, full), side, GAP,
-                "Smaller differences cannot be seen in the figure.", unit="%", control=control)
+                "Smaller differences cannot be seen in the figure.", unit="%", control=control, chance=chance)
         for words, number in numbers.items()
     )  # fmt: skip
 
@@ -367,13 +385,15 @@ def field_claims(vit: xr.Dataset, cnn: xr.Dataset, controls: Mapping[str, Sizes]
         ),
         _claim(
             "fig-6-midway", "6",
-            "The CNN's receptive fields grow gradually with depth; the ViT's become global in the middle.",
+            "The CNN's receptive fields grow gradually with depth; the ViT's jump at medium depth and become global.",
             (
                 part("share of all growth in that quarter of the depth which holds most of it, ViT − CNN",
                      lambda a, b: 100 * (largest_growth(a)[0] - largest_growth(b)[0]), "above", IN_A_QUARTER,
                      "Steady growth has 25 % in every quarter.", "points"),
                 part("distance of the middle of the ViT's quarter from depth ½",
                      lambda a, b: abs(largest_growth(a)[1] - 0.5), "below", 0.25, "The middle half of the network."),
+                part("radius that holds 90 % of the field, mean of the ViT's upper half, by that of a uniform field",
+                     lambda a, b: late_radius(a), "above", WIDE, "Global is nearly as wide as a uniform field.", "%"),
             ),
             second=others.second_name,
             caveat="Growth is that of the radius with half of the field, which a bright centre holds down. "

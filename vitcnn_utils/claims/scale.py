@@ -122,23 +122,23 @@ PAIRS = {
 """Who is compared: a model of all data, one of part of them, and one of all data from another start."""
 
 
-def data_claims(probes: Mapping[str, xr.Dataset], steps: Mapping[str, str], key: str = "") -> list[Claim]:
+def data_claims(probes: Mapping[str, xr.Dataset], unlike: Mapping[str, str], key: str = "") -> list[Claim]:
     """Fig 13, left: by how much models that saw all data are ahead, a claim for each of `PAIRS` that is there.
 
-    probes: by label, as in `PAIRS`. steps: what the cards say of the training of a pair, by the label of its model of
-    all data, to follow it. key: ends the ids.
+    probes: by label, as in `PAIRS`. unlike: why the models of a pair cannot be compared, by the label of that of all
+    data. key: ends the ids.
     """
     return [
-        _more_data(probes, *pair, steps.get(pair[0], ""), f"{name}{key}")
+        _more_data(probes, *pair, unlike.get(pair[0], ""), f"{name}{key}")
         for name, pair in PAIRS.items()
         if pair[0] in probes and pair[1] in probes
     ]
 
 
 def _more_data(
-    probes: Mapping[str, xr.Dataset], full: str, part: str, start: str | None, steps: str, key: str
+    probes: Mapping[str, xr.Dataset], full: str, part: str, start: str | None, missing: str, key: str
 ) -> Claim:
-    """That of another start is the control: a lead over it as large says that the data are not why."""
+    """The lead over another start is the control: one beyond the threshold says that the data are not why."""
     another = probes.get(start or "")
     models = {"untrained": probes.get(f"{full.split(',')[0]}, untrained"), "part of the data": probes[part],
               "all data": probes[full], ANOTHER: another}  # fmt: skip
@@ -147,13 +147,14 @@ def _more_data(
         figure="13",
         section="8",
         paper="More training data makes features much better, in middle layers already (in the paper, by 30 points).",
-        of=f"{full}{steps}, {probes[full].attrs['images']}",
+        of=f"{full}, {probes[full].attrs['images']}",
         parts=(
             Part.of("probe accuracy at depth ½, all data − part of them", lambda a, b: _middle(a) - _middle(b),
                     (probes[full], probes[part]), "above", AHEAD,
                     "The paper's data sets differ by a factor of two hundred: less is expected here.", unit="points",
-                    control=None if another is None else (probes[full], another)),
+                    control=None if another is None else (probes[full], another), chance=True),
         ),
+        missing=missing,
         control=ANOTHER,
         uncontrolled="There is no second training on all data.",
         caveat=_LABELS,
@@ -167,8 +168,8 @@ def architecture_claims(probes: Mapping[str, xr.Dataset], key: str = "") -> list
     """Fig 13, right: whether a ViT's intermediate features are better than a CNN's, a claim for each way to read it.
 
     The patch means of the ViT, its CLS token where that was probed, and the patch means of a GAP-trained ViT; the CNN
-    and the untrained twins by the mean of all places. probes: by label, 'ViT', 'CNN', 'ViT, untrained', 'CNN,
-    untrained' and, where there are such, 'ViT-GAP' and 'ViT, second seed'. key: ends the ids.
+    by the mean of all places. probes: by label, 'ViT', 'CNN', the same with ', untrained', and, where there are such,
+    'ViT-GAP', 'ViT-GAP, untrained' and 'ViT, second seed'. key: ends the ids.
     """
     second = probes.get("ViT, second seed")
     claims = []
@@ -178,7 +179,7 @@ def architecture_claims(probes: Mapping[str, xr.Dataset], key: str = "") -> list
     ):  # fmt: skip
         if label in probes and readout in probes[label]["readout"]:
             sides = probes[label], probes["CNN"]
-            twins = probes["ViT, untrained"], probes["CNN, untrained"]
+            twins = probes[f"{label}, untrained"], probes["CNN, untrained"]
             seconds = again is not None and readout in again["readout"] and (again, probes["CNN"])
             claims.append(_architecture(name, readout, sides, twins, seconds or None, key))
     return claims

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from vitcnn_utils.claims.ledger import CANNOT, NO_CLASSES, Claim, Controls, Part, difference_of_shares, whole
+from vitcnn_utils.claims.ledger import CANNOT, NO_CLASSES, Claim, Controls, Part, whole
 from vitcnn_utils.claims.words import cause, effect_of_training, shown
 from vitcnn_utils.measures.accuracy import points_ahead
 from vitcnn_utils.measures.cka import split_contrast
@@ -64,8 +64,8 @@ def ratio_claims(vit: xr.Dataset, cnn: xr.Dataset, controls: Mapping[str, xr.Dat
             "vit-above-cnn", "The ratios are much higher in the ViT than in the ResNet, throughout.",
             Part.of("ratio of the ViT / that of the CNN, mean over tokens, the least over all CNN units with an "
                     "identity skip and both branches of the ViT at their depth", _least, (vit, cnn), "above", EVEN,
-                    "'Throughout' means at every depth.", unit="times", **others.with_others(cnn)),
-            control="untrained ViT beside the trained CNN",
+                    "'Throughout' means at every depth.", unit="times", again=others.with_others(cnn)["again"]),
+            uncontrolled="Before training the branches of the CNN give 0, and its ratios are infinite.",
             missing="" if factors.size else "the branches of this CNN give 0: it was not trained",
             note=f"on geometric average {np.exp(np.log(factors).mean()):.2f} times the CNN's; units that open a stage "
             "have a projected skip and are left out" if factors.size else "",
@@ -191,29 +191,28 @@ def accuracy_loss(guesses: xr.DataArray | None, without: Mapping[int, xr.DataArr
     guesses, without: of `accuracy.right_guesses`, of the intact twin and, by block, of the models without that block's
     skips. guesses is None where the images have no labels that the models know.
     """
-    if guesses is None:
-        return _accuracy_claim((), "images", "", missing=NO_CLASSES)
-    parts = tuple(
-        Part.of(f"{_LOSS} {block}", points_ahead, (guesses, without[block]), "above", 0, _ANY_FALL, unit="points",
-                whose="the paper")
-        for block in _middle(without)
-    )  # fmt: skip
-    shares = {block: float(one.mean()) for block, one in without.items()}
-    return _accuracy_claim(parts, "images", _shares(float(guesses.mean()), shares), "images of this chapter")
-
-
-def accuracy_loss_by_cards(intact: float, without: Mapping[int, float], n_images: int) -> Claim:
-    """The same of what the cards of the models say, accuracies from 0 to 1 on the same `n_images` test images."""
-    parts = tuple(
-        Part(f"{_LOSS} {block}", difference_of_shares(intact, without[block], n_images), "above", 0, _ANY_FALL,
-             unit="points", whose="the paper")
-        for block in _middle(without)
-    )  # fmt: skip
-    return _accuracy_claim(parts, "cards", _shares(intact, without), "all test images, by the cards")
-
-
-_LOSS = "accuracy of the intact twin − without the skips of block"
-_ANY_FALL = "Any fall counts, as 4 % may be absolute or relative."
+    parts: tuple[Part, ...] = ()
+    note = ""
+    if guesses is not None:
+        parts = tuple(
+            Part.of(f"accuracy of the intact twin − without the skips of block {block}", points_ahead,
+                    (guesses, without[block]), "above", 0, "Any fall counts, as 4 % may be absolute or relative.",
+                    unit="points", whose="the paper")
+            for block in _middle(without)
+        )  # fmt: skip
+        by_block = ", ".join(f"block {block} {100 * float(without[block].mean()):.1f} %" for block in sorted(without))
+        note = f"intact {100 * float(guesses.mean()):.1f} %; {by_block}"
+    return Claim(
+        id="fig-8-accuracy",
+        figure="8",
+        section="6",
+        paper="Without the skips of a middle block, accuracy falls (by 4 %; of what, and on what, is not said).",
+        parts=parts,
+        caveat="The interval is that of the images alone; another start may change accuracy by more.",
+        uncontrolled="Before training no model has any accuracy that it could lose.",
+        missing="" if parts else NO_CLASSES,
+        note=note,
+    )
 
 
 def _middle(without: Mapping[int, Any]) -> list[int]:
@@ -222,39 +221,19 @@ def _middle(without: Mapping[int, Any]) -> list[int]:
     return ordered[1:-1] if len(ordered) > 2 else ordered
 
 
-def _shares(intact: float, without: Mapping[int, float]) -> str:
-    by_block = ", ".join(f"block {block} {100 * without[block]:.1f} %" for block in sorted(without))
-    return f"intact {100 * intact:.1f} %; {by_block}"
-
-
-def _accuracy_claim(parts: tuple[Part, ...], source: str, note: str, of: str = "", missing: str = "") -> Claim:
-    return Claim(
-        id=f"fig-8-accuracy-{source}",
-        figure="8",
-        section="6",
-        paper="Without the skips of a middle block, accuracy falls (by 4 %; of what, and on what, is not said).",
-        of=of,
-        parts=parts,
-        caveat="The interval is that of the images alone; another start may change accuracy by more.",
-        uncontrolled="Before training no model has any accuracy that it could lose.",
-        missing=missing,
-        note=note,
-    )
-
-
 def split_words(claims: Sequence[Claim]) -> str:
-    """What these models show in Fig 8, from `split_claim` and any `accuracy_loss`, in sentences; '' for no claims."""
-    split, *accuracies = claims or (None,)
-    if split is None or split.verdict == CANNOT:
+    """What these models show in Fig 8, from `split_claim` and `accuracy_loss`, in sentences; '' for no claims."""
+    if not claims or claims[0].verdict == CANNOT:
         return ""
+    split, accuracy = claims
     most = max(split.parts, key=lambda part: part.estimate.value)
     said = [f"The model divides most {_at(most)}, where CKA falls by {shown(most)} more than in the intact twin"
             f"{effect_of_training(most)}."]  # fmt: skip
     if len(split.parts) > 1:
         said.append(cause({f"a split {_at(part)}": replace(split, parts=(part,)) for part in split.parts}))
-    for claim in (one for one in accuracies if one.parts):
-        changes = ", ".join(f"{part.words(-part.estimate.value)} {_at(part)}" for part in claim.parts)
-        said.append(f"On {claim.of}, accuracy differs from the twin's by {changes}.")
+    if accuracy.parts:
+        changes = ", ".join(f"{part.words(-part.estimate.value)} {_at(part)}" for part in accuracy.parts)
+        said.append(f"Accuracy differs from the twin's by {changes}.")
     return " ".join(said)
 
 

@@ -36,12 +36,12 @@ CUTMIX, PLAIN, MIMETIC, AGAIN = "CutMix", "no CutMix", "no CutMix, mimetic start
 SENTENCES = {
     "cutmix": "With CutMix, heads of the lowest blocks become local; without it they do not.",
     "start": "From a mimetic start, heads are local without CutMix.",
-    "when": "Heads turn to what is near late, when most of the accuracy is there.",
-    "accuracy": "The model with local heads recognises more.",
-    "cause": "A local start without CutMix brings the same gain: being local is why.",
-    "cka": "With local heads, the lower half of the ViT is more like the CNN.",
-    "field": "With local heads, low layers have smaller receptive fields.",
-    "places": "With local heads, tokens of the last block keep their places better.",
+    "when": "Heads turn to what is near later than the model learns to recognise.",
+    "accuracy": "The model whose heads look nearer recognises more.",
+    "cause": "From a mimetic start, a model trained without CutMix gains as much as one trained with it.",
+    "cka": "Where heads look nearer, the lower half of the ViT is more like the CNN.",
+    "field": "Where heads look nearer, low layers have smaller receptive fields.",
+    "places": "Where heads look nearer, tokens of the last block keep their places better.",
 }
 """The claims of the chapter."""
 
@@ -54,7 +54,8 @@ Side = Literal["above", "below"]
 class Trio(NamedTuple):
     """What was measured of three models: trained without CutMix, with it, and with it from another start.
 
-    second may be None.
+    second may be None. The control of a claim on two of them is the same claim with `second` in the place of `cutmix`,
+    and `cutmix` in that of `without`.
     """
 
     without: Any
@@ -73,7 +74,7 @@ class Trio(NamedTuple):
         again = None if self.second is None else (self.second, self.without)
         control = None if self.second is None else (self.second, self.cutmix)
         return Part.of(words, number, (self.cutmix, self.without), side, threshold, why, unit, control=control,
-                       again=again)  # fmt: skip
+                       again=again, chance=True)  # fmt: skip
 
 
 def local_claims(heads: Mapping[str, xr.Dataset], lacks: str = "") -> list[Claim]:
@@ -83,7 +84,9 @@ def local_claims(heads: Mapping[str, xr.Dataset], lacks: str = "") -> list[Claim
     """
     if not heads:
         return _not_asked(lacks, "cutmix", "start")
-    without = Part.of(f"{_NEAR}, without CutMix", near_heads, (heads[PLAIN],), "above", LOCAL, _AROUND, unit="%")
+    plain, again = (heads[PLAIN],), AGAIN in heads
+    without = Part.of(f"{_NEAR}, without CutMix", near_heads, plain, "above", LOCAL, _AROUND, unit="%",
+                      control=(heads[CUTMIX],) if again else None, again=plain if again else None)  # fmt: skip
     cutmix = _claim("cutmix", (*_local_parts(Trio.of(heads), "with CutMix"), without))
     if MIMETIC not in heads:
         return [cutmix, *_not_asked(_A_START, "start")]
@@ -115,12 +118,13 @@ def _local_parts(heads: Trio, what: str) -> tuple[Part, ...]:
     return (
         heads.part(f"{_NEAR}, {what} − without", lambda a, b: near_heads(a) - near_heads(b), "below", -NEARER,
                    "Smaller differences cannot be seen in Figure 3.", "%"),
-        Part.of(f"{_NEAR}, {what}", near_heads, (heads.cutmix,), "below", LOCAL, _AROUND, unit="%", again=second),
+        Part.of(f"{_NEAR}, {what}", near_heads, (heads.cutmix,), "below", LOCAL, _AROUND, unit="%", control=second,
+                again=second),
     )  # fmt: skip
 
 
 def local_late(courses: Mapping[str, xr.Dataset]) -> Claim:
-    """Whether heads become local after the model has learned most of what it knows.
+    """Whether heads turn to what is near after the model has learned to recognise.
 
     courses: of `measures.training.courses`, by label.
     """
@@ -134,7 +138,7 @@ def local_late(courses: Mapping[str, xr.Dataset]) -> Claim:
     nearer = float(course["distance"][0] - course["distance"][-1])
     part = Part(
         "part of the training after which distances have made half of their fall, minus the same of accuracy",
-        Estimate(lag(course)), "above", LATER, "Both are known after each pass only.", unit="points",
+        Estimate(lag(course)), "above", LATER, "Less cannot be seen in the figure.", unit="points",
         again=None if second is None else Estimate(lag(second)),
     )  # fmt: skip
     missing = "" if nearer > NEARER else f"distances fell by {nearer:.1f} % of the distance of uniform attention only"
@@ -144,7 +148,7 @@ def local_late(courses: Mapping[str, xr.Dataset]) -> Claim:
 def accuracy_claims(
     guesses: Mapping[str, xr.DataArray], heads: Mapping[str, xr.Dataset], lacks: str = ""
 ) -> list[Claim]:
-    """Whether the model with CutMix recognises more, and whether a mimetic start without CutMix gains as well.
+    """Whether the model with CutMix recognises more, and whether a mimetic start without CutMix gains as much.
 
     guesses: of `accuracy.right_guesses`, by label; empty where the images have no labels that the models know. heads,
     lacks: as for `local_claims`.
@@ -156,15 +160,18 @@ def accuracy_claims(
     if MIMETIC not in heads:
         return [of_cutmix, *_not_asked(_A_START, "cause")]
     from_start = _gain(Trio(guesses[PLAIN], guesses[MIMETIC]), "mimetic start")
+    beside = Part.of("accuracy mimetic start without CutMix − with CutMix", points_ahead,
+                     (guesses[MIMETIC], guesses[CUTMIX]), "above", -BETTER, "Less behind still counts as as much.",
+                     "points")  # fmt: skip
     missing = _no_local_heads(heads, MIMETIC, PLAIN)
-    return [of_cutmix, _claim("cause", (from_start,), missing=missing, uncontrolled=_NO_SECOND)]
+    return [of_cutmix, _claim("cause", (from_start, beside), missing=missing, uncontrolled=_NO_SECOND)]
 
 
 def accuracy_words(claims: Sequence[Claim]) -> str:
     """What CutMix and a mimetic start bring, from `accuracy_claims`, in sentences; '' where nothing was asked."""
     if not claims[0].parts:
         return ""
-    cutmix, *mimetic = (part for claim in claims for part in claim.parts)
+    cutmix, mimetic = claims[0].parts[0], claims[1].parts[:1]
     chance = "" if cutmix.control is None else f" (another start with CutMix: {signed(cutmix, cutmix.control)})"
     of_start = "".join(f", a mimetic start without it by {signed(one, one.estimate)}" for one in mimetic)
     return f"CutMix changes accuracy by {signed(cutmix, cutmix.estimate)}{chance}{of_start}."
@@ -182,7 +189,7 @@ def companion_claims(
     heads: Mapping[str, xr.Dataset],
     lacks: str = "",
 ) -> list[Claim]:
-    """Whether other measures differ between a model with local heads and one without.
+    """Whether other measures differ between a model whose heads look nearer and one whose heads do not.
 
     similarities: of `cka.layer_similarity` with one CNN. sizes: of `receptive_field.summarize`, attention sub-layers.
     tokens: of `localization.token_patch_similarity`. heads, lacks: as for `local_claims`. All by label.

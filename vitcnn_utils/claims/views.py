@@ -65,7 +65,7 @@ VIEWS = {
     "fig-7-late-cls": _view("skip_ratios", "CLS in the last block's MLP", model=0, block=LAST, branch="mlp", token=0),
     "fig-7-early-spatial": _view("skip_ratios", "the line of the spatial tokens over the blocks", model=0, block=0),
     "fig-8-split": _view("similarity-without-skips", "whether it falls into two bright squares", pair=2),
-    "fig-8-accuracy-": _view("similarity-without-skips", "the map of the model that is tested", pair=2),
+    "fig-8-accuracy": _view("similarity-without-skips", "the map of the model that is tested", pair=2),
     "fig-9-interior-last": _view("localization", "the share of tokens that find their patch", layer=LAST,
                                  curve="found"),
     "fig-9-interior-last-but-one": _view("localization", "the same, one block earlier", layer=7, curve="found"),

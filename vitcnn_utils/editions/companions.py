@@ -19,10 +19,10 @@ from vitcnn_utils.images import Images, load_images
 from vitcnn_utils.measures.accuracy import knows_classes, right_guesses
 from vitcnn_utils.models.facts import Model
 from vitcnn_utils.models.load import load_model
-from vitcnn_utils.zoo.cards import differences, equal_steps, steps_beside, training_note
+from vitcnn_utils.zoo.cards import differences, equal_steps, steps_beside, trained_unlike, training_note
 
 WHOLE, TWIN = "zoo/vit-cls", "zoo/vit-cls-seed-2"
-"""The zoo's ViT, and the one of the same recipe that was trained for as long as the zoo's other companions."""
+"""The zoo's ViT, and the one of the same recipe from another start."""
 Name = str | Mapping[str, Any]
 """Of a model, as an edition gives it: a name, or a mapping with `name`, `weights` and `image_size`."""
 ALL, SECOND, UNTRAINED = "all data", "second seed", "untrained"
@@ -61,6 +61,11 @@ class Cast(Mapping[str, Model]):
     def cards(self) -> dict[str, dict[str, Any]]:
         """The cards of those models that are of the zoo, by name."""
         return cards_of(*self.names.values())
+
+    @property
+    def unlike(self) -> str:
+        """Why its models cannot be compared, as far as cards of the zoo tell, see `zoo.cards.trained_unlike`; or ''."""
+        return trained_unlike(self.cards)
 
     @cached_property
     def guesses(self) -> dict[str, xr.DataArray]:
@@ -147,15 +152,14 @@ class Casting:
         names: dict[str, Name | None] = {CUTMIX: cutmix, PLAIN: vit_no_cutmix}
         if vit_mimetic and not waiting(vit_mimetic):
             names[MIMETIC] = vit_mimetic
-        if again and _differ_in_start(cutmix, again):
+        if again and differ_in_start(cutmix, again):
             names[AGAIN] = again
         return self.cast("The comparison of trainings", names | {"CNN": cnn})
 
     def series(self, figure: str, *series: Mapping[Any, Name] | None, vit_seed_2: Name | None = None) -> list[Cast]:
         """Models by the part of the data that they saw, one cast a series, all on the same images.
 
-        series: see `parts`. Then the controls: 'second seed' (the recipe of 'all data' from another start, where there
-        is one) and 'untrained'.
+        series: see `parts`. Then the controls: 'second seed', see `another_start`, where there is one, and 'untrained'.
         """
         casts = []
         for names in map(parts, filter(None, series)):
@@ -222,21 +226,28 @@ def related(name: Name, to: Name) -> bool:
 
 
 def beside(name: Name | None, *candidates: Name | None) -> Name | None:
-    """The model that a companion is compared with: the first candidate related to it, the zoo's `TWIN` for the zoo's.
+    """The model that a companion is compared with: the first candidate related to it that was trained alike.
 
-    None where there is no companion, or nothing to compare it with.
+    For a companion of the zoo, the zoo's ViTs are candidates too. If none was trained alike, the first; None where
+    there is no companion, or nothing to compare it with.
     """
     if not name:
         return None
-    found = [candidate for candidate in candidates if candidate and related(candidate, name)]
-    return next(iter(found), TWIN if of_zoo(name) else None)
+    found = [one for one in (*candidates, *[WHOLE, TWIN] * of_zoo(name)) if one and related(one, name)]
+    alike = [one for one in found if not trained_unlike(cards_of(name, one))]
+    return next(iter(alike or found), None)
 
 
 def another_start(name: Name, vit: Name, vit_seed_2: Name | None) -> Name | None:
-    """The model of the same recipe as `name` from another start: the edition's for its ViT, the zoo's for the zoo's."""
-    if name == vit:
-        return vit_seed_2 if vit_seed_2 and related(vit_seed_2, vit) else None
-    return TWIN if name == WHOLE else None
+    """A model trained as `name` from another start: of the edition's two ViTs the other, or the zoo's second seed.
+
+    None where there is none, or cards of the zoo say that it was trained in another way.
+    """
+    if name in (vit, vit_seed_2):
+        other = vit_seed_2 if name == vit else vit
+    else:
+        other = f"{name}-seed-2" if of_zoo(name) else None
+    return other if other and differ_in_start(name, other) else None
 
 
 def second_seed(vit_seed_2: Name, vit: Name) -> str:
@@ -244,7 +255,7 @@ def second_seed(vit_seed_2: Name, vit: Name) -> str:
     return SECOND + steps_beside(cards_of(vit, vit_seed_2), title(vit_seed_2), title(vit))
 
 
-def _differ_in_start(name: Name, other: Name) -> bool:
+def differ_in_start(name: Name, other: Name) -> bool:
     """Whether two models were trained alike but for their start, as far as cards of the zoo tell."""
     recipes = [card["recipe"] for card in cards_of(name, other).values()]
     if len(recipes) < 2:

@@ -110,7 +110,7 @@ def _mark(row: Row) -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """HTML: a row a claim, the verdict first; the script of the page sorts and filters it."""
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("Verdict", "Figure", "The paper says", "Here"))
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("Verdict", "Figure", "Claim", "Here"))
     several = len({row["edition"] for row in rows}) > 1
     body = "".join(_row(row, several) for row in rows)
     return f'<table class="table vitcnn-ledger"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'

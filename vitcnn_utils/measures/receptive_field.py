@@ -228,11 +228,12 @@ def summarize(fields: xr.DataArray, side: float) -> xr.Dataset:
 
     side: of the square around the centre, pixels; the patch size of the transformer, for all models of a comparison.
     radius_50, radius_90: of the discs around the centre that hold 50 and 90 % of the field, pixels.
+    uniform_90: the same as radius_90 of a uniform field, (layer).
     centre_mass: share of the field in the square, as far as the square lies in the image.
     centre_ratio: centre_mass divided by the square's share of the image; 1 for a uniform field.
     participation: (sum m)^2 / sum m^2 over all pixels, divided by their number: 1 for a uniform field, 1 / (H W) for a
     single pixel.
-    All are NaN for a field that is zero everywhere.
+    All but uniform_90 are NaN for a field that is zero everywhere.
     """
     mass = (fields / fields.sum(("y", "x"))).where(fields.sum(("y", "x")) > 0)
     inside = _overlap(fields.y, fields.centre_y, side) * _overlap(fields.x, fields.centre_x, side)
@@ -242,6 +243,7 @@ def summarize(fields: xr.DataArray, side: float) -> xr.Dataset:
         {
             "radius_50": radius_of_mass(fields, 0.5),
             "radius_90": radius_of_mass(fields, 0.9),
+            "uniform_90": radius_of_mass(xr.ones_like(intervals.whole(fields)), 0.9),
             "centre_mass": centre_mass,
             "centre_ratio": centre_mass / inside.mean(("y", "x")),
             "participation": participation,
@@ -298,6 +300,11 @@ def _radius(far: np.ndarray, fields: np.ndarray, share: float) -> np.ndarray:
 def early_radius(sizes: xr.Dataset, name: str) -> float:
     """Mean of a radius ('radius_50' or 'radius_90') over the lowest third of the depth, pixels."""
     return float(sizes[name].where(sizes["depth"] <= 1 / 3, drop=True).mean())
+
+
+def late_radius(sizes: xr.Dataset) -> float:
+    """Mean of radius_90 over the upper half of the depth, in percent of that of a uniform field."""
+    return float((100 * sizes["radius_90"] / sizes["uniform_90"]).where(sizes["depth"] >= 0.5, drop=True).mean())
 
 
 def largest_growth(sizes: xr.Dataset, window: float = 0.25) -> tuple[float, float]:

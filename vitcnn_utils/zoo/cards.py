@@ -25,6 +25,20 @@ def differences(recipe: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]
     return {name for name in recipe.keys() | other.keys() if recipe.get(name) != other.get(name)}
 
 
+STUDIED = {"data_fraction", "readout", "skipless_block", "seed"}
+"""In what models that the figures compare may differ: what they are compared for, and the start."""
+
+
+def trained_unlike(cards: Mapping[str, Mapping[str, Any]]) -> str:
+    """Why models cannot be compared, by their cards: in what else than `STUDIED` their training differs; or ''."""
+    recipes = [card["recipe"] for card in cards.values()]
+    apart = {name for recipe in recipes[1:] for name in differences(recipes[0], recipe)} - STUDIED
+    if not apart:
+        return ""
+    steps = ", ".join(f"{name} {card['steps']:,} steps" for name, card in cards.items())
+    return f"these models were not trained alike ({', '.join(sorted(apart)).replace('_', ' ')} differ): {steps}"
+
+
 def equal_steps(cards: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether all models were trained for one number of steps."""
     return len({card["steps"] for card in cards.values()}) == 1
