@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -321,5 +323,38 @@ def test_a_machine_that_lacks_a_package_is_not_ready(monkeypatch, capsys):
     monkeypatch.setattr(handout.metadata, "requires", lambda name: ["numpy>=1", "no-such-package>=2", "torch>=999"])
     assert not handout.check()
     assert '✗ packages missing: pip install "no-such-package>=2" "torch>=999"' in capsys.readouterr().out
+    needs = {"vitcnn-utils": ["numpy>=1", "pandas[excel]"], "pandas": ["x>=1; extra == 'excel'", "y; extra == 'test'"]}
+    monkeypatch.setattr(handout.metadata, "requires", needs.get)
+    assert not handout.check() and 'pip install "x>=1"\n' in capsys.readouterr().out
     monkeypatch.setattr(handout.metadata, "requires", lambda name: ["numpy>=1", "later>=1; extra == 'test'"])
     assert handout.check()
+
+
+def test_a_machine_with_python_alone_is_told_what_to_install():
+    """`vitcnn handout --check` in a new process in which these packages cannot be found."""
+    gone = ["lazy_loader", "numpy", "packaging", "xarray", "yaml"]
+    code = f"""
+import importlib.abc, importlib.metadata as metadata, sys
+
+class Gone(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {gone}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+def version(name, known=metadata.version):
+    if name in {gone}:
+        raise metadata.PackageNotFoundError(name)
+    return known(name)
+
+sys.meta_path.insert(0, Gone())
+metadata.version = version
+from vitcnn_utils.cli import main
+status = main(["handout", "--check"])
+import vitcnn_utils
+print(getattr(vitcnn_utils, "load_model", None))
+sys.exit(status)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 1 and ran.stderr == "vitcnn: this machine is not ready for the exercises: see above\n"
+    assert re.search('✗ packages missing: pip install .*"numpy>=.*" "xarray>=', ran.stdout)
+    assert ran.stdout.endswith("None\n")

@@ -8,7 +8,7 @@ import browser
 
 from vitcnn_utils.course import slides
 
-DRAWN = "section.present section.vx svg, section.present section.vx canvas, section.present section.vx img"
+DRAWN = "section.present .vx svg, section.present .vx canvas, section.present .vx img"
 
 
 def test_each_slide_shows_and_each_explorer_lives(html: Path, tmp_path: Path) -> None:

@@ -61,7 +61,8 @@ _PAGE = """<!doctype html>
 .reveal img {{ max-height: 52vh; }}
 /* An explorer measures in rem, and is to fit a slide without scrolling. */
 html {{ font-size: clamp(10px, 1.75vh, 16px); }}
-.reveal .vx-static {{ font-size: 1rem; text-align: left; max-width: 72rem; margin: 0 auto; max-height: 88vh; overflow: auto; }}
+.reveal .vx-static {{ font-size: 1rem; text-align: left; max-width: 72rem; margin: 0 auto; }}
+.reveal .vx-static {{ max-height: 88vh; overflow: auto; }}
 .reveal .vx {{ margin: 0; padding: 0.5rem 0.75rem; }}
 .reveal .vx-static .vx-tiles ~ .vx-picker {{ max-width: 20rem; }}
 .reveal .vx-static .vx-token-map .vx-picker {{ max-width: 16rem; }}
