@@ -1,17 +1,23 @@
 """Accuracy, on a classifier whose guesses are known."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from timm.data import ImageNetInfo
 from torch import nn
 
 from vitcnn_utils.errors import VitcnnError
 from vitcnn_utils.images import Images, load_images
 from vitcnn_utils.measures.accuracy import accuracy, knows_classes, points_ahead, right_guesses
+from vitcnn_utils.models import load
 from vitcnn_utils.models.facts import Model
+from vitcnn_utils.models.load import load_model
+from vitcnn_utils.zoo.architectures import CLASS_NAMES
 
 
 class Red(nn.Module):
@@ -101,7 +107,23 @@ def test_ten_classes_of_imagenet() -> None:
         accuracy(IMAGENET, of_classes([0, 134], ("tench", "crane")))
 
 
-def test_clothes_are_not_classes_of_a_model_of_cifar10() -> None:
-    zoo = replace(MODEL, name="zoo/vit-cls", num_classes=10)
-    assert knows_classes(zoo, load_images("cifar10", n=20))
-    assert not knows_classes(zoo, load_images("fashion-mnist", n=20))
+def test_clothes_are_not_classes_of_a_model_of_cifar10(zoo_vit: Model) -> None:
+    assert knows_classes(zoo_vit, load_images("cifar10", n=20))
+    assert not knows_classes(zoo_vit, load_images("fashion-mnist", n=20))
+
+
+@pytest.mark.parametrize("name", ["zoo/vit-cls", "hf-hub:small/named"])
+def test_weights_of_ones_own_are_of_the_classes_that_they_say(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"architecture": "test_vit", "num_classes": 10, "model_args": {"img_size": 32}}
+    config["pretrained_cfg"] = {"input_size": [3, 32, 32], "label_names": list(CLASS_NAMES)}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(load, "fetch_file", lambda *_: tmp_path / "config.json")
+    published = load_model(name, "untrained", "cpu")
+    assert knows_classes(published, load_images("cifar10", n=20))
+    published.module.reset_classifier(3)
+    save_file(published.module.state_dict(), tmp_path / "mine.safetensors")
+    model = load_model(name, tmp_path / "mine.safetensors", "cpu")
+    pictures = Images("pets", np.zeros((3, 32, 32, 3), np.uint8), np.arange(3), ("cat", "dog", "owl"))
+    assert accuracy(model, pictures) == pytest.approx(1 / 3)

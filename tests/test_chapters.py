@@ -183,6 +183,8 @@ def test_the_whole_is_told_in_proportion_to_the_images(root: Path, monkeypatch: 
     run = Runs(root)
     run("1", quick=True)
     assert run.said[-1].startswith("on all images: roughly 20 minutes")  # 10 s + 20 * 60 s
+    run("1", quick=True, n_images=2500)
+    assert run.said[-1].startswith("on all images: roughly 2 minutes")  # 10 s + 2 * 60 s
     (root / "notebooks" / "editions" / "zoo.yml").write_text("n_images: null\n")
     run("1", quick=True)
     assert ": done in 70 s" in run.said[-1]  # of how many, nobody says

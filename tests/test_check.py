@@ -116,6 +116,9 @@ def test_each_problem_has_its_line(root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
+        ({"vit": None}, "vit: chapters need a vision transformer: name one"),
+        ({"cnn": None}, "cnn: chapters need a CNN: name one"),
+        ({"images": None}, "images: chapters need images that both see: name one"),
         ({"vit": "zoo/resnet"}, "vit: zoo/resnet (untrained) is a convolutional network with 12 blocks"),
         ({"noskip": ["zoo/vit-cls"]}, "noskip 1: zoo/vit-cls (untrained) has all its skip connections"),
         ({"vit_seed_2": "zoo/vit-small-data-100"}, "vit_seed_2: zoo/vit-small-data-100 (untrained) is a transformer"),

@@ -86,7 +86,10 @@ def test_courses_of_zoo_models_that_have_them() -> None:
     (only,) = courses(
         {CUTMIX: "zoo/vit-cls", "CNN": "zoo/resnet", "other": "vit_tiny_patch16_224", "own": mine}
     ).values()
-    assert only.sizes["step"] == zoo.card("zoo/vit-cls")["passes"]
+    card = zoo.card("zoo/vit-cls")
+    assert only.sizes["step"] == card["passes"]
+    (made,) = claims.local_late({CUTMIX: only}).made_of
+    assert (made["model"], made["weights"]) == ("zoo/vit-cls", card["sha256"][:12])
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,8 @@ def test_the_block_without_skips_is_found():
 def test_models_of_other_origin_beside_one_of_the_zoo_are_refused():
     with pytest.raises(VitcnnError, match=f"Figure 8: {THEIRS} cannot stand beside {WHOLE}"):
         casting(WHOLE).cast("Figure 8", {"middle": THEIRS})
+    with pytest.raises(VitcnnError, match=f"Figure 8: {THEIRS} cannot stand beside {OURS}"):
+        casting(THEIRS).cast("Figure 8", {"middle": THEIRS, "late": OURS})
 
 
 def test_a_checkpoint_of_ones_own_stands_where_a_name_does():

@@ -199,6 +199,13 @@ def test_a_picture_has_threshold_estimate_control_and_second_training() -> None:
     assert x[1] < threshold < x[0]  # control, threshold, estimate
 
 
+@pytest.mark.parametrize("interval", [(NAN, NAN), (0.8, float("inf"))])
+def test_an_interval_that_is_not_known_is_not_drawn(interval: tuple[float, float]) -> None:
+    page = table([claim(part(0.9, interval))])._repr_html_()
+    picture = re.findall("<svg.*?</svg>", page)[0].split("aria-label", 1)[1].partition("viewBox")[2]
+    assert picture.count("<line") == 1 and "nan" not in picture and "inf" not in picture
+
+
 def test_what_is_missing_is_said() -> None:
     page = table([claim(NOTHING, missing="this edition has no twin")])._repr_html_()
     assert "Cannot be asked here" in page and "this edition has no twin" in page and "<svg" not in page

@@ -217,7 +217,7 @@ def _read_as_run_does(folder: Path, content: bytes) -> list[str]:
         return str(error).splitlines()
     problems = unfit(given, [folder / "n.ipynb"])
     if not problems:
-        chapters._few_images({"n_images": 5} | given)
+        chapters._few_images({"n_images": 5} | given, {})
     return problems
 
 

@@ -198,7 +198,8 @@ def test_cifar10_comes_from_a_folder_or_from_the_hub(small_cifar, tmp_path, monk
     assert trainer.find_cifar10() == small_cifar
     monkeypatch.delenv("VITCNN_DATA")
     with pytest.raises(
-        VitcnnError, match=r"^no CIFAR-10: not in data/cifar10, .*could not be fetched \(ConnectError: .*--data"
+        VitcnnError,
+        match=r"^no CIFAR-10: not in data/cifar10, and the hub's .* fetched \(ConnectError: .*--data",
     ):
         trainer.find_cifar10()
     shutil.copytree(small_cifar, tmp_path / "hub" / "uoft-cs" / "cifar10" / "plain_text")
@@ -326,6 +327,8 @@ def test_models_that_are_compared_differ_in_one_thing_alone():
         ({"batch_size": 0}, "batch_size=0: give 1 or more, at most 50,000 a batch"),
         ({"batch_size": 60_000}, "batch_size=60000: give 1 or more, at most 50,000 a batch"),
         ({"epochs": 0}, "epochs=0"),
+        ({"data_fraction": 0}, "data_fraction=0: give 0.001, which is 5 images of a class, to 1"),
+        ({"data_fraction": 1.5}, "data_fraction=1.5"),
     ],
 )
 def test_recipes_that_cannot_be_trained(change, message):
@@ -343,6 +346,10 @@ def test_a_skipless_block_is_the_block_minus_its_two_skips():
     y = block.attn(block.norm1(x))
     assert torch.equal(model.blocks[2](x), block.mlp(block.norm2(y)))
     assert torch.equal(model.blocks[1](x), intact.blocks[1](x))
+    # An older timm has other masks, and gives its blocks no others.
+    attention = model.blocks[2].attn.forward
+    model.blocks[2].attn.forward = lambda x, attn_mask=None: attention(x, attn_mask)
+    assert torch.equal(model.blocks[2](x, attn_mask=None), block.mlp(block.norm2(y)))
 
 
 def test_the_weights_are_those_of_the_recipes_within_the_limits():

@@ -51,22 +51,18 @@ def ask(name: str, files_metadata: bool = False) -> "DatasetInfo":
         raise VitcnnError(f"{problem}: {hint}") from None
 
 
-def draw(name: str, info: "DatasetInfo", n: int | None, seed: int, split: str | None, path: Path) -> None:
+def draw(name: str, info: "DatasetInfo", n: int | None, seed: int, path: Path) -> None:
     """Write `n` rows of a shuffled stream, or without `n` all rows, to a parquet file, see `images.load_images`."""
     with _bounded():
-        stream = _stream(name, info, split)
+        stream = _stream(name, info)
         if n is not None:
             stream = stream.shuffle(seed=seed, buffer_size=n).take(n)
         _write(stream, f"hf://datasets/{address(name)[0]}@{info.sha}/", path)
 
 
-def choose_split(wanted: str | None, splits: Collection[str], name: str) -> str:
-    """The split that is wanted, or else the best of `SPLITS` that is there, or else the first."""
-    if wanted is None:
-        return next((known for known in SPLITS if known in splits), next(iter(splits)))
-    if wanted not in splits:
-        raise VitcnnError(f"split={wanted!r}: {name} has no such split: it has {listed(splits)}")
-    return wanted
+def best_split(splits: Collection[str]) -> str:
+    """The best of `SPLITS` that is there, or else the first."""
+    return next((known for known in SPLITS if known in splits), next(iter(splits)))
 
 
 def listed(names: Iterable[Any]) -> str:
@@ -74,7 +70,7 @@ def listed(names: Iterable[Any]) -> str:
     return ", ".join(sorted(map(str, names)))
 
 
-def _stream(name: str, info: "DatasetInfo", wanted: str | None) -> "datasets.IterableDataset":
+def _stream(name: str, info: "DatasetInfo") -> "datasets.IterableDataset":
     import datasets
 
     id, config, _ = address(name)
@@ -88,7 +84,7 @@ def _stream(name: str, info: "DatasetInfo", wanted: str | None) -> "datasets.Ite
         there = ", ".join(f"{id}:{known}" for known in configs)
         wrong = "has several configurations" if config is None else f"has no configuration {config}"
         raise VitcnnError(f"{id} {wrong}: pass one of {there}") from None
-    return splits[choose_split(wanted, splits, name)]
+    return splits[best_split(splits)]
 
 
 def _stay_on_the_hub(id: str, commit: str | None) -> None:

@@ -18,7 +18,7 @@ from vitcnn_utils import hub_data
 from vitcnn_utils.errors import LARGEST, VitcnnError, whole_number
 from vitcnn_utils.files import replacing
 from vitcnn_utils.hub import one_line
-from vitcnn_utils.hub_data import SPLITS, choose_split, listed
+from vitcnn_utils.hub_data import SPLITS, best_split, listed
 
 if TYPE_CHECKING:
     import datasets
@@ -40,6 +40,8 @@ POOL = 1000
 
 MOST_ROWS = 10_000_000
 """Rows of a table: a small file can claim any number of them."""
+
+MEND_TABLE = "write it again, or delete it if it was drawn from the hub"
 
 MOST_NAMED = 200
 """Files or rows that one error names."""
@@ -83,9 +85,6 @@ def load_images(
     n: int | None = None,
     size: int | None = None,
     seed: int = 0,
-    split: str | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
 ) -> Images:
     """`n` images (None: all), in an order drawn with `seed` in which the classes take turns.
 
@@ -96,19 +95,18 @@ def load_images(
         name: `cifar10` (2,500 test images) or `fashion-mnist` (1,500 test images), which ship with the package; a
             folder of pictures, whose sub-folders, if any, are the classes; a `.parquet` file, or a folder of them;
             anything else is a data set on the Hugging Face hub, `OWNER/NAME`, with `:CONFIG` if it has several
-            configurations and `@REVISION` if it must be that one. Of one on the hub, `n` images are chosen from the
-            first `max(2 n, 1000)` that a shuffled stream gives. These are kept, in `vitcnn_utils` in the assets of the
-            hub's cache (`HF_ASSETS_CACHE`), and used from then on, offline too; delete the file there to draw again.
+            configurations and `@REVISION` if it must be that one. Of several splits (sub-folders, or files whose names
+            begin so), it is the test split, else validation, else train. Of one on the hub, `n` images are chosen from
+            the first `max(2 n, 1000)` that a shuffled stream gives. These are kept, in `vitcnn_utils` in the assets of
+            the hub's cache (`HF_ASSETS_CACHE`), and used from then on, offline too; delete a file to draw again.
         n: how many images.
         size: the side in pixels of the square that each image is made: its shorter side resized to it (bicubic,
             antialiased), then cropped in the centre, with no margin cut off. None leaves the images as they are.
         seed: draws the order.
-        split: of a hub data set, or the sub-folder with that name of a folder, or its parquet files that begin with
-            that name; None takes the test split if there is one, else validation, else train.
-        image_column: of a parquet file or hub data set; None takes the only one of images, or the one called `image`.
-        label_column: likewise; None takes the only one of classes (or of integers), or the one called `label`; where
-            there is none, the images have no labels. Strings are numbered in alphabetic order. Labels that are all
-            negative, which is how the hub hides those of a test split, are none.
+
+    In a table, images are the column called `image`, or the only one of images; labels the column called `label`, or
+    the first of classes, or the only one of integers. Without one, the images have no labels; nor have they where all
+    are negative, which is how the hub hides those of a test split. Strings are numbered in alphabetic order.
 
     Grey, palette and transparent images become RGB (transparency is dropped), upright as their EXIF data say.
     Raises a VitcnnError of one line where that cannot be done; it names all files that are not images.
@@ -118,11 +116,11 @@ def load_images(
     size = None if size is None else whole_number("size", size)
     seed = whole_number("seed", seed, 0, LARGEST)
     with one_line(f"{name} cannot be read"):
-        source = find_images(name, split, image_column, label_column)
+        source = find_images(name)
         if source is not None:
             return _decoded(source, source.order(n, seed), size, seed)
-        with _drawn(name, n, seed, split) as path:
-            source = _parquet([path], name, image_column, label_column)
+        with _drawn(name, n, seed) as path:
+            source = _parquet([path], name)
             images = _decoded(source, source.order(n, seed), size, seed)
     if n is not None and images.labels is not None and images.classes is not None:
         met = len(np.unique(images.labels))
@@ -170,42 +168,37 @@ class Source:
         return balanced_order(np.zeros(self.count) if self.labels is None else self.labels, seed)[:n]
 
 
-def find_images(
-    name: str, split: str | None = None, image_column: str | None = None, label_column: str | None = None
-) -> Source | None:
+def find_images(name: str) -> Source | None:
     """The images that are on this machine under a name, see `load_images`; None where it can only be a hub id."""
     if not name.strip():
         raise VitcnnError("the name of the images is empty: pass a folder, a .parquet file, a hub id or 'cifar10'")
     path = SAMPLES.get(name) or Path(os.path.expanduser(name))  # Path.expanduser has an error of its own for ~nobody
     tables = sorted(path.glob("[!.]*.parquet")) if path.is_dir() else [path] * (path.suffix == ".parquet")
     if tables:
-        return _parquet(_of_split(tables, split, name), name, image_column, label_column)
+        return _parquet(_of_split(tables), name)
     if path.is_dir():
-        if image_column is not None or label_column is not None:
-            raise VitcnnError(f"{name} is a folder of pictures: leave out image_column and label_column")
-        return _folder(path, split, name)
+        return _folder(path, name)
     if path.exists():
         raise VitcnnError(f"{name} is neither a folder of pictures nor a .parquet file: give one of these")
     return None
 
 
-def _of_split(files: list[Path], wanted: str | None, name: str) -> list[Path]:
+def _of_split(files: list[Path]) -> list[Path]:
     """The parquet files of one split: a file's name begins with its split, if there are several, as on the hub."""
     splits = {path.stem.partition("-")[0] for path in files}
-    if wanted is None and not splits.issubset(SPLITS):
+    if not splits.issubset(SPLITS):
         return files
-    split = choose_split(wanted, splits, name)
-    return [path for path in files if path.stem.partition("-")[0] == split]
+    return [path for path in files if path.stem.partition("-")[0] == best_split(splits)]
 
 
 # Folders. The imagefolder of `datasets` loses pictures without a word: where one is called train_1.png it leaves out
 # all that are not called so, and it loses a class that is the only one, linked folders, and paths with brackets.
 
 
-def _folder(root: Path, split: str | None, name: str) -> Source:
+def _folder(root: Path, name: str) -> Source:
     folders = {entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
-    if split is not None or (folders and folders.issubset(SPLITS)):
-        root = root / choose_split(split, folders, name)
+    if folders and folders.issubset(SPLITS):
+        root = root / best_split(folders)
     files = sorted(_pictures_below(root))
     if not files:
         raise VitcnnError(f"no pictures in {root}: they must end in {', '.join(SUFFIXES)}")
@@ -244,7 +237,7 @@ def _numbered(words: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
 # Tables
 
 
-def _parquet(paths: list[Path], name: str, image_column: str | None = None, label_column: str | None = None) -> Source:
+def _parquet(paths: list[Path], name: str) -> Source:
     """The images of a table in several files, read in small pieces.
 
     A path in a row is not opened: a parquet file may come from anywhere and name any file of this machine or of others.
@@ -256,14 +249,14 @@ def _parquet(paths: list[Path], name: str, image_column: str | None = None, labe
     for path in paths:
         if not path.exists():
             raise VitcnnError(f"no file {path}: check the path")
-        with one_line(f"{path} cannot be read as parquet"):
+        with one_line(f"{path} cannot be read as parquet", MEND_TABLE):
             files.append(pq.ParquetFile(path, page_checksum_verification=True))
         if not files[-1].schema_arrow.equals(files[0].schema_arrow):
             raise VitcnnError(f"the files in {name} are not parts of one table: {path.name} has other columns")
 
     def read(column: str) -> Iterator[Any]:
         for path, file in zip(paths, files, strict=True):
-            with one_line(f"{path} cannot be read as parquet"):
+            with one_line(f"{path} cannot be read as parquet", MEND_TABLE):
                 for batch in file.iter_batches(batch_size=64, columns=[column]):
                     yield from batch.column(0).to_pylist()
 
@@ -272,8 +265,7 @@ def _parquet(paths: list[Path], name: str, image_column: str | None = None, labe
         raise VitcnnError(f"{name} has {count:,} rows: take a part of them, at most {MOST_ROWS:,}")
     with one_line(f"the columns of {name} cannot be understood", "write the file again"):
         features = datasets.Features.from_arrow_schema(files[0].schema_arrow)
-    image = _column("image", features, image_column, name)
-    label = _column("label", features, label_column, name)
+    image, label = _column("image", features, name), _column("label", features, name)
     if image is None:
         raise VitcnnError(f"no column of {name} holds encoded images: it has {listed(features)}")
     labels, classes = _labels(list(read(label)), features[label], name, label) if label else (None, None)
@@ -285,19 +277,16 @@ def _cell(row: int, value: Any) -> tuple[str, bytes | None]:
     return f"row {row} ({path})" if path else f"row {row}", data
 
 
-def _column(what: str, features: "datasets.Features", wanted: str | None, name: str) -> str | None:
-    """The column that is wanted, or else the one called `what`, or the only one of the best kind; None without any."""
+def _column(what: str, features: "datasets.Features", name: str) -> str | None:
+    """The column called `what`, or else the only one of the best kind, of classes the first; None without any."""
     kinds = {column: _kind(feature) for column, feature in features.items()}
-    able = [column for column, kind in kinds.items() if kind in KINDS[what]]
-    if wanted is not None and wanted not in able:
-        raise VitcnnError(f"{what}_column={wanted!r}: {name} has no such column of {what}s: it has {listed(able)}")
-    if wanted is not None or what in able:
-        return wanted or what
+    if kinds.get(what) in KINDS[what]:
+        return what
     for best in KINDS[what][:2]:  # a column of strings may hold anything
-        columns = [column for column in able if kinds[column] == best]
-        if len(columns) > 1:
+        columns = [column for column, kind in kinds.items() if kind == best]
+        if len(columns) > 1 and best != "ClassLabel":
             several = f"{name} has several columns that may be the {what}"
-            raise VitcnnError(f"{several}: pass {what}_column, one of {listed(columns)}")
+            raise VitcnnError(f"{several}: rename one of {listed(columns)} to {what}")
         if columns:
             return columns[0]
     return None
@@ -323,7 +312,7 @@ def _labels(
     if missing == len(values):  # so the hub hides the labels of a test split
         return None, None
     if missing:
-        raise VitcnnError(f"{missing} rows of {name} have no {column}: remove them, or pass label_column")
+        raise VitcnnError(f"{missing} rows of {name} have no {column}: remove them, or call another column label")
     if _kind(feature) == "string":
         return _numbered(values)
     names = tuple(map(str, getattr(feature, "names", None) or ())) or None
@@ -337,34 +326,22 @@ def _labels(
 
 
 @contextmanager
-def _drawn(name: str, n: int | None, seed: int, split: str | None) -> Iterator[Path]:
+def _drawn(name: str, n: int | None, seed: int) -> Iterator[Path]:
     """A parquet file of rows of a hub data set: one kept before, or a new one, kept if its images can be read."""
     from huggingface_hub import constants
 
     pool = None if n is None else max(2 * n, POOL)
-    key = hashlib.sha256(json.dumps([name, pool, seed, split]).encode()).hexdigest()[:12]
+    key = hashlib.sha256(json.dumps([name, pool, seed]).encode()).hexdigest()[:12]
     folder = Path(constants.HF_ASSETS_CACHE) / "vitcnn_utils" / hub_data.address(name)[0].replace("/", "--")
-    kept = folder / f"{split or 'split'}-{pool or 'all'}-seed{seed}-{key}.parquet"
-    if _is_whole(kept):
+    kept = folder / f"{pool or 'all'}-seed{seed}-{key}.parquet"
+    if os.path.exists(kept):
         _logger.info("%s: images drawn before, from %s", name, kept)
         yield kept
         return
     info = hub_data.ask(name)
     with one_line(f"{name} cannot be read from the hub", hub_data.DOWNLOAD), replacing(kept) as partial:
-        hub_data.draw(name, info, pool, seed, split, partial)
+        hub_data.draw(name, info, pool, seed, partial)
         yield partial
-
-
-def _is_whole(kept: Path) -> bool:
-    if not os.path.exists(kept):
-        return False
-    try:
-        for _ in _parquet([kept], str(kept)).cells:
-            pass  # a checksum is compared when its page is read
-    except VitcnnError as error:
-        _logger.warning("%s; it is drawn again", error)
-        return False
-    return True
 
 
 # Decoding

@@ -164,7 +164,7 @@ def _mark(estimate: Estimate, shape: str, at: Any, y: int, colour: str) -> str:
     x = at(estimate.value)
     stroke = colour if shape == "dot" else "currentColor"
     whisker = ""
-    if estimate.interval is not None:
+    if estimate.interval is not None and all(map(math.isfinite, estimate.interval)):
         low, high = map(at, estimate.interval)
         whisker = f'<line x1="{low}" x2="{high}" y1="{y}" y2="{y}" stroke="{stroke}" stroke-width="2"/>'
     marks = {

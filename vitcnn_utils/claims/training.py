@@ -20,6 +20,7 @@ from vitcnn_utils.measures.cka import best_match
 from vitcnn_utils.measures.localization import skill
 from vitcnn_utils.measures.receptive_field import early_radius
 from vitcnn_utils.measures.training import half_way
+from vitcnn_utils.provenance import facts
 
 NEARER = 5.0
 """Percent of the distance of uniform attention from which on heads are called nearer."""
@@ -140,6 +141,7 @@ def local_late(courses: Mapping[str, xr.Dataset]) -> Claim:
         "part of the training after which distances have made half of their fall, minus the same of accuracy",
         Estimate(lag(course)), "above", LATER, "Less cannot be seen in the figure.", unit="points",
         again=None if second is None else Estimate(lag(second)),
+        made_of=facts(*(one for one in (course, second) if one is not None)),
     )  # fmt: skip
     missing = "" if nearer > NEARER else f"distances fell by {nearer:.1f} % of the distance of uniform attention only"
     return _claim("when", (part,), missing=missing, uncontrolled="A model that is not trained has no course.")

@@ -107,13 +107,14 @@ def _jobs(
     root: Path, edition: str, notebooks: Sequence[str], overrides: dict[str, Any], quick: bool, where: str
 ) -> list[_Job]:
     defaults = {source: default_parameters(source) for source in sources(root)}
-    given = read_edition(root, edition) | overrides
-    if problems := unfit(given, list(defaults)):
+    given = read_edition(root, edition)
+    parameters, fraction = {"edition": edition} | given | overrides, None
+    if problems := unfit(given | overrides, list(defaults)):
         raise VitcnnError(*problems)
-    parameters, fraction = {"edition": edition} | given, None
     if quick:
-        few, fraction = _few_images({name: v for own in defaults.values() for name, v in own.items()} | given)
-        parameters |= few | overrides
+        all_given = {name: value for own in defaults.values() for name, value in own.items()} | given
+        few, fraction = _few_images(all_given, overrides)
+        parameters |= few
     package = fingerprint.of_package()
     jobs = []
     for source in _choose(list(defaults), notebooks):
@@ -124,18 +125,20 @@ def _jobs(
     return jobs
 
 
-def _few_images(parameters: dict[str, Any]) -> tuple[dict[str, int], float | None]:
+def _few_images(parameters: dict[str, Any], overrides: dict[str, Any]) -> tuple[dict[str, int], float | None]:
     """The parameters that count images, made smaller in one proportion, and this; None where `n_images` is all.
 
     Images of another set, `n_transfer_images`, are probed as those of the first are, and need to be as many.
+    parameters: the edition's own; overrides: those that hold as they are, also in the proportion.
     """
     counts = {name: value for name, value in parameters.items() if name.startswith("n_") and name.endswith("images")}
     whole = counts["n_images"]
-    fraction = None if whole is None else min(1.0, QUICK / whole)
-    few = {name: QUICK if n is None else math.ceil(n * (fraction or 1)) for name, n in counts.items()}
+    taken = overrides.get("n_images", min(QUICK, whole or QUICK))
+    fraction = taken / whole if taken and whole else None
+    few = {name: QUICK if n is None else math.ceil(n * min(1, fraction or 1)) for name, n in counts.items()}
     if "n_transfer_images" in counts:
         few["n_transfer_images"] = counts["n_transfer_images"] or QUICK
-    return {name: min(n, QUICK) for name, n in few.items()}, fraction
+    return {name: min(n, QUICK) for name, n in few.items()} | overrides, fraction
 
 
 def _choose(all_sources: list[Path], wanted: Sequence[str]) -> list[Path]:

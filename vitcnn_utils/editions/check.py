@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 PATIENCE = 10
 """Seconds that the hub has for an answer."""
 
+NEEDED = {"vit": "a vision transformer", "cnn": "a CNN", "images": "images that both see"}
+"""Parameters that no chapter can do without."""
+
 IMAGES = {"images": "n_images", "transfer_images": "n_transfer_images"}
 STAND_INS = {"small_series": 4, "vit_small_data": 4, "noskip": 8, "vit_gap": 10, "data_series": 12}
 """Parameters for which models of the zoo may stand in, and the figure that then shows these."""
@@ -41,6 +44,7 @@ def check_edition(
         models = _models(parameters, problems, report)
         _images(parameters, problems, report)
         problems += _misfits(parameters, models)
+        problems += [f"{name}: chapters need {what}: name one" for name, what in NEEDED.items() if not parameters[name]]
         for parameter, figure in STAND_INS.items():
             if _stands_in(parameters, parameter):
                 report(f"Figure {figure} ({parameter}) shows models of the zoo, on the zoo's images")

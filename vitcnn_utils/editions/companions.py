@@ -113,13 +113,12 @@ class Casting:
             return Cast(figure, {}, self.images)
         if missing := [title(name) for name in present.values() if waiting(name)]:
             return Cast(figure, {}, self.images, lacks=f"{', '.join(missing)}, which are not trained yet")
-        if any(related(name, self.vit) for name in present.values()):
+        if all(related(name, self.vit) for name in present.values()):
             return Cast(figure, present, self.images, **self.own_options)
         foreign = [title(name) for name in present.values() if not of_zoo(name)]
         if foreign:
-            raise VitcnnError(
-                f"{figure}: {foreign[0]} cannot stand beside {title(self.vit)}: name models of one origin"
-            )
+            other = next(filter(of_zoo, present.values()), self.vit)
+            raise VitcnnError(f"{figure}: {foreign[0]} cannot stand beside {title(other)}: name models of one origin")
         pictures = load_images("cifar10", seed=self.seed)[: len(self.images)]
         return Cast(figure, present, pictures, stand_in=True, **self.options)
 

@@ -13,7 +13,6 @@ from vitcnn_utils.errors import VitcnnError, check_finite
 from vitcnn_utils.images import Images
 from vitcnn_utils.models.facts import Model
 from vitcnn_utils.run import each_batch
-from vitcnn_utils.zoo.architectures import CLASS_NAMES
 
 
 def accuracy(model: Model, images: Images, batch_size: int | None = None) -> float:
@@ -29,7 +28,7 @@ def right_guesses(model: Model, images: Images, batch_size: int | None = None) -
     for NaN or Inf in the logits.
     """
     if images.labels is None:
-        raise VitcnnError(f"{images.name} has no labels, which accuracy needs: name its column with label_column")
+        raise VitcnnError(f"{images.name} has no labels, which accuracy needs: call their column label")
     numbers = class_numbers(model, images)
     if numbers is None:
         theirs = f"labels up to {images.labels.max()}"
@@ -92,10 +91,8 @@ def class_names(model: Model) -> dict[str, set[int]] | None:
 
     facts = getattr(model.module, "pretrained_cfg", None) or {}
     subset = infer_imagenet_subset({"num_classes": model.num_classes})
-    if model.name.startswith("zoo/"):
-        names: list[list[str]] = [[name] for name in CLASS_NAMES]
-    elif facts.get("label_names"):
-        names = [[name] for name in facts["label_names"]]
+    if facts.get("label_names"):
+        names: list[list[str]] = [[name] for name in facts["label_names"]]
     elif subset:
         info = ImageNetInfo(subset)
         names = [list(pair) for pair in zip(info.label_names(), info.label_descriptions(), strict=True)]

@@ -5,7 +5,7 @@ With x and y the (n, p) and (n, q) features of n images, K = x xᵀ and L = y y�
     CKA = Σ HSIC₁(K, L) / sqrt(Σ HSIC₁(K, K) · Σ HSIC₁(L, L)),
 
 the sums running over minibatches and HSIC₁ the unbiased estimator of Song et al. (2012), as in Nguyen et al. (2021).
-The biased one, which many libraries take, reads near 1 for any two layers with more features than images.
+The biased one, which many libraries take, reads near 1 for any two layers with far more features than images.
 """
 
 import itertools

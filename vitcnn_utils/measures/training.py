@@ -9,6 +9,7 @@ import xarray as xr
 from vitcnn_utils import zoo
 from vitcnn_utils.measures.attention import nearest_quarter, uniform_distance
 from vitcnn_utils.zoo.architectures import IMAGE_SIZE, PATCH_SIZE
+from vitcnn_utils.zoo.recipes import WATCHED
 
 
 def courses(models: Mapping[str, Any]) -> dict[str, xr.Dataset]:
@@ -18,8 +19,15 @@ def courses(models: Mapping[str, Any]) -> dict[str, xr.Dataset]:
     accuracy: on held-out images, 0 to 1. distance: as `attention.near_heads`.
     """
     there = zoo.names()
-    logs = {label: zoo.log(name) for label, name in models.items() if name in there}
-    return {label: course(log) for label, log in logs.items() if "head_distances" in log[0]}
+    found = {label: (zoo.log(name), zoo.card(name)) for label, name in models.items() if name in there}
+    return {
+        label: course(log).assign_attrs(
+            model=card["name"], weights=card["sha256"][:12], images="CIFAR-10, test", n_images=WATCHED,
+            device=card["device"], commit=card["commit"],
+        )
+        for label, (log, card) in found.items()
+        if "head_distances" in log[0]
+    }  # fmt: skip
 
 
 def course(log: Sequence[Mapping[str, Any]]) -> xr.Dataset:

@@ -102,10 +102,12 @@ def _load_zoo(
     name: str, untrained: bool, file: Path | None, image_size: int | None
 ) -> tuple[nn.Module, dict[str, Any], Path | None]:
     from vitcnn_utils import zoo
-    from vitcnn_utils.zoo.architectures import CLASSES, IMAGE_SIZE, MEAN, STD, build
+    from vitcnn_utils.zoo.architectures import CLASS_NAMES, CLASSES, IMAGE_SIZE, MEAN, STD, build
 
     module: Any = build(zoo.shape(name))
     classes, path = CLASSES, None
+    if file is None:
+        module.pretrained_cfg = {"label_names": CLASS_NAMES}  # where timm has them; a user's weights may know others
     if not untrained:
         path = file or zoo.weights_path(name)
         state = _read(path)
@@ -136,6 +138,8 @@ def _load_timm(
         # These weights as they are, in the place of those that timm would fetch and convert.
         overlay: dict[str, Any] = {"state_dict": state, "source": "", "custom_load": False}
         classes = None if file is None else _classes(state, architecture)
+        if file is not None:
+            overlay["label_names"] = None  # those of the published weights
         if classes is not None:
             overlay |= {"num_classes": classes, "label_offset": 0}
             options["num_classes"] = classes

@@ -23,8 +23,9 @@ class SkiplessBlock(Block):
 
     skipless = True  # for `vitcnn_utils.models`: what a block like it with skips has as branches
 
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        x = self.drop_path1(self.ls1(self.attn(self.norm1(x), attn_mask=attn_mask, is_causal=is_causal)))
+    def forward(self, x: Tensor, **masks: Any) -> Tensor:  # type: ignore[override]
+        """masks: those that this version of timm gives its blocks."""
+        x = self.drop_path1(self.ls1(self.attn(self.norm1(x), **masks)))
         return self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
@@ -50,7 +51,7 @@ def build(recipe: Recipe) -> nn.Module:
 
 @torch.no_grad()
 def start_mimetic(model: VisionTransformer) -> None:
-    """Start attention as trained transformers have it (Trockman and Kolter 2023): its heads are local.
+    """Start attention as trained transformers have it (Trockman and Kolter 2023): heads look nearer.
 
     In each head the product of query and key weights is near 0.7 I, in each block that of value and projection
     weights near -0.4 I, and the positions are sines and cosines.

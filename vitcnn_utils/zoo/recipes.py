@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 from vitcnn_utils.errors import VitcnnError, near
 
 TRAINING_IMAGES = 50_000
+WATCHED = 2500
+"""How many held-out images the log's accuracy is of; all 5,000 would make a pass several per cent longer."""
 FAMILIES = ("vit", "vit-small", "resnet")
 READOUTS = ("token", "avg")
 
@@ -57,6 +59,8 @@ class Recipe:
         if self.epochs < 1 or not 1 <= self.batch_size <= TRAINING_IMAGES:
             given = f"epochs={self.epochs}, batch_size={self.batch_size}"
             raise VitcnnError(f"{given}: give 1 or more, at most {TRAINING_IMAGES:,} a batch")
+        if not 0.001 <= self.data_fraction <= 1:
+            raise VitcnnError(f"data_fraction={self.data_fraction}: give 0.001, which is 5 images of a class, to 1")
 
     @property
     def steps(self) -> int:

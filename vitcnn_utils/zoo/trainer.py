@@ -33,10 +33,7 @@ from vitcnn_utils.measures.attention import head_distances
 from vitcnn_utils.models.facts import Model, describe
 from vitcnn_utils.provenance import commit
 from vitcnn_utils.zoo.architectures import CLASSES, IMAGE_SIZE, MEAN, STD, build
-from vitcnn_utils.zoo.recipes import Recipe
-
-WATCHED = 2500
-"""How many held-out images the log's accuracy is of; all 5,000 would make a pass several per cent longer."""
+from vitcnn_utils.zoo.recipes import WATCHED, Recipe
 
 
 def train(name: str, recipe: Recipe, data: Path, out: Path, runs: Path, device: str = "cpu") -> Path:
@@ -330,8 +327,8 @@ def balanced_subset(labels: Tensor, fraction: float, seed: int) -> Tensor:
 
 
 def find_cifar10() -> Path:
-    """A folder with CIFAR-10 as parquet: $VITCNN_DATA, data/cifar10, ../shared/data/cifar10, else from the hub."""
-    folders = [Path("data/cifar10"), Path("../shared/data/cifar10")]
+    """A folder with CIFAR-10 as parquet: $VITCNN_DATA, data/cifar10, else from the hub."""
+    folders = [Path("data/cifar10")]
     if "VITCNN_DATA" in os.environ:
         folders.insert(0, Path(os.environ["VITCNN_DATA"]))
     for folder in folders:
