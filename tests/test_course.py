@@ -101,7 +101,7 @@ def test_most_local_head(capsys):
     refused(capsys, wrong, lambda answer: check.most_local_head(answer, heads=of))
     distances[1, 0], distances[4, 2] = 5.08, 5.2
     assert check.most_local_head((1, 0), heads=of)
-    assert "looks 5.1 px" in (praise := said(capsys)) and "the nearest, 5.0 px, and as right: (2, 3)." in praise
+    assert "looks 5.1 px" in (praise := said(capsys)) and "As right, within 0.1 px of the nearest: (2, 3)." in praise
     assert check.most_local_head((2, 3), heads=of) and not check.most_local_head((4, 2), heads=of)
 
 

@@ -140,7 +140,7 @@ def most_local_head(answer: Any, *, heads: xr.Dataset) -> str:
     A head within `AS_NEAR` of it counts as well: on other images it may be the nearest.
     """
     distances = heads.distance.values
-    nearest, as_near = distances.min(), np.argwhere(distances <= distances.min() + AS_NEAR).tolist()
+    as_near = np.argwhere(distances <= distances.min() + AS_NEAR).tolist()
     block, head = next(
         (one for one in as_near if np.array_equal(answer, one)), np.unravel_index(distances.argmin(), distances.shape)
     )
@@ -166,7 +166,7 @@ def most_local_head(answer: Any, *, heads: xr.Dataset) -> str:
     return (
         f"Right: block {block}, head {head} looks {distances[block, head]:.1f} px far on average, attention that is "
         f"spread evenly {heads.attrs['uniform_distance']:.1f} px."
-        + f" No more than {AS_NEAR} px from the nearest, {nearest:.1f} px, and as right: {also}." * bool(also)
+        + f" As right, within {AS_NEAR} px of the nearest: {also}." * bool(also)
         + " Now open the attention explorer at this head, and look at where it looks."
     )
 
