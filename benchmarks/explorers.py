@@ -21,7 +21,7 @@ from conftest import serve  # noqa: E402
 # When the explorer of the address was first painted, in ms after the navigation began: two frames after it is there.
 FIRST = """
 window.firstPicture = new Promise((resolve) => {
-  const look = () => document.querySelector("figure.vx-static:target section.vx .vx-sentence")?.textContent
+  const look = () => document.querySelector("figure.vx-static:target .vx .vx-sentence")?.textContent
     ? requestAnimationFrame(() => requestAnimationFrame(() => resolve(performance.now()))) : setTimeout(look, 1);
   look();
 });
@@ -30,7 +30,7 @@ window.firstPicture = new Promise((resolve) => {
 # frame that shows the change has been handed over.
 CHANGES = """
 async ([name, rounds]) => {
-  const root = document.querySelector(`#explore-${name} section.vx`);
+  const root = document.querySelector(`#explore-${name} .vx`);
   const frame = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
   const found = [...root.querySelectorAll("input, select, [role=slider]")].filter((e) => e.checkVisibility());
   const work = [], shown = [];

@@ -51,3 +51,16 @@ def test_training_says_whether_twins_are_alike() -> None:
     assert "twin took 100 steps, as many as each of the others" in words and "same seed" in words
     words = cards.twins_note(card(1000, seed=2, name="twin"), [card(name="a"), card(200, name="b")])
     assert "1,000 steps, the others 100, 200: not a fair pair" in words and "seed 2, the others from 1" in words
+
+
+def test_models_that_were_not_trained_alike() -> None:
+    old = {"steps": 1562, "recipe": {"epochs": 2, "seed": 2, "data_fraction": 0.1, "ema_decay": 0}}
+    new = {"steps": 19531, "recipe": {"epochs": 50, "seed": 1, "data_fraction": 1, "patch_drop": 0.5}}
+    assert cards.trained_unlike({}) == cards.trained_unlike({"a": old}) == ""
+    assert (
+        cards.trained_unlike({"a": old, "b": old | {"recipe": old["recipe"] | {"seed": 1, "data_fraction": 1}}}) == ""
+    )
+    said = "these models were not trained alike (in epochs): a 1,562 steps, b 19,531 steps"
+    assert cards.trained_unlike({"a": old, "b": new}) == said, "what an older card does not have is not told"
+    other = {"steps": 1562, "recipe": {"epochs": 2, "patch_drop": 0.5}}
+    assert "(in ema decay, patch drop)" in cards.trained_unlike({"a": old, "b": other})

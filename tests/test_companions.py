@@ -57,7 +57,7 @@ def test_a_companion_is_compared_with_one_that_was_trained_alike(cards):
     cards[WHOLE]["recipe"]["epochs"] = 15
     assert companions.beside(OURS, WHOLE, TWIN) == TWIN
     unlike = casting(WHOLE).cast("Figure 4", pair).unlike
-    assert unlike == f"these models were not trained alike (epochs differ): {OURS} 10 steps, {WHOLE} 10 steps"
+    assert unlike == f"these models were not trained alike (in epochs): {OURS} 10 steps, {WHOLE} 10 steps"
     cards[TWIN]["recipe"]["batch_size"] = 64
     assert companions.beside(OURS, WHOLE, TWIN) == WHOLE, "none was, so the first"
 

@@ -1,6 +1,9 @@
 """The exercises of the session: right answers pass, and each typical wrong one gets a message of its own."""
 
 import json
+import re
+import subprocess
+import sys
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +35,13 @@ def refused(capsys: pytest.CaptureFixture[str], answers: list[Any], check_answer
         messages.append(printed)
     assert len(messages) >= 5
     assert len(set(messages)) == len(messages), messages
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that the last of the right answers printed."""
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith("✓ ")
+    return line
 
 
 def gram_ratio(x: np.ndarray, y: np.ndarray) -> float:
@@ -70,13 +80,14 @@ def test_cka_breaks(capsys):
     biased, unbiased = gram_ratio(centred(a), centred(b)), linear_cka(a, b)
     assert check.cka_breaks(biased, unbiased, 1, noise=(a, b))
     assert check.cka_breaks(round(biased, 2), round(unbiased, 2), 1, noise=(a, b))
+    assert f"({biased:.2f})" in (praise := said(capsys)) and f"({unbiased:.2f})" in praise
     wrong = [(unbiased, biased, 1), (1.0, unbiased, 1), (0.3, unbiased, 1), (biased, biased, 1), (biased, 0.5, 1),
              (biased, unbiased, 0.2), (biased, unbiased, biased), ("much", unbiased, 1), (biased, ..., 1)]  # fmt: skip
     refused(capsys, wrong, lambda answer: check.cka_breaks(*answer, noise=(a, b)))
 
 
 def heads(distances: np.ndarray) -> xr.Dataset:
-    return xr.Dataset({"distance": (("block", "head"), distances)})
+    return xr.Dataset({"distance": (("block", "head"), distances)}, attrs={"uniform_distance": 16.5})
 
 
 def test_most_local_head(capsys):
@@ -85,8 +96,13 @@ def test_most_local_head(capsys):
     of = heads(distances)
     assert check.most_local_head((2, 3), heads=of)
     assert check.most_local_head(np.unravel_index(distances.argmin(), distances.shape), heads=of)
+    assert "block 2, head 3 looks 5.0 px far on average, attention that is spread evenly 16.5 px. Now" in said(capsys)
     wrong = [11, 3, (5, 1), (3, 4), (3, 2), (2, 0), (5, 9), (0, 1), (4, 2), "blocks", ...]
     refused(capsys, wrong, lambda answer: check.most_local_head(answer, heads=of))
+    distances[1, 0], distances[4, 2] = 5.08, 5.2
+    assert check.most_local_head((1, 0), heads=of)
+    assert "looks 5.1 px" in (praise := said(capsys)) and "As right, within 0.1 px of the nearest: (2, 3)." in praise
+    assert check.most_local_head((2, 3), heads=of) and not check.most_local_head((4, 2), heads=of)
 
 
 def test_missing_skip(capsys):
@@ -96,6 +112,12 @@ def test_missing_skip(capsys):
     right = first[:3, 3:].mean(), second[:3, 3:].mean()
     assert check.missing_skip("lower", *right, maps=maps, block=3)
     assert check.missing_skip("the same", *right, maps=maps, block=3), "a prediction may be wrong"
+    outcome = "higher" if right[1] > right[0] else "lower"
+    assert f"intact {right[0]:.2f}, without the skips {right[1]:.2f}: {outcome}; you predicted the same." in said(
+        capsys
+    )
+    assert check.missing_skip("higher", 0.5, 0.5, maps=[xr.full_like(maps[0], 0.5)] * 2, block=3)
+    assert ": the same; you predicted higher." in said(capsys)
     parts = [lambda v: v.mean(), lambda v: v[:3, :3].mean(), lambda v: v[3:, 3:].mean(),
              lambda v: v[:4, 4:].mean(), lambda v: v[2, 3], lambda v: 7.0]  # fmt: skip
     wrong = [("lower", part(first), part(second)) for part in parts]
@@ -116,6 +138,7 @@ def test_token_or_mean(capsys):
     both = probe_curves(mean=[0.7], token=[0.4], cls=[0.85]), probe_curves(mean=[0.8], token=[0.76])
     assert check.token_or_mean(30, 4, probes=both)
     assert check.token_or_mean(30.2, 3.9, probes=both)
+    assert "+30.0 points where CLS was trained (70 % by the mean, 40 % by a token), +4.0 where the mean" in said(capsys)
     wrong = [(0.30, 0.04), (-30, -4), (4, 30), (75, 100 * 0.04 / 0.76), (70, 80), (40, 76), (12, 12), ("a", 4)]
     refused(capsys, wrong, lambda answer: check.token_or_mean(*answer, probes=both))
 
@@ -126,6 +149,11 @@ def test_against_the_ceiling(capsys):
     a, c = np.diagonal(little.values), np.diagonal(ceiling.values)
     assert check.against_the_ceiling(a / c, little=little, ceiling=ceiling)
     assert check.against_the_ceiling(list(np.round(a / c, 2)), little=little, ceiling=ceiling)
+    least, most = np.argsort(a / c)[[0, -1]]
+    assert f"smallest in block {least}, {(a / c)[least]:.2f} ({a[least]:.2f} of {c[least]:.2f})" in (
+        praise := said(capsys)
+    )
+    assert f"largest in block {most}, {(a / c)[most]:.2f}" in praise and "another number of steps" in praise
     whole, mean = little.values / ceiling.values, (a / c).mean()
     wrong = [c - a, c / a, a, 100 * a / c, whole, mean, little.values, 0.5, (a / c)[:2], np.zeros(4), "all"]
     refused(capsys, wrong, lambda answer: check.against_the_ceiling(answer, little=little, ceiling=ceiling))
@@ -144,6 +172,8 @@ def test_what_makes_heads_local(capsys):
         return check.what_makes_heads_local(*given, twins=twins, heads=of, chance=chance)
 
     assert answer((right, follows))
+    each = "data -2.0 px: more local; mix +1.0 px: less local; start -0.5 px: cannot be told."
+    assert each in said(capsys)
     assert answer((right, dict.fromkeys(twins, "cannot be told")), chance="there is none")
 
     def shifts(part: Any) -> dict[str, float]:
@@ -155,8 +185,8 @@ def test_what_makes_heads_local(capsys):
     of["b"].distance.values[0, 3] += 0.5  # so that block 0 alone says something else
     wrong: list[Any] = [(shifts(part), follows) for part in parts]
     wrong += [([1, 2], follows), (right, ["more local"]), ({**right, "data": ...}, follows)]
-    said = {"data": "no", "start": "more local", "mix": "more local"}
-    wrong += [(right, {**follows, what: other}) for what, other in said.items()]
+    verdicts = {"data": "no", "start": "more local", "mix": "more local"}
+    wrong += [(right, {**follows, what: other}) for what, other in verdicts.items()]
     refused(capsys, wrong, answer)
     assert not answer((right, follows), chance="there is none")
     assert "no pair that differs in its start alone" in capsys.readouterr().out
@@ -245,17 +275,17 @@ def test_slides_have_their_notes_and_their_explorers(tmp_path: Path):
         "# A & B\n\n<b>raw</b>\n\n---\n\n## Two\n\n{explorer} probes\n\nNote:\nSay *this*.\n", encoding="utf-8"
     )
     figure = '<figure class="vx-static" id="explore-probes">still</figure><script src="_x/run.js" defer></script>'
-    slides.write(source, {"probes": figure}, tmp_path)
+    slides.write(source, {"probes": figure}, tmp_path, "https://our.book/")
     page = (tmp_path / "slides.html").read_text(encoding="utf-8")
     assert page.count("<section>") == 2
     assert "<title>A &amp; B</title>" in page and "<b>raw</b>" not in page
     assert '<aside class="notes"><p>Say <em>this</em>.</p>' in page
     assert page.count('id="explore-probes"') == 1 and '<script src="_x/run.js"' not in page and "['_x/run.js']" in page
-    assert "http" not in page
+    assert re.findall(r'\S*http[^"]*', page) == ['href="https://our.book/slides.html']
     for name in ("reveal.js", "reveal.css", "notes.js", "LICENSE"):
         assert (tmp_path / "reveal" / name).stat().st_size > 500
     with pytest.raises(VitcnnError, match="probes"):
-        slides.write(source, {"attention": figure}, tmp_path)
+        slides.write(source, {"attention": figure}, tmp_path, "")
 
 
 def test_the_handout_has_the_book_the_exercises_and_the_package(tmp_path, monkeypatch):
@@ -293,5 +323,38 @@ def test_a_machine_that_lacks_a_package_is_not_ready(monkeypatch, capsys):
     monkeypatch.setattr(handout.metadata, "requires", lambda name: ["numpy>=1", "no-such-package>=2", "torch>=999"])
     assert not handout.check()
     assert '✗ packages missing: pip install "no-such-package>=2" "torch>=999"' in capsys.readouterr().out
+    needs = {"vitcnn-utils": ["numpy>=1", "pandas[excel]"], "pandas": ["x>=1; extra == 'excel'", "y; extra == 'test'"]}
+    monkeypatch.setattr(handout.metadata, "requires", needs.get)
+    assert not handout.check() and 'pip install "x>=1"\n' in capsys.readouterr().out
     monkeypatch.setattr(handout.metadata, "requires", lambda name: ["numpy>=1", "later>=1; extra == 'test'"])
     assert handout.check()
+
+
+def test_a_machine_with_python_alone_is_told_what_to_install():
+    """`vitcnn handout --check` in a new process in which these packages cannot be found."""
+    gone = ["lazy_loader", "numpy", "packaging", "xarray", "yaml"]
+    code = f"""
+import importlib.abc, importlib.metadata as metadata, sys
+
+class Gone(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {gone}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+def version(name, known=metadata.version):
+    if name in {gone}:
+        raise metadata.PackageNotFoundError(name)
+    return known(name)
+
+sys.meta_path.insert(0, Gone())
+metadata.version = version
+from vitcnn_utils.cli import main
+status = main(["handout", "--check"])
+import vitcnn_utils
+print(getattr(vitcnn_utils, "load_model", None))
+sys.exit(status)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 1 and ran.stderr == "vitcnn: this machine is not ready for the exercises: see above\n"
+    assert re.search('✗ packages missing: pip install .*"numpy>=.*" "xarray>=', ran.stdout)
+    assert ran.stdout.endswith("None\n")

@@ -220,12 +220,13 @@ def _tune(options: argparse.Namespace) -> None:
 
 def _handout(options: argparse.Namespace) -> None:
     from vitcnn_utils.course import handout
-    from vitcnn_utils.editions.chapters import find_root
 
     if options.check:
         if not handout.check():
             raise VitcnnError("this machine is not ready for the exercises: see above")
         return
+    from vitcnn_utils.editions.chapters import find_root  # needs packages of which `check` tells that they are missing
+
     root = find_root()
     print(handout.make(root, options.out or root / "_build" / "handout.zip"))
 

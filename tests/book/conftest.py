@@ -119,7 +119,7 @@ def _load_explorers(page: Any) -> None:
     """Scroll to one after the other, as a reader does."""
     for figure in page.locator("figure.vx-static").all():
         figure.scroll_into_view_if_needed()
-        figure.locator("section.vx, .vx-failed").wait_for()
+        figure.locator(".vx, .vx-failed").wait_for()
 
 
 def _barriers(page: Any) -> list[str]:

@@ -2,7 +2,7 @@
 window.explore = (() => {
   const all = (selector, root) => [...root.querySelectorAll(selector)];
   const figure = (name) => document.getElementById(`explore-${name}`);
-  const section = (name) => figure(name).querySelector("section.vx");
+  const section = (name) => figure(name).querySelector(".vx");
   const isVisible = (element) => element.checkVisibility({ visibilityProperty: true });
 
   function hash(text) {
@@ -18,7 +18,7 @@ window.explore = (() => {
   const seen = (name) => ({ ...seenIn(figure(name)), fallback: figure(name).querySelector(".vx-fallback") !== null });
 
   function seenIn(place) {
-    const root = place.querySelector("section.vx");
+    const root = place.querySelector(".vx");
     const canvases = all("canvas", root).filter(isVisible).map(pixels);
     const drawings = all("svg", root).filter(isVisible);
     return {

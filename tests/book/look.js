@@ -23,7 +23,7 @@
     })),
     explorers: all("figure.vx-static").map((figure) => ({
       kind: figure.dataset.kind,
-      sentence: figure.querySelector("section.vx .vx-sentence")?.innerText ?? "",
+      sentence: figure.querySelector(".vx .vx-sentence")?.innerText ?? "",
       grounds: [...new Set(grounds(figure))],
     })),
     outputs: all(".cell_output .text_html").map((output) => ({

@@ -136,7 +136,7 @@ class Visits:
             for address, into in ((explored.linked, "restored"), (f"{self.url}?{nonsense}#explore-{kind}", "nonsense")):
                 page = self.open()
                 page.goto(address)
-                page.locator(f"#explore-{kind} section.vx").wait_for()
+                page.locator(f"#explore-{kind} .vx").wait_for()
                 page.wait_for_timeout(100)
                 found = page.evaluate("kind => ({...explore.look(kind), ...explore.seen(kind)})", kind)
                 setattr(explored, into, found)
@@ -171,8 +171,8 @@ class Visits:
         """Scroll to one explorer after the other, as a reader does."""
         for kind, explored in self.seen.kinds.items():
             page.locator(f"#explore-{kind}").scroll_into_view_if_needed()
-            page.locator(f"#explore-{kind} section.vx").wait_for()
-            page.locator(f"#explore-{kind} section.vx").scroll_into_view_if_needed()
+            page.locator(f"#explore-{kind} .vx").wait_for()
+            page.locator(f"#explore-{kind} .vx").scroll_into_view_if_needed()
             yield kind, explored
 
     def check(self, page: Any, how: str) -> None:

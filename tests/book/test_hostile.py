@@ -94,7 +94,7 @@ def test_nothing_of_it_runs_and_no_other_host_is_asked(hostile: Path) -> None:
             page.goto(f"{site}/{path.relative_to(hostile)}")
             for figure in page.locator("figure.vx-static").all():
                 figure.scroll_into_view_if_needed()
-                figure.locator("section.vx, .vx-failed").wait_for()
+                figure.locator(".vx, .vx-failed").wait_for()
             page.wait_for_load_state("networkidle")
             ran += [path.name] * bool(page.evaluate("document.documentElement.dataset.ran ?? ''"))
             links += page.evaluate("[...document.querySelectorAll('[href^=\"javascript:\"]')].map((a) => a.outerHTML)")

@@ -49,10 +49,10 @@ def test_a_link_shows_the_state_that_it_states(links: list[str], site: str) -> N
         for link in by_explorer.values():
             page.goto(f"{site}/{link}")
             figure = page.locator(f"#explore-{asked(link)['explorer']}")
-            figure.locator("section.vx .vx-sentence").wait_for()
+            figure.locator(".vx .vx-sentence").wait_for()
             page.wait_for_function("id => Math.abs(document.getElementById(id).getBoundingClientRect().top) < 250",
                                    arg=f"explore-{asked(link)['explorer']}")  # fmt: skip
-            seen[link] = figure.locator("section.vx").evaluate("section => section.vitcnn.state()")
+            seen[link] = figure.locator(".vx").evaluate("section => section.vitcnn.state()")
     for link, state in seen.items():
         for name, value in asked(link).items():
             if name != "explorer" and value != str(LAST):

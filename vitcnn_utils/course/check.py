@@ -18,36 +18,35 @@ import xarray as xr
 from vitcnn_utils.measures.cka import linear_cka
 
 TOLERANCE = 5e-3  # of an answer that may have been rounded to two digits
+AS_NEAR = 0.1  # px; heads that differ by less are nearest in turns, as the images change
 
 
 class _Wrong(Exception):
     """An answer is wrong; the message says in which way."""
 
 
-def _exercise(praise: str) -> Callable[[Callable[..., None]], Callable[..., bool]]:
-    """Make a check of a function that raises `_Wrong`: it prints the line, and nothing a student gives can break it."""
+def _exercise(function: Callable[..., str]) -> Callable[..., bool]:
+    """Make a check of a function that gives praise with the numbers that decide, or raises `_Wrong`.
 
-    def decorate(function: Callable[..., None]) -> Callable[..., bool]:
-        @functools.wraps(function)
-        def checked(*answers: Any, **measured: Any) -> bool:
-            try:
-                if any(one is ... for answer in answers for one in _values(answer)):
-                    raise _Wrong("Not answered yet: put an answer in place of each `...`.")
-                function(*answers, **measured)
-            except _Wrong as wrong:
-                print(f"✗ {wrong}")
-                return False
-            except Exception as error:
-                print(
-                    f"✗ Your answer cannot be read ({type(error).__name__}: {error}). Compare its form with the task."
-                )
-                return False
-            print(f"✓ {praise}")
-            return True
+    It prints the line, and nothing a student gives can break it.
+    """
 
-        return checked
+    @functools.wraps(function)
+    def checked(*answers: Any, **measured: Any) -> bool:
+        try:
+            if any(one is ... for answer in answers for one in _values(answer)):
+                raise _Wrong("Not answered yet: put an answer in place of each `...`.")
+            praise = function(*answers, **measured)
+        except _Wrong as wrong:
+            print(f"✗ {wrong}")
+            return False
+        except Exception as error:
+            print(f"✗ Your answer cannot be read ({type(error).__name__}: {error}). Compare its form with the task.")
+            return False
+        print(f"✓ {praise}")
+        return True
 
-    return decorate
+    return checked
 
 
 def _values(answer: Any) -> list[Any]:
@@ -74,8 +73,8 @@ def _letter(answer: Any, right: str, wrong: Mapping[str, str]) -> None:
         raise _Wrong(wrong.get(letter, f"Answer with one letter, {', '.join(sorted([right, *wrong]))}."))
 
 
-@_exercise("Right: 1 for the same features, however rotated, scaled or moved, and the textbook's number for others.")
-def cka_by_hand(my_cka: Callable[[np.ndarray, np.ndarray], float]) -> None:
+@_exercise
+def cka_by_hand(my_cka: Callable[[np.ndarray, np.ndarray], float]) -> str:
     """1. Biased linear CKA of two (images, features) arrays (Kornblith et al. 2019)."""
     random = np.random.default_rng(0)
     x, y = random.normal(size=(40, 6)) + 2, random.normal(size=(40, 5)) - 1
@@ -99,6 +98,7 @@ def cka_by_hand(my_cka: Callable[[np.ndarray, np.ndarray], float]) -> None:
     turn = np.linalg.qr(random.normal(size=(6, 6)))[0]
     _judge(my_cka(x @ turn * 3 + 1, x), 1.0, {},
            "The number is right here, but turning, scaling and moving the features must not change it.")  # fmt: skip
+    return "Right: 1 for the same features, however rotated, scaled or moved, and the textbook's number for others."
 
 
 def _ratio(K: np.ndarray, L: np.ndarray) -> float:
@@ -113,8 +113,8 @@ def _biased_cka(x: np.ndarray, y: np.ndarray) -> float:
     return _ratio(*(v @ v.T for v in map(_centred, (x, y))))
 
 
-@_exercise("Right. With more features than images the biased estimate calls noise alike; the unbiased one does not.")
-def cka_breaks(biased: Any, unbiased: Any, moved: Any, *, noise: Sequence[np.ndarray]) -> None:
+@_exercise
+def cka_breaks(biased: Any, unbiased: Any, moved: Any, *, noise: Sequence[np.ndarray]) -> str:
     """2. Two arrays of noise by both estimators, and the first against itself moved by a constant."""
     one, other = _biased_cka(*noise), linear_cka(*noise)
     swapped = "`biased` and `unbiased` are swapped: `my_cka` is the biased one, `vu.linear_cka` the unbiased."
@@ -127,13 +127,23 @@ def cka_breaks(biased: Any, unbiased: Any, moved: Any, *, noise: Sequence[np.nda
     _judge(moved, 1.0, {"`moved` compares two arrays: compare `noise_a + 5` with `noise_a`.": one},
            "`moved` should be 1: CKA centres each feature, so adding a constant changes nothing. Is yours centred?"
            )  # fmt: skip
+    return (
+        f"Right. With more features than images the biased estimate calls noise alike ({one:.2f}); "
+        f"the unbiased one does not ({other:.2f})."
+    )
 
 
-@_exercise("Right. Now open the attention explorer at this head, and look at where it looks.")
-def most_local_head(answer: Any, *, heads: xr.Dataset) -> None:
-    """3. (block, head) of the head with the smallest mean distance, both counted from 0."""
+@_exercise
+def most_local_head(answer: Any, *, heads: xr.Dataset) -> str:
+    """3. (block, head) of the head with the smallest mean distance, both counted from 0.
+
+    A head within `AS_NEAR` of it counts as well: on other images it may be the nearest.
+    """
     distances = heads.distance.values
-    block, head = np.unravel_index(distances.argmin(), distances.shape)
+    as_near = np.argwhere(distances <= distances.min() + AS_NEAR).tolist()
+    block, head = next(
+        (one for one in as_near if np.array_equal(answer, one)), np.unravel_index(distances.argmin(), distances.shape)
+    )
     otherwise = "Give two numbers, (block, head)."
     if np.ndim(answer) == 1 and len(answer) == 2:
         if not all(0 <= i < n for i, n in zip(answer, distances.shape, strict=True)):
@@ -152,10 +162,17 @@ def most_local_head(answer: Any, *, heads: xr.Dataset) -> None:
         "Block first, then head: yours are swapped.": (head, block),
         "The block is right. Figure 3 sorts the heads, so its first marker is not head 0: ask the array.": (block, 0),
     }, otherwise)  # fmt: skip
+    also = ", ".join(f"({b}, {h})" for b, h in as_near if (b, h) != (block, head))
+    return (
+        f"Right: block {block}, head {head} looks {distances[block, head]:.1f} px far on average, attention that is "
+        f"spread evenly {heads.attrs['uniform_distance']:.1f} px."
+        + f" As right, within {AS_NEAR} px of the nearest: {also}." * bool(also)
+        + " Now open the attention explorer at this head, and look at where it looks."
+    )
 
 
-@_exercise("Right: a distance tells how far, never what for. Uniform attention is far, and looks for nothing.")
-def what_a_distance_says(answer: Any) -> None:
+@_exercise
+def what_a_distance_says(answer: Any) -> str:
     """4. What can be concluded from a head whose mean distance is that of uniform attention?"""
     _letter(answer, "C", {
         "A": "A mean distance says nothing of the object: the head may look everywhere alike, sky included.",
@@ -163,12 +180,14 @@ def what_a_distance_says(answer: Any) -> None:
         "D": "An untrained head is near uniform, but so may a trained one be: compare with the untrained twin.",
         "E": "That is what entropy tells. A head that looks at one far place has a large distance as well.",
     })  # fmt: skip
+    return "Right: a distance tells how far, never what for. Uniform attention is far, and looks for nothing."
 
 
-@_exercise("Right. Compare with your prediction: what comes after the block cannot get around it any more.")
-def missing_skip(prediction: Any, intact: Any, without: Any, *, maps: Sequence[xr.DataArray], block: int) -> None:
+@_exercise
+def missing_skip(prediction: Any, intact: Any, without: Any, *, maps: Sequence[xr.DataArray], block: int) -> str:
     """5. Mean CKA between the blocks before `block` and those from it on, of the intact twin and of the cut model."""
-    if str(prediction).strip().lower() not in ("higher", "lower", "the same"):
+    predicted = str(prediction).strip().lower()
+    if predicted not in ("higher", "lower", "the same"):
         raise _Wrong("Predict before you measure: 'higher', 'lower' or 'the same'.")
     values = [m.values for m in maps]
 
@@ -189,10 +208,16 @@ def missing_skip(prediction: Any, intact: Any, without: Any, *, maps: Sequence[x
             both(lambda v: v[block - 1, block]),
     }, f"For the intact model {right[0]:.2f} is right: use `map.values[:{block}, {block}:].mean()` of each map."
     )  # fmt: skip
+    change = round(right[1], 2) - round(right[0], 2)
+    outcome = "higher" if change > 0 else "lower" if change < 0 else "the same"
+    return (
+        f"Right: intact {right[0]:.2f}, without the skips {right[1]:.2f}: {outcome}; you predicted {predicted}. "
+        "Nothing gets around a block without skips: what it hands on comes out of its branches."
+    )
 
 
-@_exercise("Right: CLS is a token without a place, so the spatial tokens start behind it, at the upper left.")
-def places(cls: Any, first_token: Any, *, grid: tuple[int, int]) -> None:
+@_exercise
+def places(cls: Any, first_token: Any, *, grid: tuple[int, int]) -> str:
     """6. The letter for what CLS is, and (row, column) of the patch of the first spatial token."""
     _letter(cls, "B", {
         "A": "The patches are cut without gaps, and none is left for CLS: count them.",
@@ -207,10 +232,11 @@ def places(cls: Any, first_token: Any, *, grid: tuple[int, int]) -> None:
         "You counted CLS as a place: without it the first spatial token is at the very corner.": (0, 1),
         "Rows and columns count from 0 in this book, and yours from 1.": (1, 1),
     }, "Tokens are counted row by row from the upper left: give (row, column) of the first, from 0.")  # fmt: skip
+    return "Right: CLS is a token without a place, so the spatial tokens start behind it, at the upper left."
 
 
-@_exercise("Right. What nothing in training asks of a single token, it need not know: compare both models.")
-def token_or_mean(cls_model: Any, gap_model: Any, *, probes: Sequence[xr.Dataset]) -> None:
+@_exercise
+def token_or_mean(cls_model: Any, gap_model: Any, *, probes: Sequence[xr.Dataset]) -> str:
     """7. How many points the mean of the tokens is ahead of a single token, in the last layer of both models."""
     accuracy = [p.accuracy.isel(layer=-1).mean("draw") for p in probes]
     mean, token = (np.array([float(a.sel(readout=name)) for a in accuracy]) for name in ("mean", "token"))
@@ -225,10 +251,15 @@ def token_or_mean(cls_model: Any, gap_model: Any, *, probes: Sequence[xr.Dataset
             100 * (mean / token - 1),
     }, "Average `accuracy` over the draws, then subtract the read-out 'token' from 'mean', times 100.",
         tolerance=0.6 if right.max() > 1.2 else TOLERANCE)  # fmt: skip
+    shown = [f"{100 * m:.0f} % by the mean, {100 * t:.0f} % by a token" for m, t in zip(mean, token, strict=True)]
+    return (
+        f"Right: {right[0]:+.1f} points where CLS was trained ({shown[0]}), {right[1]:+.1f} where the mean was "
+        f"({shown[1]}). What nothing in training asks of a single token, it need not know."
+    )
 
 
-@_exercise("Right. Two trainings on all data differ too: only what lies below *that* is owed to the missing data.")
-def against_the_ceiling(share: Any, *, little: xr.DataArray, ceiling: xr.DataArray) -> None:
+@_exercise
+def against_the_ceiling(share: Any, *, little: xr.DataArray, ceiling: xr.DataArray) -> str:
     """8. Of each block: CKA of the model with little data, as a share of what a second full training reaches."""
     a, c = (np.diagonal(v.values) for v in (little, ceiling))
     otherwise = "Divide the diagonal of the map with little data by that of the map of the second full training."
@@ -243,12 +274,18 @@ def against_the_ceiling(share: Any, *, little: xr.DataArray, ceiling: xr.DataArr
         "This is CKA itself: two full trainings do not reach 1 either. Divide by what they reach.": a,
         "These are percent: give shares between 0 and 1.": 100 * a / c,
     }, otherwise)  # fmt: skip
+    least, most = (a / c).argmin(), (a / c).argmax()
+    return (
+        f"Right: the share is smallest in block {least}, {(a / c)[least]:.2f} ({a[least]:.2f} of {c[least]:.2f}), and "
+        f"largest in block {most}, {(a / c)[most]:.2f}. Two trainings on all data differ too: only what lies below "
+        "*that* can be owed to the missing data, or to another number of steps."
+    )
 
 
-@_exercise("Right. A difference that another start makes as well cannot be owed to the data or to CutMix.")
+@_exercise
 def what_makes_heads_local(
     shift: Any, verdict: Any, *, twins: Mapping[str, tuple[str, str]], heads: Mapping[str, xr.Dataset], chance: str
-) -> None:
+) -> str:
     """9. By how much the nearest head of blocks 0 and 1 is farther in the second of two twins, in px, and what follows.
 
     chance: which pair differs in its start alone, if there is one.
@@ -282,10 +319,12 @@ def what_makes_heads_local(
             raise _Wrong(f"{what!r}: {change:+.1f} px cannot be told from chance: {why}.")
         if abs(change) > least and said != decided:
             raise _Wrong(f"{what!r}: {change:+.1f} px is more than the {least:.1f} px of another start: {decided}.")
+    found = "; ".join(f"{what} {change:+.1f} px: {verdict[what]}" for what, change in zip(twins, right, strict=True))
+    return f"Right. {found}. A difference that another start makes as well is not owed to what was changed."
 
 
-@_exercise("Your claim has all that it needs. Its verdict may be either: what counts is that you fixed the rule first.")
-def own_claim(claim: Any, *, example: Any) -> None:
+@_exercise
+def own_claim(claim: Any, *, example: Any) -> str:
     """10. A claim of the ledger, made of a sentence, a statistic, a threshold and a control; shows its card."""
     from IPython.display import display
 
@@ -318,3 +357,4 @@ def own_claim(claim: Any, *, example: Any) -> None:
     if claim.verdict == CANNOT:
         raise _Wrong(f"The claim cannot be asked: {claim.reason}. Is your statistic a finite number?")
     display(table([claim]))
+    return "Your claim has all that it needs. Its verdict may be either: what counts is that you fixed the rule first."

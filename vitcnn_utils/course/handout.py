@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -19,10 +19,11 @@ README = """\
 Do vision transformers see like CNNs? - handout for a class
 1. Unpack this file into a folder. Nothing in it needs a network.
 2. To read and explore: open book/index.html in a browser.
-3. To do the exercises you need Python 3.11 or newer with PyTorch, timm and JupyterLab. Where these are missing and
-   there is a network: pip install "{wheel}[notebooks]" jupyterlab
-4. Where they are there already: pip install --no-deps --no-index {wheel}
-5. Is this laptop ready? vitcnn handout --check    (one minute)
+3. To do the exercises you need Python 3.11 or newer. Where there is a network, this installs all that they need,
+   PyTorch too (2 GB and more): pip install "{wheel}[notebooks]" jupyterlab
+4. Without a network, only where that was done before, with this file or an older one:
+   pip install --no-deps --no-index {wheel}
+5. Is this laptop ready? vitcnn handout --check    (one minute; names what is missing)
 6. Then: jupyter lab exercises.ipynb
 7. For teachers: solutions.ipynb, the plan (book/course/plan.html), the slides (book/slides.html, slides.pdf).
 8. The models (CIFAR-10, 32 x 32 pixels) lie in the package. Licence: MIT.
@@ -94,13 +95,16 @@ def _findings() -> Iterator[tuple[bool, str]]:
         yield _measures()
 
 
-def _missing() -> Iterator[str]:
-    """What the package needs and this Python lacks or has too old, as pip takes it."""
-    from packaging.requirements import Requirement
+def _missing(package: str = "vitcnn-utils", extras: Iterable[str] = ("notebooks",)) -> Iterator[str]:
+    """What a package with these extras needs and this Python lacks or has too old, as pip takes it."""
+    try:
+        from packaging.requirements import Requirement
+    except ModuleNotFoundError:  # pip has a copy, and has installed this package
+        from pip._vendor.packaging.requirements import Requirement  # type: ignore[assignment]
 
-    for line in metadata.requires("vitcnn-utils") or []:
+    for line in metadata.requires(package) or []:
         need = Requirement(line)
-        if need.marker and not need.marker.evaluate({"extra": "notebooks"}):
+        if need.marker and not any(need.marker.evaluate({"extra": extra}) for extra in extras):
             continue
         try:
             fits = need.specifier.contains(metadata.version(need.name), prereleases=True)
@@ -108,6 +112,8 @@ def _missing() -> Iterator[str]:
             fits = False
         if not fits:
             yield f'"{need.name}{need.specifier}"'
+        elif need.extras:
+            yield from _missing(need.name, need.extras)
 
 
 def _measures() -> tuple[bool, str]:

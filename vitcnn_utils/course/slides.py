@@ -35,6 +35,7 @@ _PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
+<link rel="canonical" href="{address}">
 <link rel="icon" href="_static/logo.svg">
 <link rel="stylesheet" href="reveal/reset.css">
 <link rel="stylesheet" href="reveal/reveal.css">
@@ -56,10 +57,17 @@ _PAGE = """<!doctype html>
 }}
 .reveal {{ font-size: clamp(18px, 2.2vw, 32px); }}
 .reveal h1 {{ font-size: 2em; }} .reveal h2 {{ font-size: 1.5em; }}
-.reveal .slides section {{ padding: 0 4vw; box-sizing: border-box; }}
+.reveal .slides > section {{ padding: 0 4vw; box-sizing: border-box; }}
 .reveal img {{ max-height: 52vh; }}
-.reveal .vx-static {{ font-size: 16px; text-align: left; max-width: 60rem; margin: 0 auto; }}
-.reveal .vx-static {{ max-height: 84vh; overflow: auto; }}
+/* An explorer measures in rem, and is to fit a slide without scrolling. */
+html {{ font-size: clamp(10px, 1.75vh, 16px); }}
+.reveal .vx-static {{ font-size: 1rem; text-align: left; max-width: 72rem; margin: 0 auto; }}
+.reveal .vx-static {{ max-height: 88vh; overflow: auto; }}
+.reveal .vx {{ margin: 0; padding: 0.5rem 0.75rem; }}
+.reveal .vx-static .vx-tiles ~ .vx-picker {{ max-width: 20rem; }}
+.reveal .vx-static .vx-token-map .vx-picker {{ max-width: 16rem; }}
+.reveal .vx .vx-wide {{ max-width: 50rem; }}
+.reveal .vx .vx-tiles > div {{ grid-template-columns: repeat(auto-fill, minmax(3.8rem, 1fr)); max-width: none; }}
 .reveal section:has(.vx-static) {{ top: 1vh !important; }}
 .reveal section:has(.vx-static) h2 {{ font-size: 1em; margin: 0 0 0.3em; }}
 /* On paper the picture of an explorer has to fit, and its line says nothing. */
@@ -79,22 +87,31 @@ _PAGE = """<!doctype html>
 <script>
 Reveal.initialize({{
   plugins: [RevealNotes], hash: true, width: "100%", height: "100%", margin: 0, minScale: 1, maxScale: 1,
-  // Keys that are meant for an explorer do not turn the page.
-  keyboardCondition: () => !document.activeElement.closest(".vx-static, .vx"),
+  // Keys that are meant for an explorer do not turn the page …
+  keyboardCondition: () => !document.activeElement.closest(".vx-static"),
 }}).then(() => {{
   for (const src of {runtimes}) document.body.append(Object.assign(document.createElement("script"), {{ src }}));
 }});
+// … but for those of a presenter's remote, wherever the last click was.
+addEventListener("keydown", (event) => {{
+  const turn = {{ PageDown: "next", PageUp: "prev" }}[event.key];
+  if (!turn || !document.activeElement.closest(".vx-static")) return;
+  event.preventDefault();
+  event.stopPropagation();
+  document.activeElement.blur();
+  Reveal[turn]();
+}}, true);
 </script>
 </body>
 </html>
 """
 
 
-def write(source: Path, explorers: Mapping[str, str], folder: Path) -> None:
+def write(source: Path, explorers: Mapping[str, str], folder: Path, site: str) -> None:
     """Write slides.html and reveal/ into `folder`, the top of the book.
 
     explorers: kind -> HTML of its placeholder, of a page at the top of the book; VitcnnError where the slides name
-    another kind.
+    another kind. site: where the book is published; a link to an explorer leads there from a copy on a stick.
     """
     from markdown_it import MarkdownIt
 
@@ -117,7 +134,8 @@ def write(source: Path, explorers: Mapping[str, str], folder: Path) -> None:
         body += figure(explorer[1]) if explorer else ""
         slides.append(f'<section>{body}<aside class="notes">{markdown.render(notes)}</aside></section>')
     title = next((line.removeprefix("# ") for line in text.splitlines() if line.startswith("# ")), "Slides")
-    page = _PAGE.format(title=html.escape(title), slides="\n".join(slides), runtimes=runtimes)
+    page = _PAGE.format(title=html.escape(title), slides="\n".join(slides), runtimes=runtimes,
+                        address=html.escape(f"{site}slides.html"))  # fmt: skip
     (folder / "slides.html").write_text(page, encoding="utf-8")
     (folder / "reveal").mkdir(exist_ok=True)
     reveal = files("sphinx_revealjs") / "_static" / "revealjs"

@@ -105,7 +105,9 @@ def _stage(root: Path, executed: list[Path], staging: Path) -> None:
     _write(staging / "_explorers.json", json.dumps(own))
     # For the directive `ledger`, and for machines.
     _write(staging / "_extra" / "claims.json", json.dumps({"schema": SCHEMA, "claims": claims}, indent=1))
-    slides.write(root / "book" / "course" / "slides.md", {k: e["html"] for k, e in own.items()}, staging / "_extra")
+    site = yaml.safe_load((staging / "_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"]["html_baseurl"]
+    placeholders = {kind: entry["html"] for kind, entry in own.items()}
+    slides.write(root / "book" / "course" / "slides.md", placeholders, staging / "_extra", site)
     toc = yaml.safe_load((staging / "_toc.yml").read_text(encoding="utf-8"))
     toc["parts"][1:1] = [
         _edition_part(root, edition, [path for path in executed if path.parent.name == edition], staging)

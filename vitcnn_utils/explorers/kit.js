@@ -112,7 +112,7 @@ function mount({ model, el, controls, body, pickers = [], update, notes = "" }) 
   const reset = h("button", { type: "button", class: "vx-button", onclick: () => change(model, start) }, "Reset");
   const sentence = h("p", { class: "vx-sentence", role: "status", "aria-live": "polite" });
   // In a notebook, JupyterLab would take the arrow keys to go from cell to cell.
-  const root = h("section", { class: "vx", "aria-label": title, "data-lm-suppress-shortcuts": "true" },
+  const root = h("div", { class: "vx", role: "region", "aria-label": title, "data-lm-suppress-shortcuts": "true" },
     h("p", { class: "vx-title" }, title),
     h("div", { class: "vx-controls" }, ...shown.map((control) => control.element)),
     h("div", { class: "vx-body" }, ...body.filter(Boolean)),

@@ -35,8 +35,9 @@ def trained_unlike(cards: Mapping[str, Mapping[str, Any]]) -> str:
     apart = {name for recipe in recipes[1:] for name in differences(recipes[0], recipe)} - STUDIED
     if not apart:
         return ""
+    told = sorted(name for name in apart if all(name in recipe for recipe in recipes)) or sorted(apart)
     steps = ", ".join(f"{name} {card['steps']:,} steps" for name, card in cards.items())
-    return f"these models were not trained alike ({', '.join(sorted(apart)).replace('_', ' ')} differ): {steps}"
+    return f"these models were not trained alike (in {', '.join(told).replace('_', ' ')}): {steps}"
 
 
 def equal_steps(cards: Mapping[str, Mapping[str, Any]]) -> bool:
