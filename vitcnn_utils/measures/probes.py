@@ -399,8 +399,8 @@ def at_depth(probes: xr.Dataset, depth: float, readout: str = "mean") -> float:
     return float(np.interp(depth, mean.depth, mean))
 
 
-def average(probes: xr.Dataset) -> float:
+def average(probes: xr.Dataset, readout: str = "mean") -> float:
     """Mean accuracy over depth: the area under the curve, of the depths that are probed."""
-    mean = curve(probes).mean("draw")
+    mean = curve(probes, readout).mean("draw")
     depths = np.linspace(float(mean.depth[0]), float(mean.depth[-1]), 101)
     return float(np.interp(depths, mean.depth, mean).mean())
