@@ -110,7 +110,7 @@ def _around(part: Part, claim: Claim) -> str:
 
 
 def _interval(part: Part, estimate: Estimate, before: str = "") -> str:
-    if estimate.interval is None or math.isnan(estimate.value):
+    if estimate.interval is None or not all(map(math.isfinite, (estimate.value, *estimate.interval))):
         return ""
     low, high = (part.words(end).removesuffix(part.unit).strip() for end in estimate.interval)
     return f"{before}[{low}, {high}]"
