@@ -290,7 +290,7 @@ def by_data(arrays: Arrays, controls: Controls) -> list[Claim]:
 
 def size(arrays: Arrays, controls: Controls) -> Claim:
     large, small = map(with_floor, arrays, controls["untrained"])
-    return scale.size_claim(large, small, equally_long=not np.isnan(arrays[0]).any())
+    return scale.size_claim(large, small)
 
 
 def sizes(large: float, small: float) -> Arrays:

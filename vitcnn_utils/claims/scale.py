@@ -72,11 +72,8 @@ def series_claims(curves: xr.DataArray, key: str = "") -> list[Claim]:
     ]  # fmt: skip
 
 
-def size_claim(large: xr.DataArray, small: xr.DataArray, equally_long: bool) -> Claim:
-    """The claim of Fig 12 on model size: a larger model needs more data.
-
-    equally_long: whether all models of both series were trained for one number of steps, see `zoo.cards.equal_steps`.
-    """
+def size_claim(large: xr.DataArray, small: xr.DataArray) -> Claim:
+    """The claim of Fig 12 on model size: a larger model needs more data."""
     smallest = subsets(large)[0]
     pair, twins = ([curves.sel(model=[label]) for curves in (small, large)] for label in (smallest, FLOOR))
     return Claim(
@@ -91,7 +88,6 @@ def size_claim(large: xr.DataArray, small: xr.DataArray, equally_long: bool) -> 
                     "Smaller differences cannot be seen in the figure.", control=tuple(twins)),
         ),
         caveat=_SHARED,
-        missing="" if equally_long else "the models were not all trained for one number of steps",
     )  # fmt: skip
 
 

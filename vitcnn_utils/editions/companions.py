@@ -19,7 +19,7 @@ from vitcnn_utils.images import Images, load_images
 from vitcnn_utils.measures.accuracy import knows_classes, right_guesses
 from vitcnn_utils.models.facts import Model
 from vitcnn_utils.models.load import load_model
-from vitcnn_utils.zoo.cards import differences, equal_steps, steps_beside, trained_unlike, training_note
+from vitcnn_utils.zoo.cards import differences, steps_beside, trained_unlike, training_note
 
 WHOLE, TWIN = "zoo/vit-cls", "zoo/vit-cls-seed-2"
 """The zoo's ViT, and the one of the same recipe from another start."""
@@ -186,16 +186,6 @@ def series_note(series: Sequence[Cast]) -> str:
     """
     known = [cast for cast in series if len(cast.cards) == len(set(map(title, cast.names.values())))]
     return "\n\n".join(training_note(title(cast.names[ALL]), cast.cards) for cast in known)
-
-
-def equally_long(series: Sequence[Cast]) -> bool:
-    """Whether cards of the zoo say that all models of several series were trained for one number of steps.
-
-    The second start is left out: it is a control, and not compared in length.
-    """
-    compared = {title(name) for cast in series for label, name in cast.names.items() if label != SECOND}
-    known = {name: card for cast in series for name, card in cast.cards.items() if name in compared}
-    return known.keys() == compared and equal_steps(known)
 
 
 def of_zoo(name: Name) -> bool:

@@ -25,8 +25,9 @@ def differences(recipe: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]
     return {name for name in recipe.keys() | other.keys() if recipe.get(name) != other.get(name)}
 
 
-STUDIED = {"data_fraction", "readout", "skipless_block", "seed"}
-"""In what models that the figures compare may differ: what they are compared for, and the start."""
+STUDIED = {"data_fraction", "family", "heads", "readout", "skipless_block", "seed"}
+"""In what models that the figures compare may differ: what they are compared for (images, size, read-out, skips), and
+the start."""
 
 
 def trained_unlike(cards: Mapping[str, Mapping[str, Any]]) -> str:
