@@ -226,7 +226,7 @@ def test_augmentation_only_shifts_and_flips():
 def test_patches_and_pixels_are_left_out_until_the_recipe_says(tmp_path):
     x = torch.randn(4, 3, 32, 32)
     recipe = replace(RECIPES["zoo/vit-cls"], patch_drop=0.5, cheap_until=0.75)
-    run = trainer._Run("tiny", recipe, tmp_path / "run", "cpu")
+    run = trainer.Run("tiny", recipe, tmp_path / "run", "cpu")
     tokens = []
     run.model.blocks[0].register_forward_pre_hook(lambda _, args: tokens.append(args[0].shape[1]))
     for share in (0.0, 0.74, 0.76, 1.0):
@@ -239,7 +239,7 @@ def test_patches_and_pixels_are_left_out_until_the_recipe_says(tmp_path):
     assert tokens[-1] == 65
 
     recipe = replace(RECIPES["zoo/resnet"], small_size=16, cheap_until=0.75)
-    run = trainer._Run("tiny", recipe, tmp_path / "run", "cpu")
+    run = trainer.Run("tiny", recipe, tmp_path / "run", "cpu")
     sides = []
     for share in (0.0, 0.74, 0.76, 1.0):
         run.step = round(share * recipe.steps)
@@ -250,7 +250,7 @@ def test_patches_and_pixels_are_left_out_until_the_recipe_says(tmp_path):
 def test_a_share_of_the_batches_is_mixed_and_targets_are_by_area(tmp_path):
     images = torch.zeros(2, 3, 32, 32)
     images[1] = 1
-    run = trainer._Run("tiny", replace(TINY, cutmix=0.5, label_smoothing=0.0), tmp_path / "run", "cpu")
+    run = trainer.Run("tiny", replace(TINY, cutmix=0.5, label_smoothing=0.0), tmp_path / "run", "cpu")
     np.random.seed(0)
     mixed = 0
     for _ in range(400):

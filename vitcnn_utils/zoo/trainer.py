@@ -47,13 +47,17 @@ def train(name: str, recipe: Recipe, data: Path, out: Path, runs: Path, device: 
     data: folder with CIFAR-10 as parquet, `train-*.parquet` and `test-*.parquet`.
     Returns the path of the weights, fp16 safetensors.
     """
-    text = json.dumps(asdict(recipe), sort_keys=True)
-    short_name = name.removeprefix("zoo/")
-    run_stem = runs / f"{short_name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    with alone(run_stem.with_suffix(".lock"), f"another `vitcnn train` is at work on {name} in {runs}"):
+    short_name, stem = name.removeprefix("zoo/"), run_stem(name, recipe, runs)
+    with alone(stem.with_suffix(".lock"), f"another `vitcnn train` is at work on {name} in {runs}"):
         if not is_trained(name, recipe, out):
-            _train(name, recipe, data, out / short_name, run_stem, device)
+            _train(name, recipe, data, out / short_name, stem, device)
     return out / f"{short_name}.safetensors"
+
+
+def run_stem(name: str, recipe: Recipe, runs: Path) -> Path:
+    """What the files of a training that has not ended are called, without their suffixes."""
+    text = json.dumps(asdict(recipe), sort_keys=True)
+    return runs / f"{name.removeprefix('zoo/')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def is_trained(name: str, recipe: Recipe, out: Path) -> bool:
@@ -62,25 +66,28 @@ def is_trained(name: str, recipe: Recipe, out: Path) -> bool:
     return card.exists() and json.loads(card.read_text())["recipe"] == asdict(recipe)
 
 
-def _train(name: str, recipe: Recipe, data: Path, stem: Path, run_stem: Path, device: str) -> None:
+def _train(name: str, recipe: Recipe, data: Path, stem: Path, kept: Path, device: str) -> None:
     images, labels = read_cifar10(data, "train")
     keep = balanced_subset(labels, recipe.data_fraction, recipe.seed)
-    test_images, test_labels = (part.numpy() for part in read_cifar10(data, "test"))
-    test = Images("CIFAR-10, test", test_images, test_labels)
-    run = _Run(name, recipe, run_stem, device)
+    test = read_test(data)
+    run = Run(name, recipe, kept, device)
     run.fit(images[keep].to(device), labels[keep].to(device), test[:WATCHED])
+    finish(run, f"vitcnn train {name}", len(keep), test, stem)
 
-    model = run.model
+
+def finish(run: "Run", command: str, training_images: int, test: Images, stem: Path) -> None:
+    """Write weights, card and log of a run that is at its end, all at once, and remove its checkpoint."""
+    recipe, model = run.recipe, run.model
     half = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
     half = {key: value.cpu().contiguous() for key, value in half.items()}
     model.load_state_dict(half)
     test_accuracy = accuracy(run.as_model(), test, batch_size=500)
     weights = save(half)
     card = {
-        "name": name,
-        "command": f"vitcnn train {name}",
+        "name": run.name,
+        "command": command,
         "recipe": asdict(recipe),
-        "training_images": len(keep),
+        "training_images": training_images,
         "passes": recipe.epochs,
         "steps": recipe.steps,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -89,7 +96,7 @@ def _train(name: str, recipe: Recipe, data: Path, stem: Path, run_stem: Path, de
         "minutes": round(run.seconds / 60, 1),
         "cpu_minutes": round(run.cpu_seconds / 60, 1),
         "images_per_second": round(recipe.steps * recipe.batch_size / run.seconds),
-        "device": describe_device(device),
+        "device": describe_device(run.device),
         "commit": commit(),
         "torch": torch.__version__,
         "timm": timm.__version__,
@@ -123,7 +130,7 @@ def tune(name: str, recipe: Recipe, data: Path, record: Path, device: str = "cpu
     order = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(0))]
     judges = Images("CIFAR-10, held out", images[order].numpy(), labels[order].numpy())
     with tempfile.TemporaryDirectory() as folder:
-        run = _Run(name, recipe, Path(folder) / "tune", device)
+        run = Run(name, recipe, Path(folder) / "tune", device)
         run.fit(images[training].to(device), labels[training].to(device), judges[:WATCHED])
     result = accuracy(run.as_model(), judges, batch_size=500)
     row = {"name": name, "recipe": asdict(recipe), "held_out_accuracy": result, "minutes": round(run.seconds / 60, 1),
@@ -135,7 +142,7 @@ def tune(name: str, recipe: Recipe, data: Path, record: Path, device: str = "cpu
     return result
 
 
-class _Run:
+class Run:
     """One training run: what must be kept to go on after an interruption."""
 
     def __init__(self, name: str, recipe: Recipe, stem: Path, device: str) -> None:
@@ -156,10 +163,7 @@ class _Run:
             self.optimizer, t_initial=recipe.steps, warmup_t=int(recipe.warmup_fraction * recipe.steps),
             warmup_prefix=False, t_in_epochs=False,
         )  # fmt: skip
-        self.mix = Mixup(
-            mixup_alpha=0.0, cutmix_alpha=1.0, prob=recipe.cutmix, label_smoothing=recipe.label_smoothing,
-            num_classes=CLASSES,
-        )  # fmt: skip
+        self.mix = mixup(recipe)
         # Compiling was measured to slow these small models down on a CPU.
         self.forward = torch.compile(self.model) if device.startswith("cuda") else self.model
         self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
@@ -185,7 +189,7 @@ class _Run:
             start_time, start_cpu, start = time.perf_counter(), time.process_time(), self.step
             loss_sum, correct = (torch.zeros((), device=self.device) for _ in range(2))
             self.model.train()
-            for batch in _batches(len(labels), end - self.step, recipe.batch_size, images.device):
+            for batch in batches(len(labels), end - self.step, recipe.batch_size, images.device):
                 x = augment(images[batch], recipe.crop_padding)
                 loss, hits = self._optimize(x, labels[batch])
                 # Added up on the device: reading them here would make the CPU wait at every step.
@@ -194,11 +198,11 @@ class _Run:
                 bar.update()
             row = {"epoch": epoch + 1, "step": self.step, "loss": round(loss_sum.item() / (end - start), 4),
                    "train_accuracy": round(correct.item() / (end - start) / recipe.batch_size, 4),
-                   **self._watch(watched)}  # fmt: skip
+                   **self.watch(watched)}  # fmt: skip
             self.seconds += time.perf_counter() - start_time
             self.cpu_seconds += time.process_time() - start_cpu
             self.log.append({**row, "seconds": round(self.seconds, 1), "cpu_seconds": round(self.cpu_seconds, 1)})
-            self._keep()
+            self.keep(self.tensors())
         bar.close()
 
     def as_model(self) -> Model:
@@ -233,7 +237,7 @@ class _Run:
             x = F.interpolate(x, recipe.small_size, mode="bilinear", antialias=True)
         return x
 
-    def _watch(self, watched: Images) -> dict[str, Any]:
+    def watch(self, watched: Images) -> dict[str, Any]:
         """Accuracy on held-out images as they are, and how far each head looks on 256 of them, in pixels, by block."""
         model = self.as_model()
         with torch.autocast(model.device.type, dtype=torch.bfloat16):
@@ -243,11 +247,16 @@ class _Run:
             row["head_distances"] = distances.values.round(2).tolist()
         return row
 
-    def _keep(self) -> None:
-        tensors = {f"model.{k}": v.cpu().contiguous() for k, v in self.model.state_dict().items()}
+    def tensors(self) -> dict[str, Tensor]:
+        """All that the model and the optimizer hold."""
+        tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
-            for key, value in state.items():
-                tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value).cpu().contiguous()
+            tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
+        return tensors
+
+    def keep(self, tensors: dict[str, Tensor]) -> None:
+        """Write the checkpoint and the log."""
+        tensors = {key: value.cpu().contiguous() for key, value in tensors.items()}
         tensors["progress"] = torch.tensor([self.step, self.seconds, self.cpu_seconds], dtype=torch.float64)
         checkpoint, log = self.files()
         with replacing(checkpoint) as partial:
@@ -270,7 +279,15 @@ class _Run:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
 
-def _batches(size: int, count: int, batch_size: int, device: torch.device) -> Iterator[Tensor]:
+def mixup(recipe: Recipe) -> Mixup:
+    """CutMix with the probability of a recipe, and its label smoothing."""
+    return Mixup(
+        mixup_alpha=0.0, cutmix_alpha=1.0, prob=recipe.cutmix, label_smoothing=recipe.label_smoothing,
+        num_classes=CLASSES,
+    )  # fmt: skip
+
+
+def batches(size: int, count: int, batch_size: int, device: torch.device) -> Iterator[Tensor]:
     """`count` batches of indices, without replacement until all `size` images have been seen."""
     order = torch.empty(0, dtype=torch.long)
     for _ in range(count):
@@ -342,6 +359,12 @@ def find_cifar10() -> Path:
             f"no CIFAR-10: not in {', '.join(map(str, folders))}, and the hub's uoft-cs/cifar10 could not be fetched "
             f"({hub.reason(error)}): give the folder of its train-*.parquet and test-*.parquet with --data"
         ) from error
+
+
+def read_test(folder: Path) -> Images:
+    """The test images of CIFAR-10."""
+    images, labels = (part.numpy() for part in read_cifar10(folder, "test"))
+    return Images("CIFAR-10, test", images, labels)
 
 
 def read_cifar10(folder: Path, split: str) -> tuple[Tensor, Tensor]:
