@@ -393,22 +393,26 @@ def test_bands_are_the_standard_deviation_of_a_sample():
     np.testing.assert_allclose((band[:, 1].min(), band[:, 1].max()), (20 - 1, 60 + 1))  # ddof 1: a point, not 0.82
 
 
-# The page of the zoo, from logs with and without what older trainings did not note
+# The page of the zoo, from logs
 
-OLD = [{"epoch": i, "step": 100 * i, "train_accuracy": 0.1 * i} for i in (1, 2, 3)]
-NEW = [{**row, "held_out_accuracy": 0.2, "head_distances": [[16.0, 14.0 - row["epoch"]], [15.0, 13.5]]} for row in OLD]
+LOG = [
+    {"epoch": i, "step": 100 * i, "train_accuracy": 0.1 * i, "held_out_accuracy": 0.2,
+     "head_distances": [[16.0, 14.0 - i], [15.0, 13.5]]}
+    for i in (1, 2, 3)
+]  # fmt: skip
+OTHER = [{**row, "held_out_accuracy": 0.25} for row in LOG]
 
 
-def test_learning_curves_have_a_panel_a_group_and_held_out_accuracy_where_there_is_one():
-    figure = training.learning_curves({"ViT": {"zoo/old": OLD, "zoo/new": NEW}, "ResNet": {"zoo/cnn": OLD}})
+def test_learning_curves_have_a_panel_a_group_and_two_lines_a_model():
+    figure = training.learning_curves({"ViT": {"zoo/a": LOG, "zoo/b": OTHER}, "ResNet": {"zoo/cnn": LOG}})
     of_vits, _ = figure.drawing.axes
     np.testing.assert_allclose(of_vits.lines[0].get_ydata(), [0.1, 0.2, 0.3])
-    np.testing.assert_allclose(of_vits.lines[3].get_ydata(), [0.2] * 3)
-    assert "zoo/old 0.30, zoo/new 0.30, held-out 0.20, zoo/cnn 0.30." in figure.alt
+    np.testing.assert_allclose(of_vits.lines[3].get_ydata(), [0.25] * 3)
+    assert "zoo/a 0.30 and 0.20, zoo/b 0.30 and 0.25, zoo/cnn 0.30 and 0.20." in figure.alt
 
 
 def test_distances_have_a_panel_a_block():
-    figure = training.distances_over_training("zoo/new", NEW)
+    figure = training.distances_over_training("zoo/a", LOG)
     first, _ = figure.drawing.axes
     np.testing.assert_allclose(first.lines[1].get_ydata(), [13, 12, 11])
     assert "block 0 13.0 and 11.0 px, block 1 13.5 and 13.5 px." in figure.alt

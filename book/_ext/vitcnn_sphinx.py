@@ -175,7 +175,7 @@ class ZooTable(SphinxDirective):
             f"{card['minutes']:g}",
             f"{card['images_per_second']:,}",
             html.escape(card["device"]),
-            f"<code>{card.get('commit', 'not noted')}</code>",
+            f"<code>{card['commit']}</code>",
             f'<code title="{card["sha256"]}">{card["sha256"][:8]}</code>',
         ]
 
@@ -272,7 +272,7 @@ class ZooCurves(SphinxDirective):
 
 
 class ZooDistances(SphinxDirective):
-    """How far the heads of a zoo model look over its training, from its log, if that has it."""
+    """How far the heads of a ViT of the zoo look over its training, from its log."""
 
     required_arguments = 1
 
@@ -281,11 +281,7 @@ class ZooDistances(SphinxDirective):
         from vitcnn_utils.plots.training import distances_over_training
 
         (name,) = self.arguments
-        log = zoo.log(name)
-        if "head_distances" not in log[0]:
-            text = f"The log of {name} is of a training that did not note them: it is to be trained again."
-            return [nodes.paragraph("", text)]
-        return [nodes.raw("", distances_over_training(name, log)._repr_html_(), format="html")]
+        return [nodes.raw("", distances_over_training(name, zoo.log(name))._repr_html_(), format="html")]
 
 
 class Api(SphinxDirective):

@@ -19,7 +19,7 @@ Log = Sequence[Mapping[str, Any]]
 
 @styled
 def learning_curves(groups: Mapping[str, Mapping[str, Log]]) -> Figure:
-    """Accuracy of models over their training, a panel a group; held-out accuracy where a log has it.
+    """Training and held-out accuracy of models over their training, a panel a group.
 
     groups: the logs of `zoo.log` by model, by title of the panel.
     """
@@ -29,7 +29,7 @@ def learning_curves(groups: Mapping[str, Mapping[str, Log]]) -> Figure:
         for name, log in logs.items():
             steps = [row["step"] for row in log]
             (line,) = ax.plot(steps, [row["train_accuracy"] for row in log], ":", linewidth=1)
-            held_out = [row.get("held_out_accuracy", np.nan) for row in log]
+            held_out = [row["held_out_accuracy"] for row in log]
             ax.plot(steps, held_out, color=line.get_color(), label=name.removeprefix("zoo/"))
         ax.set(title=title, xlabel="steps", ylim=(0, 1))
         ax.legend(fontsize=6.5)
@@ -37,18 +37,14 @@ def learning_curves(groups: Mapping[str, Mapping[str, Log]]) -> Figure:
         ax.set_ylabel("accuracy")
     for ax in axes.flat[len(groups) :]:
         ax.remove()
-    ends = ", ".join(f"{name} {_ends(log)}" for logs in groups.values() for name, log in logs.items())
-    alt = f"Panels of curves that rise with the steps of training. At the end, training accuracy: {ends}."
+    last = {name: log[-1] for logs in groups.values() for name, log in logs.items()}
+    ends = (f"{name} {row['train_accuracy']:.2f} and {row['held_out_accuracy']:.2f}" for name, row in last.items())
+    alt = f"Panels of curves that rise with the steps. Training and held-out accuracy at the end: {', '.join(ends)}."
     caption = (
-        "Share of images that are named rightly, by pass. Solid: held-out images after it, where the log has that; "
-        "dotted: the augmented training images during it, mixed ones by the class of the image that was pasted into."
+        "Share of images that are named rightly, by pass. Solid: held-out images after it; dotted: "
+        "the augmented training images during it, mixed ones by the class of the image that was pasted into."
     )
     return figure(drawing, "", alt, caption, _made(), key="learning")
-
-
-def _ends(log: Log) -> str:
-    held_out = f", held-out {log[-1]['held_out_accuracy']:.2f}" if "held_out_accuracy" in log[-1] else ""
-    return f"{log[-1]['train_accuracy']:.2f}{held_out}"
 
 
 @styled

@@ -58,10 +58,9 @@ def trainings() -> dict[str, str]:
 
 
 def log(name: str) -> list[dict[str, Any]]:
-    """The training log, a row an epoch: epoch, step, loss, train_accuracy, seconds.
+    """The training log, a row an epoch: epoch, step, loss, train_accuracy, held_out_accuracy, seconds, cpu_seconds.
 
-    Logs of 2026-11-25 and later also have held_out_accuracy, cpu_seconds and, of a ViT, the mean attention distance
-    of each head in pixels: head_distances, a list a block.
+    Of a ViT also head_distances, the mean attention distance of each head in pixels, a list a block.
     """
     return [json.loads(line) for line in _path(name, ".log.jsonl").read_text().splitlines()]
 
