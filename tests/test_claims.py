@@ -200,20 +200,23 @@ def test_sentences_on_figure_9() -> None:
     text = localization.place_words(vit, given.OWN, {"CNN, last unit": given.ELSEWHERE}, token_map(1.0, 0.3))
     assert text.startswith("100 % of the tokens of the ViT's last block")
     assert "Training has not moved tokens off their places: before it, 100 %" in text
-    assert "4 % of those of the CNN, last unit" in text and "0.10 on average, where raw patches have 0.30" in text
-    assert "Training has moved" in localization.place_words(given.ELSEWHERE, given.OWN, {}, given.OWN)
+    assert "own patch; CNN, last unit: 4 %." in text and "0.10 on average, where raw patches have 0.30" in text
+    assert "Training has moved many tokens" in localization.place_words(given.ELSEWHERE, given.OWN, {}, given.OWN)
 
 
 def test_sentences_on_figure_10() -> None:
     text = localization.readout_words(given.stage(5, 5, 5), given.stage(4, 4, 1))
-    assert "last block 100 % of" in text and "CLS is +20 points; it changes most with block 2, where" in text
+    assert (
+        "last block 100 % of" in text
+        and "CLS leads by +20 points; the lead of CLS changes most with block 2, where" in text
+    )
 
 
 def test_sentences_on_figure_11() -> None:
     vit = probe_curves(token=[0.1, 0.3], mean=[0.1, 0.7], cls=[0.1, 0.85])
     gap = probe_curves(token=[0.1, 0.6], mean=[0.1, 0.65])
     text = localization.token_words({"ViT": vit, "ViT-GAP": gap, "CNN": gap})
-    assert "CLS token gives 85 % and all patches pooled 70 %: the patches pull the average down" in text
+    assert "CLS token gives 85 % and all patches pooled 70 %: what CLS knows is not in their average" in text
     assert "the ViT gives 30 %, the ViT-GAP 60 %, the CNN 60 %" in text and "CLS 40 points and the one" in text
     assert localization.token_words({"ViT": vit}).endswith("the ViT gives 30 %.")
 
@@ -221,14 +224,14 @@ def test_sentences_on_figure_11() -> None:
 def test_sentences_on_figure_12() -> None:
     text = scale.series_words([curves(SERIES), curves(WITHOUT_CEILING, reference="zoo/small")])
     assert "zoo/ref, mean CKA of the lower third and of the upper half: 3 % 0.97 and 0.84, 10 % 0.99" in text
-    assert "the model of 3 % of the data is farther from it than one of all data" in text
+    assert "the model of 3 % of the data is farther from that model than one of all data" in text
     assert text.count("another start") == 1 and "untrained 0.40 and 0.40." in text
     near = scale.series_words([curves(SERIES | {"3 %": (0.98, 0.98)})])
-    assert "3 % of the data is as near to it as one" in near
+    assert "3 % of the data is as near to that model as one" in near
 
 
 def test_sentences_on_figure_13() -> None:
     text = scale.depth_words(PAIR | {"ViT": BOTH, "CNN": probes(0.1, 0.4)})
     assert text.startswith("At half depth the ViT's patches 40 %, its CLS token 20 %, the CNN 25 %.")
-    assert "-5 to +15 points: the sign depends on how it is read" in text
+    assert "by -5 to +15 points: the sign depends on how it is read." in text
     assert text.endswith("the ViT 25 and the CNN 10 points are learned.")

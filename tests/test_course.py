@@ -151,7 +151,7 @@ def test_against_the_ceiling(capsys):
     assert f"smallest in block {least}, {(a / c)[least]:.2f} ({a[least]:.2f} of {c[least]:.2f})" in (
         praise := said(capsys)
     )
-    assert f"largest in block {most}, {(a / c)[most]:.2f}" in praise and "another number of steps" in praise
+    assert f"largest in block {most}, {(a / c)[most]:.2f}" in praise and "missing data" in praise
     whole, mean = little.values / ceiling.values, (a / c).mean()
     wrong = [c - a, c / a, a, 100 * a / c, whole, mean, little.values, 0.5, (a / c)[:2], np.zeros(4), "all"]
     refused(capsys, wrong, lambda answer: check.against_the_ceiling(answer, little=little, ceiling=ceiling))

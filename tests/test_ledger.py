@@ -86,13 +86,17 @@ YES, NO, OPEN, NOTHING = part(0.9), part(0.1), part(0.6, (0.4, 0.8)), part(NAN)
         (claim(YES, NO, together="agree"), CLOSE, "do not agree"),
         (claim(YES, NOTHING), CANNOT, "nothing to count"),
         (claim(YES, missing="no twin"), CANNOT, "no twin"),
-        (claim(replace(YES, control=Estimate(0.7))), HOLDS_TOO, "training is not why"),
+        (claim(replace(YES, control=Estimate(0.7))), HOLDS_TOO, "it does not take training"),
         (claim(replace(YES, control=Estimate(0.7, (0.4, 1)))), HOLDS, ""),
         (claim(replace(YES, control=Estimate(NAN))), HOLDS, ""),
         (claim(replace(YES, control=Estimate(0.7)), YES), HOLDS, ""),  # the control meets one part only
         (claim(replace(NO, control=Estimate(0.7))), FAILS, ""),
         (claim(replace(YES, control=Estimate(-0.7, (-0.8, -0.6)))), HOLDS, ""),
-        (claim(replace(YES, control=Estimate(-0.7, (-0.8, -0.6)), chance=True)), HOLDS_TOO, "training is not why"),
+        (
+            claim(replace(YES, control=Estimate(-0.7, (-0.8, -0.6)), chance=True)),
+            HOLDS_TOO,
+            "it does not take training",
+        ),
         (claim(replace(YES, control=Estimate(-0.4), chance=True)), HOLDS, ""),
         (
             claim(replace(YES, again=Estimate(0.1)), second="seed 2"),

@@ -270,7 +270,7 @@ class Claim:
         if self.verdict == CANNOT:
             return self.missing or NOTHING
         if self.verdict == HOLDS_TOO:
-            why = ": training is not why" if UNTRAINED in self.control else ""
+            why = ": it does not take training" if UNTRAINED in self.control else ""
             return f"the control ({self.control}) meets the rule as well{why}"
         if self.verdict != CLOSE:
             return ""

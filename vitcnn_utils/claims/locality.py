@@ -208,7 +208,7 @@ def data_words(claims: Sequence[Claim]) -> str:
     """What these models show in Fig 4, from its claims, in sentences."""
     by_id = {claim.id: claim for claim in claims}
     heads, accuracy, small = (by_id.get(f"fig-4-{name}") for name in ("little-data", "accuracy", "small-model"))
-    said = []
+    said, open_ = [], dict[str, list[str]]()
     for claim, who in ((heads, "the ViT"), (small, "the smaller ViT")):
         if claim and claim.verdict != CANNOT:
             near = claim.parts[0]
@@ -218,7 +218,9 @@ def data_words(claims: Sequence[Claim]) -> str:
             said.append(f"With little data the nearest head of the lowest blocks of {who} looks {moved}, by "
                         f"{near.words(abs(near.estimate.value))} of the uniform distance{start}.")  # fmt: skip
         elif claim:
-            said.append(f"Whether little data take local heads from {who} cannot be said: {claim.reason}.")
+            open_.setdefault(claim.reason, []).append(who)
+    for reason, of in open_.items():
+        said.append(f"Whether little data takes local heads from {' and from '.join(of)} cannot be asked: {reason}.")
     if accuracy and not accuracy.missing:
         loss = accuracy.parts[0]
         both = {HOLDS: ", and locality falls with it", FAILS: ", though the heads look as near as with all data"}
@@ -246,7 +248,9 @@ def _farther(
 
 def _nothing_local(full: xr.Dataset) -> str:
     nearest = float(_share(_low(whole(full))).min())
-    return _too_small(full) or ("" if nearest <= LOCAL else f"with all data no head is within {LOCAL:g} % either")
+    return _too_small(full) or (
+        "" if nearest <= LOCAL else f"with all data, too, no head looks nearer than {LOCAL:g} % of the uniform distance"
+    )
 
 
 def _too_small(heads: xr.Dataset) -> str:
@@ -334,13 +338,13 @@ def subset_words(claims: Sequence[Claim]) -> str:
         about = {HOLDS: "so the fall is about places", FAILS: "so the fall is not about places",
                  UNDECIDED: "which does not tell whether it is about places"}  # fmt: skip
         averaged = "" if not np.isfinite(left.estimate.value) else (
-            f"; with tokens averaged {shown(left)} of it are left, {about[left.says(left.estimate)]}"
+            f"; with tokens averaged {shown(left)} of it is left, {about[left.says(left.estimate)]}"
         )  # fmt: skip
-        said.append(f"From the most local to the most global of the {claim.of}, CKA with the CNN "
+        said.append(f"From the {claim.of} that look nearest to those that look farthest, CKA with the CNN "
                     f"{moves(fall)}{averaged}{effect_of_training(fall)}.")  # fmt: skip
     missing = [f"the {claim.of}" for claim in claims if claim.missing]
     if missing:
-        said.append(f"Yet {' and '.join(missing)} differ too little in distance to be called local and global.")
+        said.append(f"Yet {' and '.join(missing)} span too small a distance to be called local and global.")
     return " ".join(said)
 
 

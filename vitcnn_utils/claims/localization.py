@@ -10,6 +10,8 @@ from vitcnn_utils.claims.ledger import Arrays, Claim, Controls, Part, whole
 from vitcnn_utils.measures.localization import border_lean, contrast, localization_rate, skill
 from vitcnn_utils.measures.probes import last
 
+FEW = 20.0
+"""The percentage of tokens up to which they are called a few."""
 MOST = 50.0
 """Percent of skill: more than half of the way from chance to all tokens."""
 TENTH = 10.0
@@ -330,13 +332,13 @@ def _near(words: str, number: Callable[..., float], arrays: Arrays, control: Any
 def place_words(vit: xr.DataArray, untrained: xr.DataArray, cnn: Maps, patches: xr.DataArray) -> str:
     """What the rows of Fig 9 say together: the ViT's last block, units of the CNN by name, and raw patches."""
     trained, before = _found(vit), _found(untrained)
-    others = " and ".join(f"{_found(maps):.0f} % of those of the {name}" for name, maps in cnn.items())
-    turn = "moved tokens off their places" if before - trained >= 1 else "not moved tokens off their places"
+    others = "".join(f"; {name}: {_found(maps):.0f} %" for name, maps in cnn.items())
+    moved = "not moved" if before - trained < 1 else "moved a few" if before - trained < FEW else "moved many"
     tokens, raw = (float(contrast(whole(one))["others"].mean()) for one in (vit, patches))
     return (
-        f"{trained:.0f} % of the tokens of the ViT's last block are most like their own patch, and {others}. Training "
-        f"has {turn}: before it, {before:.0f} % found theirs. With the other patches a token has a CKA of {tokens:.2f} "
-        f"on average, where raw patches have {raw:.2f} among themselves."
+        f"{trained:.0f} % of the tokens of the ViT's last block are most like their own patch{others}. Training has "
+        f"{moved} tokens off their places: before it, {before:.0f} % of the ViT's found theirs. With the other patches "
+        f"a token has a CKA of {tokens:.2f} on average, where raw patches have {raw:.2f} among themselves."
     )
 
 
@@ -346,10 +348,11 @@ def readout_words(cls: xr.DataArray, gap: xr.DataArray) -> str:
     found = [(_found(of_cls), _found(of_gap)) for of_cls, of_gap in blocks]
     lead = [of_cls - of_gap for of_cls, of_gap in found]
     step = int(np.argmax(np.abs(np.diff(lead, prepend=0))))
+    first = "the two are equal" if abs(lead[0]) < 0.5 else f"CLS leads by {lead[0]:+.0f} points"
     return (
         f"In the last block {found[-1][0]:.0f} % of the tokens of the model trained with CLS find their own patch, and "
-        f"{found[-1][1]:.0f} % of those of the model trained with GAP. In the first block the lead of CLS is "
-        f"{lead[0]:+.0f} points; it changes most with block {step}, where it becomes {lead[step]:+.0f} points."
+        f"{found[-1][1]:.0f} % of those of the model trained with GAP. In the first block {first}; the lead of "
+        f"CLS changes most with block {step}, where it becomes {lead[step]:+.0f} points."
     )
 
 
@@ -362,7 +365,7 @@ def token_words(probes: Probes) -> str:
     """What one token, all tokens pooled and the CLS token know in the last layer. probes: by label, one is 'ViT'."""
     vit, gap = probes["ViT"], probes.get("ViT-GAP")
     single, pooled, cls = (last(vit, readout) for readout in ("token", "mean", "cls"))
-    pull = "the patches pull the average down" if pooled < cls else "the patches together do as well"
+    pull = "what CLS knows is not in their average" if pooled < cls else "the patches together do as well"
     others = "".join(f", the {name} {last(one, 'token'):.0f} %" for name, one in probes.items() if name != "ViT")
     text = (
         f"In the last layer of the ViT the CLS token gives {cls:.0f} % and all patches pooled {pooled:.0f} %: {pull}. "

@@ -222,7 +222,7 @@ def series_words(series: Sequence[xr.DataArray]) -> str:
         said.append(f"{curves.attrs['reference']}, mean CKA of the lower third and of the upper half: {each}.")
         if CEILING in labels:
             few, again = (float(high.sel(model=label)) for label in (labels[0], CEILING))
-            side = "farther from it than" if few < again else "as near to it as"
+            side = "farther from that model than" if few < again else "as near to that model as"
             said.append(f"In the upper half, the model of {labels[0]} of the data is {side} one of all data from "
                         "another start.")  # fmt: skip
     return " ".join(said)
@@ -239,8 +239,12 @@ def depth_words(probes: Mapping[str, xr.Dataset]) -> str:
     text = f"At half depth {listed}, the CNN {cnn:.0f} %."
     leads = sorted(value - cnn for value in read.values())
     if len(leads) > 1:
-        other = "whichever way it is read" if leads[0] * leads[-1] > 0 else "the sign depends on how it is read"
-        text += f" So the ViT's lead over the CNN is {leads[0]:+.0f} to {leads[-1]:+.0f} points: {other}."
+        other = "how much depends" if leads[0] * leads[-1] > 0 else "the sign depends"
+        ahead = average(probes["ViT"], "mean") - average(probes["CNN"], "mean")
+        text += (
+            f" So there the ViT leads the CNN by {leads[0]:+.0f} to {leads[-1]:+.0f} points: {other} on how it is "
+            f"read. On average over all depths the lead of its patches is {ahead:+.0f} points."
+        )
     learned = [f"the {name} {_middle(probes[name]) - _middle(probes[f'{name}, untrained']):.0f}"
                for name in ("ViT", "CNN")]  # fmt: skip
     return f"{text} Above what the same model gives before training, {' and '.join(learned)} points are learned."

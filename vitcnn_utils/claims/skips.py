@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from vitcnn_utils.claims.ledger import CANNOT, NO_CLASSES, Claim, Controls, Part, whole
-from vitcnn_utils.claims.words import cause, effect_of_training, shown
+from vitcnn_utils.claims.ledger import CANNOT, FAILS, HOLDS, NO_CLASSES, UNDECIDED, Claim, Controls, Part, whole
+from vitcnn_utils.claims.words import cause, direction, effect_of_training, shown
 from vitcnn_utils.measures.accuracy import points_ahead
 from vitcnn_utils.measures.cka import split_contrast
 from vitcnn_utils.measures.residual import by_part, geometric_mean, halves
@@ -24,7 +24,7 @@ CLEAR_SPLIT = 0.2
 # Figure 7: norm ratios. All take `residual.skip_ratios`.
 
 _RATIO = (
-    "A ratio compares norms, not what is carried, and the residual stream grows with depth, which raises all ratios. "
+    "A ratio compares norms, not what is carried, and a residual stream that grows with depth raises the ratios. "
     "A few tokens of large norm can move a mean: compare the medians in the table."
 )
 
@@ -90,14 +90,20 @@ def ratio_words(claims: Sequence[Claim]) -> str:
     said = []
     if transition.verdict != CANNOT:
         first, second = transition.parts
-        turn = {(True, True): "the order turns, as in the paper", (False, False): "the order turns, against the paper"}
-        order = (first.estimate.value > EVEN, second.estimate.value < EVEN)
+        turn = {
+            (HOLDS, HOLDS): "the order turns, as in the paper",
+            (FAILS, FAILS): "the order turns, against the paper",
+        }
+        order = (first.says(first.estimate), second.says(second.estimate))
+        turned = turn.get(order, "the order does not turn")
+        if UNDECIDED in order:
+            turned = "whether the order turns is too close to call"
         untrained = "" if first.control is None or second.control is None else (
             f"; before training {first.words(first.control.value)} and {second.words(second.control.value)}"
         )  # fmt: skip
         said.append(f"The ratio of the CLS token is {shown(first)} that of the spatial tokens in the first half of the "
                     f"blocks and {shown(second)} in the second: "
-                    f"{turn.get(order, 'the order does not turn')}{untrained}.")  # fmt: skip
+                    f"{turned}{untrained}.")  # fmt: skip
     if late.verdict != CANNOT:
         ratio = late.parts[0]
         branch = "the MLPs change" if ratio.estimate.value < EVEN else "attention changes"
@@ -232,9 +238,16 @@ def split_words(claims: Sequence[Claim]) -> str:
     if len(split.parts) > 1:
         said.append(cause({f"a split {_at(part)}": replace(split, parts=(part,)) for part in split.parts}))
     if accuracy.parts:
-        changes = ", ".join(f"{part.words(-part.estimate.value)} {_at(part)}" for part in accuracy.parts)
-        said.append(f"Accuracy differs from the twin's by {changes}.")
+        changes = ", ".join(f"{_lost(part)} {_at(part)}" for part in accuracy.parts)
+        said.append(f"Without the skips accuracy is {changes}.")
     return " ".join(said)
+
+
+def _lost(part: Part) -> str:
+    """How accuracy without skips lies beside that with all of them, from a part that subtracts it from that."""
+    by = part.words(abs(part.estimate.value))
+    side = "lower" if part.estimate.value > 0 else "higher"
+    return direction(part.estimate, f"lower by {by}", f"higher by {by}", f"not clearly another ({side} by {by})")
 
 
 def _at(part: Part) -> str:

@@ -89,7 +89,7 @@ def within_words(claims: Sequence[Claim]) -> str:
     if low.verdict != CANNOT:
         than = direction(lead.estimate, "more alike in the ViT than", "less alike in the ViT than",
                          "about as alike in the ViT as")  # fmt: skip
-        said.append(f"Low and high layers are {than} in the CNN (mean CKA {shown(lead)} apart)"
+        said.append(f"Low and high layers are {than} in the CNN (mean CKA, difference {shown(lead)})"
                     f"{effect_of_training(lead)}.")  # fmt: skip
     rows = {"the more uniform map of the ViT": uniform, "the stages of the CNN": stages, "the grid of the ViT": grid}
     return " ".join([*said, cause(rows)])
@@ -193,7 +193,7 @@ def _cls_is_why(pair: Pair, controls: Mapping[str, Pair]) -> Claim:
     others = Controls.of(controls)
     drop = Part.of("drop", lambda one: _drop(across_summary(one)), pair[:1], "above", VISIBLE, _SEEN)
     missing = {HOLDS: "", FAILS: "there is no drop to explain"}.get(
-        drop.says(drop.estimate), "on so few images it is not clear whether there is a drop"
+        drop.says(drop.estimate), "the drop is too near to the smallest that counts"
     )
     if np.array_equal(*pair, equal_nan=True):
         missing = "this ViT has no token besides the spatial ones"

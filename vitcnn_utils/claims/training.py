@@ -108,12 +108,22 @@ def local_words(claims: Sequence[Claim]) -> str:
         return ""
     moved, with_it, without = cutmix.parts
     mimetic = f", and {shown(start.parts[1])} without it from a mimetic start" if start.parts else ""
-    chance = "" if moved.control is None else f"; another start with CutMix moves it by {signed(moved, moved.control)}"
-    return (
+    said = (
         "The nearest quarter of the heads of the two lowest blocks has, of the distance of uniform attention, "
-        f"{shown(with_it)} with CutMix, {shown(without)} without it{mimetic}. CutMix moves it by "
-        f"{signed(moved, moved.estimate)}{chance}."
+        f"{shown(with_it)} with CutMix, {shown(without)} without it{mimetic}. With CutMix they look "
+        f"{_by(moved, moved.estimate)} than without it."
     )
+    if moved.control is None:
+        return said
+    more = "more" if abs(moved.control.value) >= abs(moved.estimate.value) else "less"
+    return (
+        f"{said} Another start with CutMix looks {_by(moved, moved.control)}: chance alone moves them {more} than that."
+    )
+
+
+def _by(part: Part, estimate: Estimate) -> str:
+    """'nearer by 3.2 %' or 'farther by 3.2 %'."""
+    return f"{'nearer' if estimate.value < 0 else 'farther'} by {part.words(abs(estimate.value))}"
 
 
 def _local_parts(heads: Trio, what: str) -> tuple[Part, ...]:
@@ -237,6 +247,6 @@ def _not_asked(lacks: str, *keys: str) -> list[Claim]:
 def _claim(key: str, parts: tuple[Part, ...], missing: str = "", uncontrolled: str = "") -> Claim:
     return Claim(
         id=f"heads-{key}", figure=BEYOND, section="chapter 6", paper=SENTENCES[key], parts=parts, caveat=_ONE_EACH,
-        control="another start with CutMix", second="the second start with CutMix", missing=missing,
+        control="two starts with CutMix in their place", second="with the second start in its place", missing=missing,
         uncontrolled=uncontrolled or "There is no second training with CutMix here.",
     )  # fmt: skip

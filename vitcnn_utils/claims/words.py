@@ -41,7 +41,7 @@ def effect_of_training(part: Part) -> str:
         return ""
     change = minus(part.estimate, part.control)
     moved = direction(change, "training raised it", "training lowered it", "training did not clearly change it")
-    return f"; before training it was {part.words(part.control.value)}: {moved}"
+    return f"; before training this number was {part.words(part.control.value)}: {moved}"
 
 
 def cause(rows: Mapping[str, Claim]) -> str:
@@ -49,8 +49,9 @@ def cause(rows: Mapping[str, Claim]) -> str:
     said: dict[str, list[str]] = {}
     for name, claim in rows.items():
         too = "Before training too" if claim.control == UNTRAINED else f"As much with {claim.control}"
-        learned = "Made by training" if claim.parts and claim.parts[0].control else "Seen here"
-        titles = {HOLDS: learned, HOLDS_TOO: too, FAILS: "Not seen here", CLOSE: "Too close to call"}
+        controls = [part.says(part.control) for part in claim.parts if part.control]
+        learned = "Made by training" if FAILS in controls else "Clear only after training" if controls else "Seen here"
+        titles = {HOLDS: learned, HOLDS_TOO: too, FAILS: "Not as the rule asks", CLOSE: "Too close to call"}
         if claim.verdict != CANNOT:
             said.setdefault(titles[claim.verdict], []).append(name)
     return " ".join(f"{title}: {', '.join(names)}." for title, names in said.items())

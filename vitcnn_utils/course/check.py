@@ -278,7 +278,7 @@ def against_the_ceiling(share: Any, *, little: xr.DataArray, ceiling: xr.DataArr
     return (
         f"Right: the share is smallest in block {least}, {(a / c)[least]:.2f} ({a[least]:.2f} of {c[least]:.2f}), and "
         f"largest in block {most}, {(a / c)[most]:.2f}. Two trainings on all data differ too: only what lies below "
-        "*that* can be owed to the missing data, or to another number of steps."
+        "*that* can be owed to the missing data."
     )
 
 

@@ -79,7 +79,7 @@ def training_note(reference: str, cards: Mapping[str, Mapping[str, Any]]) -> str
     if same:
         sentences.append(f"{', '.join(same)} started from the same random weights as {reference} (seed {seed}).")
     if same and other:
-        sentences.append(f"{', '.join(other)} did not, and may lie lower for that reason alone.")
+        sentences.append(f"{', '.join(other)} did not, which can only make it less alike.")
     return " ".join(sentences)
 
 
