@@ -199,10 +199,11 @@ class GraphRun(trainer.Run):
                 self.body(cheap)
                 self.steps[cheap] = lambda cheap=cheap: self.body(cheap)
                 continue
+            torch.cuda.synchronize()
             with torch.cuda.stream(self.stream):
                 for _ in range(3):
                     self.body(cheap)
-            self.stream.synchronize()
+            torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, stream=self.stream):
                 self.body(cheap)
@@ -211,6 +212,8 @@ class GraphRun(trainer.Run):
             # What the optimizer had not made yet starts at zero.
             value.copy_(before[key]) if key in before else value.zero_()
         self.total.fill_(self.step)
+        if self.stream is not None:
+            torch.cuda.synchronize()
 
     def order(self, pool: ProcessPoolExecutor) -> None:
         """Have the random numbers of the next pass drawn."""
