@@ -3,8 +3,8 @@
 import copy
 import json
 import sys
+from concurrent.futures import Future
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import timm.optim.muon as timm_muon
@@ -83,6 +83,24 @@ def test_a_step_is_that_of_the_trainer(recipe, script, small_cifar, tmp_path, mo
     assert ours.rate.item() == pytest.approx(theirs.optimizer.param_groups[0]["lr"])
 
 
+class Inline:
+    """In place of a pool of processes: whatever is asked is done at once, in this process."""
+
+    def __init__(self, *_):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def submit(self, call, *arguments):
+        future = Future()
+        future.set_result(call(*arguments))
+        return future
+
+
 def test_models_train_side_by_side_and_go_on_from_a_checkpoint(script, small_cifar, tmp_path, monkeypatch):  # noqa: F811
     recipes = {"zoo/vit-tiny": replace(FULL, mimetic=False), "zoo/vit-other": replace(TINY, seed=2)}
     monkeypatch.setattr(script, "find_recipe", recipes.get)
@@ -94,24 +112,28 @@ def test_models_train_side_by_side_and_go_on_from_a_checkpoint(script, small_cif
         if len(kept) == 3:
             raise KeyboardInterrupt
 
-    out = tmp_path / "out"
-    options = ["--data", str(small_cifar), "--runs", str(tmp_path / "runs"), "--device", "cpu"]
-    for folder in ("whole", "out"):
-        runs = str(tmp_path / f"runs-{folder}")
-        argv = ["x", *recipes, *options, "--out", str(tmp_path / folder), "--runs", runs]
-        monkeypatch.setattr(sys, "argv", argv)
-        if folder == "out":
-            monkeypatch.setattr(script.GraphRun, "keep", interrupt)
-            with pytest.raises(KeyboardInterrupt):
-                script.main()
-            monkeypatch.setattr(script.GraphRun, "keep", keep)
-            assert not out.exists()
+    def main(folder):
+        options = {"--data": small_cifar, "--device": "cpu", "--out": folder / "out", "--runs": folder / "runs"}
+        monkeypatch.setattr(sys, "argv", ["x", *recipes, *(str(one) for pair in options.items() for one in pair)])
         script.main()
+
+    main(tmp_path / "whole")
+    monkeypatch.setattr(script, "ProcessPoolExecutor", Inline)
+    monkeypatch.setattr(script.GraphRun, "keep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        main(tmp_path / "parts")
+    assert not (tmp_path / "parts" / "out").exists()
+    monkeypatch.setattr(script.GraphRun, "keep", keep)
+    main(tmp_path / "parts")
     for name in recipes:
         stem = name.removeprefix("zoo/")
-        whole, card = (json.loads((tmp_path / folder / f"{stem}.json").read_text()) for folder in ("whole", "out"))
+        whole, card = (
+            json.loads((tmp_path / part / "out" / f"{stem}.json").read_text()) for part in ("whole", "parts")
+        )
         assert card["sha256"] == whole["sha256"] and card["steps"] == 12
         assert card["command"] == f"python scripts/train_side_by_side.py {name}"
-        log = [json.loads(line) for line in (out / f"{stem}.log.jsonl").read_text().splitlines()]
-        assert [row["step"] for row in log] == [4, 8, 12] and all("head_distances" in row for row in log)
-        load_model("zoo/vit-small-data-3", weights=Path(out / f"{stem}.safetensors"), device="cpu")
+        log = (tmp_path / "parts" / "out" / f"{stem}.log.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in log]
+        assert [row["step"] for row in rows] == [4, 8, 12] and all("head_distances" in row for row in rows)
+        weights = tmp_path / "parts" / "out" / f"{stem}.safetensors"
+        assert load_model("zoo/vit-small-data-3", weights=weights, device="cpu").blocks
