@@ -174,7 +174,7 @@ class ZooTable(SphinxDirective):
             f"{card['recipe']['batch_size']}",
             f"{card['minutes']:g}",
             f"{card['images_per_second']:,}",
-            html.escape(card["device"]),
+            html.escape(card["device"]).replace(" ", "&nbsp;"),  # else rows of four lines, beyond the edge
             f"<code>{card['commit']}</code>",
             f'<code title="{card["sha256"]}">{card["sha256"][:8]}</code>',
         ]
