@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 import sys
 from concurrent.futures import Future
 from dataclasses import replace
@@ -96,6 +97,7 @@ class Inline:
         pass
 
     def submit(self, call, *arguments):
+        call, arguments = pickle.loads(pickle.dumps((call, arguments)))  # as on the way to another process
         future = Future()
         future.set_result(call(*arguments))
         return future
@@ -117,8 +119,8 @@ def test_models_train_side_by_side_and_go_on_from_a_checkpoint(script, small_cif
         monkeypatch.setattr(sys, "argv", ["x", *recipes, *(str(one) for pair in options.items() for one in pair)])
         script.main()
 
-    main(tmp_path / "whole")
     monkeypatch.setattr(script, "ProcessPoolExecutor", Inline)
+    main(tmp_path / "whole")
     monkeypatch.setattr(script.GraphRun, "keep", interrupt)
     with pytest.raises(KeyboardInterrupt):
         main(tmp_path / "parts")
