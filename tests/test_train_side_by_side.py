@@ -139,3 +139,16 @@ def test_models_train_side_by_side_and_go_on_from_a_checkpoint(script, small_cif
         assert [row["step"] for row in rows] == [4, 8, 12] and all("head_distances" in row for row in rows)
         weights = tmp_path / "parts" / "out" / f"{stem}.safetensors"
         assert load_model("zoo/vit-small-data-3", weights=weights, device="cpu").blocks
+    monkeypatch.setattr(script, "GraphRun", lambda *_: pytest.fail("trained again"))
+    main(tmp_path / "parts")
+
+
+def test_bad_input_gets_one_line(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["x", "zoo/vit-clss", "--data", str(tmp_path), "--device", "cpu"])
+    with pytest.raises(SystemExit, match=r"no zoo model 'zoo/vit-clss'.*zoo/vit-cls"):
+        script.main()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["x", "zoo/vit-cls", "--data", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert "there is no CUDA GPU here: use `vitcnn train`" in capsys.readouterr().err

@@ -231,10 +231,10 @@ def test_patches_and_pixels_are_left_out_until_the_recipe_says(tmp_path):
     run.model.blocks[0].register_forward_pre_hook(lambda _, args: tokens.append(args[0].shape[1]))
     for share in (0.0, 0.74, 0.76, 1.0):
         run.step = round(share * recipe.steps)
-        run.model.train()(run._cheapen(x))
+        run.model.train()(run.cheapen(x, recipe.is_cheap(run.step)))
     assert tokens == [33, 33, 65, 65]  # CLS and 32, or all 64, patches
     run.step = 0
-    run._cheapen(x)
+    run.cheapen(x, recipe.is_cheap(run.step))
     run.model.eval()(x)  # measures see all patches at any time
     assert tokens[-1] == 65
 
@@ -243,7 +243,7 @@ def test_patches_and_pixels_are_left_out_until_the_recipe_says(tmp_path):
     sides = []
     for share in (0.0, 0.74, 0.76, 1.0):
         run.step = round(share * recipe.steps)
-        sides.append(run._cheapen(x).shape[-1])
+        sides.append(run.cheapen(x, recipe.is_cheap(run.step)).shape[-1])
     assert sides == [16, 16, 32, 32]
 
 

@@ -36,7 +36,7 @@ def card(name: str) -> dict[str, Any]:
 def shape(name: str) -> "Recipe":
     """The recipe that a zoo model is built by: the shape is that of its card, the rest that of the table.
 
-    Weights are kept when the table changes. Where there is no card, or an older one lacks a word, the table has it.
+    Weights are kept when the table changes. Where there is no card, the table has it.
     """
     from vitcnn_utils.zoo.recipes import find_recipe
 

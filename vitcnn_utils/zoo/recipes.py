@@ -65,6 +65,14 @@ class Recipe:
     def steps(self) -> int:
         return self.epochs * TRAINING_IMAGES // self.batch_size
 
+    def end(self, epoch: int) -> int:
+        """How many steps lie before the end of an epoch, counted from 0; the last one has what does not divide."""
+        return self.steps if epoch + 1 >= self.epochs else (epoch + 1) * (self.steps // self.epochs)
+
+    def is_cheap(self, step: int) -> bool:
+        """Whether a step leaves out patches or pixels."""
+        return step < self.cheap_until * self.steps
+
 
 _VIT = Recipe(family="vit", epochs=50, patch_drop=0.5)
 _SMALL = replace(_VIT, family="vit-small", heads=4)

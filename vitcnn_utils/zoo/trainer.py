@@ -6,7 +6,9 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,7 @@ def train(name: str, recipe: Recipe, data: Path, out: Path, runs: Path, device: 
     Returns the path of the weights, fp16 safetensors.
     """
     short_name, stem = name.removeprefix("zoo/"), run_stem(name, recipe, runs)
-    with alone(stem.with_suffix(".lock"), f"another `vitcnn train` is at work on {name} in {runs}"):
+    with lock(name, stem):
         if not is_trained(name, recipe, out):
             _train(name, recipe, data, out / short_name, stem, device)
     return out / f"{short_name}.safetensors"
@@ -58,6 +60,11 @@ def run_stem(name: str, recipe: Recipe, runs: Path) -> Path:
     """What the files of a training that has not ended are called, without their suffixes."""
     text = json.dumps(asdict(recipe), sort_keys=True)
     return runs / f"{name.removeprefix('zoo/')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def lock(name: str, stem: Path) -> AbstractContextManager[None]:
+    """So that one process alone trains a model; VitcnnError where another does. stem: see `run_stem`."""
+    return alone(stem.with_suffix(".lock"), f"another `vitcnn train` is at work on {name} in {stem.parent}")
 
 
 def is_trained(name: str, recipe: Recipe, out: Path) -> bool:
@@ -178,14 +185,13 @@ class Run:
     def fit(self, images: Tensor, labels: Tensor, watched: Images) -> None:
         """Train to the end; `watched` are the held-out images of the log."""
         recipe = self.recipe
-        steps_per_epoch = recipe.steps // recipe.epochs
         bar = tqdm(total=recipe.steps, initial=self.step, desc=self.name, unit="step", mininterval=60)
         while self.step < recipe.steps:
-            epoch = self.step // steps_per_epoch
+            epoch = len(self.log)
             # All randomness of an epoch follows from its number, so a resumed run draws the same.
             torch.manual_seed(recipe.seed * 10_000 + epoch)
             np.random.seed(recipe.seed * 10_000 + epoch)  # timm's Mixup draws from it
-            end = recipe.steps if epoch + 1 >= recipe.epochs else (epoch + 1) * steps_per_epoch
+            end = recipe.end(epoch)
             start_time, start_cpu, start = time.perf_counter(), time.process_time(), self.step
             loss_sum, correct = (torch.zeros((), device=self.device) for _ in range(2))
             self.model.train()
@@ -215,27 +221,34 @@ class Run:
     def _optimize(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One step; the loss and the number of images that were classified right."""
         self.schedule.step_update(self.step)
-        x, target = self.mix(self._cheapen(x), labels)
-        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+        x, target = self.mix(self.cheapen(x, self.recipe.is_cheap(self.step)), labels)
+        self.step += 1
+        return self.learn(x, target, labels)
+
+    def learn(self, x: Tensor, target: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Forward, backward and the optimizer; the loss and the number of images that were classified right."""
+        # Each weight is used once, so a cache of casts saves nothing, and it would not outlive a CUDA graph.
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, cache_enabled=False):
             logits = self.forward(x)
         loss = F.cross_entropy(logits.float(), target)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad_norm)
         self.optimizer.step()
-        self.step += 1
         return loss.detach(), (logits.argmax(-1) == labels).sum()
 
-    def _cheapen(self, x: Tensor) -> Tensor:
-        """What the recipe leaves out before `cheap_until`: patches inside the ViT, pixels of the ResNet's images."""
+    def cheapen(self, x: Tensor, cheap: bool) -> Tensor:
+        """Leave out what cheap steps leave out: patches inside the ViT, pixels of the ResNet's images."""
         recipe = self.recipe
-        cheap = self.step < recipe.cheap_until * recipe.steps
         if recipe.family != "resnet":
-            rate = recipe.patch_drop if cheap else 0.0
-            self.model.patch_drop = PatchDropout(rate, self.model.num_prefix_tokens) if rate else nn.Identity()
+            self.model.patch_drop = self.patch_dropout() if cheap and recipe.patch_drop else nn.Identity()
         elif cheap and recipe.small_size < IMAGE_SIZE:
             x = F.interpolate(x, recipe.small_size, mode="bilinear", antialias=True)
         return x
+
+    def patch_dropout(self) -> nn.Module:
+        """What leaves patches out inside the ViT."""
+        return PatchDropout(self.recipe.patch_drop, self.model.num_prefix_tokens)
 
     def watch(self, watched: Images) -> dict[str, Any]:
         """Accuracy on held-out images as they are, and how far each head looks on 256 of them, in pixels, by block."""
@@ -306,22 +319,35 @@ def augment(images: Tensor, padding: int) -> Tensor:
 
     uint8 (B, H, W, 3) to float (B, 3, H, W).
     """
-    x = normalize(images)
-    B, _, H, W = x.shape
+    dy, dx = torch.randint(0, 2 * padding + 1, (2, len(images), 1)).to(images.device)
+    mirrored = (torch.rand(len(images), 1) < 0.5).to(images.device)
+    return shift(normalize(images), padding, dy, dx, mirrored)
+
+
+def shift(x: Tensor, padding: int, dy: Tensor, dx: Tensor, mirrored: Tensor) -> Tensor:
+    """Each image as if cut out of itself after padding, `dy` below and `dx` right of the corner, mirrored or not.
+
+    x: (B, 3, H, W); dy, dx, mirrored: (B, 1).
+    """
+    B, C, H, W = x.shape
+    images, channels, height, width = (torch.arange(n, device=x.device) for n in (B, C, H, W))
+    columns = width + dx
+    columns = torch.where(mirrored, columns.flip(1), columns)[:, None, None, :]
     x = F.pad(x, [padding] * 4)
-    dy, dx = torch.randint(0, 2 * padding + 1, (2, B, 1)).to(x.device)
-    rows = (torch.arange(H, device=x.device) + dy)[:, None, :, None]
-    columns = torch.arange(W, device=x.device) + dx
-    columns = torch.where((torch.rand(B, 1) < 0.5).to(x.device), columns.flip(1), columns)[:, None, None, :]
-    return x[torch.arange(B, device=x.device)[:, None, None, None],
-             torch.arange(3, device=x.device)[None, :, None, None], rows, columns]  # fmt: skip
+    return x[images[:, None, None, None], channels[:, None, None], (height + dy)[:, None, :, None], columns]
 
 
 def normalize(images: Tensor) -> Tensor:
     """uint8 (B, H, W, 3) to float32 (B, 3, H, W), channels at mean 0 and standard deviation 1."""
-    x = images.permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (MEAN, STD))
-    return (x - mean) / std
+    mean, std = _statistics(images.device)
+    return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+
+@cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    # Copied to a device once: a copy from the CPU cannot be part of a CUDA graph.
+    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (MEAN, STD))
+    return mean, std
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
