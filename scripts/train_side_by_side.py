@@ -142,10 +142,10 @@ class GraphRun(trainer.Run):
         self.targets = torch.full((CLASSES, CLASSES), smoothing / CLASSES, device=device)
         self.targets.fill_diagonal_(1 - smoothing + smoothing / CLASSES)
         self.given = GivenPatches(getattr(self.model, "num_prefix_tokens", 0))
-        self.forward = self.model  # not compiled: that takes longer than these trainings
+        self.forward = self.model  # not compiled: the whole step is recorded
         for module in self.model.modules():
             if hasattr(module, "fused_attn"):
-                module.fused_attn = False  # it would pad heads of 12 dimensions
+                module.fused_attn = False  # plain products, as on a CPU
 
     def patch_dropout(self) -> nn.Module:
         """In place of timm's, which draws."""
